@@ -1,0 +1,1 @@
+//! The command line: arguments, subcommands, output. Sees only the public API and a NATS client.

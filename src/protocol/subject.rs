@@ -1,0 +1,167 @@
+//! Subjects and patterns: validity, matching, overlap.
+//!
+//! A subject is non-empty tokens joined by `.`; a pattern may have `*` (one token) and a final `>`
+//! (one token or more), each only as a whole token. Case-sensitive; no length limit of its own.
+//! Source: the NATS documentation, "Subject-Based Messaging".
+
+/// Whether every token is non-empty and free of blanks; wildcards are ordinary characters here.
+fn tokens_ok(text: &[u8]) -> bool {
+    let mut token_len = 0usize;
+    for &byte in text {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' | 0x0c => return false,
+            b'.' if token_len == 0 => return false,
+            b'.' => token_len = 0,
+            _ => token_len += 1,
+        }
+    }
+    token_len > 0
+}
+
+/// The tokens of a subject or pattern.
+pub fn tokens(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'.')
+}
+
+/// Whether `text` can be subscribed to: tokens are non-empty, `>` stands last only.
+pub fn is_pattern(text: &[u8]) -> bool {
+    if !tokens_ok(text) {
+        return false;
+    }
+    let mut rest = tokens(text).peekable();
+    while let Some(token) = rest.next() {
+        if token == b">" && rest.peek().is_some() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether `text` holds a wildcard token.
+pub fn has_wildcard(text: &[u8]) -> bool {
+    tokens(text).any(|token| token == b"*" || token == b">")
+}
+
+/// Whether `text` can be published to: a valid pattern without wildcard tokens.
+pub fn is_subject(text: &[u8]) -> bool {
+    tokens_ok(text) && !has_wildcard(text)
+}
+
+/// Whether `pattern` matches the literal `subject`. Both must be valid.
+pub fn matches(pattern: &[u8], subject: &[u8]) -> bool {
+    let mut wanted = tokens(pattern);
+    let mut given = tokens(subject);
+    loop {
+        match (wanted.next(), given.next()) {
+            (Some(b">"), Some(_)) => return true,
+            (Some(b"*"), Some(_)) => {}
+            (Some(want), Some(got)) if want == got => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+/// Whether every subject that `inner` matches is matched by `outer` too.
+pub fn is_subset(inner: &[u8], outer: &[u8]) -> bool {
+    let mut inner = tokens(inner);
+    let mut outer = tokens(outer);
+    loop {
+        match (outer.next(), inner.next()) {
+            (Some(b">"), Some(_)) => return true,
+            (Some(b"*"), Some(token)) if token != b">" => {}
+            (Some(out), Some(token)) if out == token && token != b">" => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+/// Whether some subject is matched by both patterns.
+pub fn overlap(left: &[u8], right: &[u8]) -> bool {
+    let mut left = tokens(left);
+    let mut right = tokens(right);
+    loop {
+        match (left.next(), right.next()) {
+            (Some(b">"), Some(_)) | (Some(_), Some(b">")) => return true,
+            (Some(a), Some(b)) if a == b || a == b"*" || b == b"*" => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validity() {
+        for good in ["a", "a.b", "$JS.API.>x", "a.*b.c", "é"] {
+            assert!(is_subject(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "", ".", "a.", ".a", "a..b", "a b", "a\t", "*", ">", "a.>", "a.*.b",
+        ] {
+            assert!(!is_subject(bad.as_bytes()), "{bad}");
+        }
+        for good in ["*", ">", "a.>", "*.*.>", "a.*.b", "a>.b"] {
+            assert!(is_pattern(good.as_bytes()), "{good}");
+        }
+        for bad in ["", ">.a", "a.>.b", "a..>", "a. b"] {
+            assert!(!is_pattern(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn matching() {
+        for (pattern, subject, expected) in [
+            ("a.b", "a.b", true),
+            ("a.b", "a.b.c", false),
+            ("a.*", "a.b", true),
+            ("a.*", "a", false),
+            ("a.>", "a", false),
+            ("a.>", "a.b.c", true),
+            (">", "a", true),
+            ("*.b", "a.b", true),
+            ("*", "a.b", false),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), subject.as_bytes()),
+                expected,
+                "{pattern} {subject}"
+            );
+        }
+    }
+
+    #[test]
+    fn sets() {
+        for (left, right, overlaps, subset) in [
+            ("a.*", "a.b", true, false),
+            ("a.b", "a.*", true, true),
+            ("a.>", "a.*", true, false),
+            ("a.*", "a.>", true, true),
+            ("a.b.*", "a.*.c", true, false),
+            ("a.b", "a.c", false, false),
+            ("a", "a.>", false, false),
+            (">", "a.b", true, false),
+            ("a.*.>", "a.>", true, true),
+        ] {
+            assert_eq!(
+                overlap(left.as_bytes(), right.as_bytes()),
+                overlaps,
+                "{left} {right}"
+            );
+            assert_eq!(
+                overlap(right.as_bytes(), left.as_bytes()),
+                overlaps,
+                "{right} {left}"
+            );
+            assert_eq!(
+                is_subset(left.as_bytes(), right.as_bytes()),
+                subset,
+                "{left} in {right}"
+            );
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Who gets what, in memory: subscriptions, matching, fan-out, outboxes.

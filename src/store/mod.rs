@@ -1,0 +1,1 @@
+//! Everything redb: the message log, stream and consumer rows, group commit, recovery.
