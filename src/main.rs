@@ -1,2 +1,7 @@
 //! The `mesh` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sovereign_mesh::cli::run()
+}

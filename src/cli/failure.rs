@@ -1,0 +1,78 @@
+//! How a command ends badly: what happened, what to do next, and the exit code.
+
+use std::fmt;
+
+/// Why a command failed. Exit codes: 1 failed, 2 usage, 3 unhealthy, 4 not found, 5 conflict.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    what: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The exit code of a call that was put wrongly.
+    pub const USAGE: u8 = 2;
+
+    /// Exit code 1.
+    pub fn failed(what: impl fmt::Display) -> Self {
+        Self::with_code(1, what)
+    }
+
+    /// Exit code 2: the call itself is wrong.
+    pub fn usage(what: impl fmt::Display) -> Self {
+        Self::with_code(Self::USAGE, what)
+    }
+
+    /// Exit code 3: the server is down or not well.
+    pub fn unhealthy(what: impl fmt::Display) -> Self {
+        Self::with_code(3, what)
+    }
+
+    /// Exit code 4.
+    pub fn not_found(what: impl fmt::Display) -> Self {
+        Self::with_code(4, what)
+    }
+
+    /// Exit code 5.
+    pub fn conflict(what: impl fmt::Display) -> Self {
+        Self::with_code(5, what)
+    }
+
+    fn with_code(code: u8, what: impl fmt::Display) -> Self {
+        Self {
+            code,
+            what: what.to_string(),
+            hint: None,
+        }
+    }
+
+    /// Adds the next step for the reader, one line or more.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Prints the failure to stderr.
+    pub fn report(&self) {
+        anstream::eprintln!("{self}");
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.what)?;
+        for line in self.hint.iter().flat_map(|hint| hint.lines()) {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
