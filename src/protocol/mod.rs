@@ -2,5 +2,6 @@
 //!
 //! Pure: no IO, no clock, no locks. The only room that imports `nom`.
 
+pub mod encode;
 pub mod headers;
 pub mod subject;
