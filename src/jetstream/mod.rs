@@ -1,3 +1,5 @@
 //! Durability on top of subjects: streams, consumers and their API.
 
 pub mod api;
+pub mod stream;
+pub mod time;

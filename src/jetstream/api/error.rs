@@ -139,6 +139,7 @@ errors! {
     ApiError BATCH_DISABLED = 400 10174 "atomic publish is disabled";
     ApiError MIN_LAST_SEQUENCE = 412 10180 "min last sequence";
     ApiError SCHEDULES_DISABLED = 400 10188 "message schedules is disabled";
+    ApiError STREAM_SOURCE_NOT_ALLOWED = 400 10227 "message stream source header is not allowed";
     ApiError EXPECTED_LAST_SUBJECT_SEQUENCE_MISSING = 400 10193
         "missing sequence for expected last sequence per subject";
     ApiError FAST_BATCH_DISABLED = 400 10205 "batch publish is disabled";

@@ -1,0 +1,3 @@
+//! Streams: what was published to their subjects, kept in order.
+
+pub mod config;
