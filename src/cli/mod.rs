@@ -5,6 +5,7 @@
 
 mod context;
 mod failure;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ pub use failure::Failure;
 
 /// A NATS-compatible message server, durable by default, and the mesh on top of it.
 #[derive(Parser)]
-#[command(name = "mesh", version, propagate_version = true)]
+#[command(name = "mesh", version)]
 struct Cli {
     #[command(flatten)]
     context: Context,
@@ -24,7 +25,9 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::Serve),
+}
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -46,7 +49,9 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command, _context: &Context) -> Result<(), Failure> {
-    match command {}
+    match command {
+        Command::Serve(serve) => serve.run(),
+    }
 }
 
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
@@ -57,4 +62,14 @@ fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Fail
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
     runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
 }
