@@ -3,6 +3,7 @@
 //! One file or folder a subcommand: a clap `Args` struct and its `run`. Data goes to stdout, talk to
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
+mod bench;
 mod context;
 mod failure;
 
@@ -24,7 +25,9 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Bench(bench::Bench),
+}
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -45,8 +48,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, _context: &Context) -> Result<(), Failure> {
-    match command {}
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Bench(bench) => bench.run(context),
+    }
 }
 
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
