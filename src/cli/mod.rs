@@ -3,6 +3,7 @@
 //! One file or folder a subcommand: a clap `Args` struct and its `run`. Data goes to stdout, talk to
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
+mod bench;
 mod context;
 mod failure;
 mod serve;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Bench(bench::Bench),
 }
 
 /// Runs the command line of this process.
@@ -48,9 +50,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, _context: &Context) -> Result<(), Failure> {
     match command {
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Serve(serve) => serve.run(),
+        Command::Bench(bench) => bench.run(context),
     }
 }
 
