@@ -3,8 +3,20 @@
 //! One file or folder a subcommand: a clap `Args` struct and its `run`. Data goes to stdout, talk to
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
+mod api;
+mod completions;
 mod context;
 mod failure;
+mod message;
+mod output;
+mod publish;
+mod reply;
+mod request;
+mod rtt;
+mod subscribe;
+mod switches;
+mod template;
+mod units;
 
 use std::process::ExitCode;
 
@@ -24,7 +36,18 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Completions(completions::Completions),
+    Man(completions::Man),
+    #[command(name = "pub", alias = "publish")]
+    Publish(publish::Publish),
+    Reply(reply::Reply),
+    #[command(visible_alias = "req")]
+    Request(request::Request),
+    Rtt(rtt::Rtt),
+    #[command(name = "sub", alias = "subscribe")]
+    Subscribe(subscribe::Subscribe),
+}
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -45,12 +68,19 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, _context: &Context) -> Result<(), Failure> {
-    match command {}
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+        Command::Publish(command) => block_on(command.run(context)),
+        Command::Reply(command) => block_on(command.run(context)),
+        Command::Request(command) => block_on(command.run(context)),
+        Command::Rtt(command) => block_on(command.run(context)),
+        Command::Subscribe(command) => block_on(command.run(context)),
+    }
 }
 
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
-#[allow(dead_code)]
 fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
