@@ -3,10 +3,22 @@
 //! One file or folder a subcommand: a clap `Args` struct and its `run`. Data goes to stdout, talk to
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
+mod api;
 mod bench;
+mod completions;
 mod context;
 mod failure;
+mod message;
+mod output;
+mod publish;
+mod reply;
+mod request;
+mod rtt;
 mod serve;
+mod subscribe;
+mod switches;
+mod template;
+mod units;
 
 use std::process::ExitCode;
 
@@ -27,8 +39,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Serve),
     Bench(bench::Bench),
+    Completions(completions::Completions),
+    Man(completions::Man),
+    #[command(name = "pub", alias = "publish")]
+    Publish(publish::Publish),
+    Reply(reply::Reply),
+    #[command(visible_alias = "req")]
+    Request(request::Request),
+    Rtt(rtt::Rtt),
+    Serve(serve::Serve),
+    #[command(name = "sub", alias = "subscribe")]
+    Subscribe(subscribe::Subscribe),
 }
 
 /// Runs the command line of this process.
@@ -50,15 +72,21 @@ pub fn run() -> ExitCode {
     }
 }
 
-    match command {
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
-        Command::Serve(serve) => serve.run(),
-        Command::Bench(bench) => bench.run(context),
+    match command {
+        Command::Bench(command) => command.run(context),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+        Command::Publish(command) => block_on(command.run(context)),
+        Command::Reply(command) => block_on(command.run(context)),
+        Command::Request(command) => block_on(command.run(context)),
+        Command::Rtt(command) => block_on(command.run(context)),
+        Command::Serve(command) => command.run(),
+        Command::Subscribe(command) => block_on(command.run(context)),
     }
 }
 
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
-#[allow(dead_code)]
 fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
