@@ -201,6 +201,10 @@ impl Publisher {
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let seen = router.generations.seen(hash, to);
+        // A subject with an empty token matches nothing, not even `>`.
+        if !crate::protocol::subject::is_well_formed(to) {
+            return seen;
+        }
         table.collect(hash, to, &mut |leaf: &Leaf| {
             for member in leaf.plain.iter().filter(|member| member.target_id != own) {
                 route.plain.push(self.learn(member));
