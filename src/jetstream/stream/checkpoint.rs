@@ -44,7 +44,7 @@ pub(super) fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// The index as bytes, subjects in order.
+/// The index as bytes.
 pub(super) fn encode_index(index: &SubjectIndex) -> Vec<u8> {
     let mut out = Vec::with_capacity(index.len() * 48);
     put(&mut out, index.len() as u64);
@@ -71,7 +71,9 @@ pub(super) fn decode_index(input: &mut &[u8], keep_sequences: bool) -> Option<Su
     if take(input)? != u64::from(keep_sequences) {
         return None;
     }
-    let mut index = SubjectIndex::new(keep_sequences);
+    // A length that lies does not get more than what its bytes could hold.
+    let room = usize::try_from(subjects).ok()?.min(input.len() / 4);
+    let mut index = SubjectIndex::with_capacity(keep_sequences, room);
     for _ in 0..subjects {
         let subject = take_bytes(input)?;
         let first = take(input)?;
@@ -118,6 +120,7 @@ mod tests {
             let again = decode_index(&mut input, keep).expect("what was encoded");
             prop_assert!(input.is_empty());
             prop_assert_eq!(encode_index(&again), bytes.clone());
+            prop_assert_eq!(again.len(), index.len());
             prop_assert_eq!(again.messages(), index.messages());
             prop_assert!(decode_index(&mut &bytes[..], !keep).is_none());
             for cut in 0..bytes.len() {

@@ -1,8 +1,7 @@
 //! What a stream knows of its subjects without reading the log: first and last sequence and count of each.
 //!
-//! One entry a subject (some 45 bytes beside the subject itself), found by hash on the publishing path and by
-//! order for wildcards: ids lie sorted by subject in small blocks, so that a filter looks at the subjects that
-//! share its literal beginning and at no others.
+//! One entry a subject (some 60 bytes beside the subject itself), found by hash on the publishing path and by
+//! token for wildcards (`trie.rs`): a filter looks at the subjects its literal tokens lead to and at no others.
 //!
 //! `first` may be too low and `last` too high once a message in between was removed: then the entry says so, and
 //! who needs the exact one looks into the log and tells ([`SubjectIndex::resolve_first`], `resolve_last`). Streams
@@ -15,7 +14,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::protocol::subject;
 
-use super::order::Order;
+use super::trie::Trie;
 
 /// Place of a subject in the index; given back to use when its last message has gone.
 pub type SubjectId = u32;
@@ -29,7 +28,7 @@ pub(super) struct Entry {
     place: u64,
     first: u64,
     last: u64,
-    count: u32,
+    count: u64,
     first_stale: bool,
     last_stale: bool,
 }
@@ -65,7 +64,7 @@ pub struct SubjectIndex {
     free: Vec<SubjectId>,
     arena: Vec<u8>,
     dead_bytes: usize,
-    order: Order,
+    trie: Trie,
     messages: u64,
     /// All sequences of each subject, for streams that need the oldest but one.
     sequences: Option<HashMap<SubjectId, VecDeque<u64>>>,
@@ -105,7 +104,7 @@ impl SubjectIndex {
         self.entries.capacity() * size_of::<Entry>()
             + self.table.capacity() * 5
             + self.arena.capacity()
-            + self.order.weight()
+            + self.trie.weight()
             + self.sequences.as_ref().map_or(0, |kept| {
                 kept.values().map(|seqs| seqs.capacity() * 8 + 48).sum::<usize>()
             })
@@ -132,7 +131,7 @@ impl SubjectIndex {
         SubjectState {
             first: entry.first,
             last: entry.last,
-            count: u64::from(entry.count),
+            count: entry.count,
             first_exact: !entry.first_stale,
             last_exact: !entry.last_stale,
         }
@@ -177,7 +176,7 @@ impl SubjectIndex {
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
         self.table
             .insert_unique(hash, id, |&id| hasher.hash_one(text(id)));
-        self.order.insert(id, text);
+        self.trie.insert(id, text);
         id
     }
 
@@ -234,7 +233,7 @@ impl SubjectIndex {
         let (entries, arena) = (&self.entries, &self.arena);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
         let hash = self.hasher.hash_one(text(id));
-        self.order.remove(id, text);
+        self.trie.remove(id, text);
         if let Ok(found) = self.table.find_entry(hash, |&other| other == id) {
             found.remove();
         }
@@ -252,8 +251,7 @@ impl SubjectIndex {
     /// Rewrites the arena without the subjects that have gone.
     fn compact(&mut self) {
         let mut arena = Vec::with_capacity(self.arena.len() - self.dead_bytes);
-        for id in self.order.iter() {
-            let entry = &mut self.entries[id as usize];
+        for entry in self.entries.iter_mut().filter(|entry| entry.count > 0) {
             let at = arena.len() as u64;
             arena.extend_from_slice(&self.arena[entry.range()]);
             entry.place = at << 16 | entry.place & 0xffff;
@@ -294,43 +292,22 @@ impl SubjectIndex {
         Some(seqs.copied())
     }
 
-    /// Calls `f` with every subject a filter matches, in the order of subjects, until it says to stop.
+    /// Calls `f` with every subject a filter matches, in no order, until it says to stop.
     pub fn matching(&self, filter: &[u8], mut f: impl FnMut(&[u8], SubjectState) -> bool) {
-        if !subject::has_wildcard(filter) {
-            if let Some(id) = self.find(filter) {
-                f(filter, self.state(id));
-            }
-            return;
+        if subject::has_wildcard(filter) {
+            self.trie.matching(
+                filter,
+                |id| self.subject(id),
+                |id| f(self.subject(id), self.state(id)),
+            );
+        } else if let Some(id) = self.find(filter) {
+            f(filter, self.state(id));
         }
-        let prefix = literal_prefix(filter);
-        // After its literal beginning such a filter takes everything.
-        let all = &filter[prefix.len()..] == b">";
-        for id in self.order.from(prefix, |id| self.subject(id)) {
-            let subject = self.subject(id);
-            if !subject.starts_with(prefix) {
-                return;
-            }
-            if (all || subject::matches(filter, subject)) && !f(subject, self.state(id)) {
-                return;
-            }
-        }
-    }
-
-    /// Whether a filter is known to match every subject there is.
-    pub fn matches_all(&self, filter: &[u8]) -> bool {
-        let Some(prefix) = filter.strip_suffix(b">") else {
-            return false;
-        };
-        if subject::has_wildcard(prefix.strip_suffix(b".").unwrap_or(b"x")) {
-            return false;
-        }
-        let covered = |id: Option<SubjectId>| id.is_none_or(|id| self.subject(id).starts_with(prefix));
-        covered(self.order.first()) && covered(self.order.last())
     }
 
     /// Messages on the subjects a filter matches.
     pub fn count(&self, filter: &[u8]) -> u64 {
-        if self.matches_all(filter) {
+        if filter == b">" {
             return self.messages;
         }
         let mut count = 0;
@@ -341,12 +318,28 @@ impl SubjectIndex {
         count
     }
 
-    /// Ids in the order of their subjects.
+    /// Ids in use.
     pub(super) fn ids(&self) -> impl Iterator<Item = SubjectId> {
-        self.order.iter()
+        let used = |(_, entry): &(usize, &Entry)| entry.count > 0;
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(used)
+            .map(|(id, _)| id as SubjectId)
     }
 
-    /// Takes in subjects that come in order, as a checkpoint has them.
+    /// An empty index with room for `subjects`.
+    pub(super) fn with_capacity(keep_sequences: bool, subjects: usize) -> Self {
+        let mut index = Self::new(keep_sequences);
+        index.entries.reserve(subjects);
+        index
+            .table
+            .reserve(subjects, |_| unreachable!("an empty table rehashes nothing"));
+        index.trie = Trie::with_capacity(subjects);
+        index
+    }
+
+    /// Takes in a subject that is not there yet, as a checkpoint has it.
     pub(super) fn restore(&mut self, subject: &[u8], state: SubjectState, sequences: VecDeque<u64>) {
         let hash = self.hasher.hash_one(subject);
         let id = u32::try_from(self.entries.len()).expect("fewer than 2^32 subjects fit in memory");
@@ -354,7 +347,7 @@ impl SubjectIndex {
             place: (self.arena.len() as u64) << 16 | subject.len() as u64,
             first: state.first,
             last: state.last,
-            count: u32::try_from(state.count).unwrap_or(u32::MAX),
+            count: state.count,
             first_stale: !state.first_exact,
             last_stale: !state.last_exact,
         });
@@ -363,7 +356,8 @@ impl SubjectIndex {
         self.table.insert_unique(hash, id, |&id| {
             hasher.hash_one(&arena[entries[id as usize].range()])
         });
-        self.order.push(id);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        self.trie.insert(id, text);
         self.messages += state.count;
         if let Some(kept) = &mut self.sequences {
             kept.insert(id, sequences);
@@ -377,19 +371,6 @@ impl SubjectIndex {
 }
 
 static EMPTY: VecDeque<u64> = VecDeque::new();
-
-/// What all subjects begin with that a filter with wildcards matches: its tokens before the first wildcard, with
-/// the dot behind them.
-fn literal_prefix(filter: &[u8]) -> &[u8] {
-    let mut end = 0;
-    for token in subject::tokens(filter) {
-        if token == b"*" || token == b">" {
-            break;
-        }
-        end += token.len() + 1;
-    }
-    &filter[..end]
-}
 
 #[cfg(test)]
 #[path = "index_tests.rs"]

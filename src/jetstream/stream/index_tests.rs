@@ -48,6 +48,7 @@ fn check(index: &SubjectIndex, model: &Model, filter: &str) {
         true
     });
     assert_eq!(seen.len(), expected.len(), "{filter}");
+    seen.sort_by(|a, b| a.0.cmp(&b.0));
     for ((subject, state), (name, seqs)) in seen.iter().zip(&expected) {
         assert_eq!(subject, *name);
         assert_eq!(state.count, seqs.len() as u64);
@@ -112,7 +113,7 @@ proptest! {
 }
 
 #[test]
-fn many_subjects_split_and_join_blocks() {
+fn many_subjects_come_and_go() {
     let mut index = SubjectIndex::new(false);
     for n in 0..5000u64 {
         index.insert(format!("s.{}", n * 7919 % 5000).as_bytes(), n + 1);
@@ -124,28 +125,6 @@ fn many_subjects_split_and_join_blocks() {
         assert!(index.remove(format!("s.{}", n * 7919 % 5000).as_bytes(), n + 1));
     }
     assert_eq!((index.len(), index.messages()), (1000, 1000));
-    let mut last = Vec::new();
-    index.matching(b">", |subject, _| {
-        assert!(subject > &last[..]);
-        last = subject.to_vec();
-        true
-    });
-}
-
-#[test]
-fn what_covers_everything_is_known_without_a_look() {
-    let mut index = SubjectIndex::new(false);
-    index.insert(b"kv.a", 1);
-    index.insert(b"kv.b.c", 2);
-    for (filter, all) in [
-        (">", true),
-        ("kv.>", true),
-        ("kv.*", false),
-        ("*.>", false),
-        ("kv.b.>", false),
-    ] {
-        assert_eq!(index.matches_all(filter.as_bytes()), all, "{filter}");
-    }
 }
 
 /// Figures for people: `cargo test --release -- --ignored --nocapture index_figures`.

@@ -3,4 +3,4 @@
 mod checkpoint;
 pub mod config;
 pub mod index;
-mod order;
+mod trie;
