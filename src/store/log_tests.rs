@@ -92,6 +92,14 @@ impl Model {
         Ok(())
     }
 
+    /// Like `apply`, but a commit is the caller's.
+    pub fn apply_quietly(&mut self, log: &Log, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::Commit | Step::Reopen => Ok(()),
+            step => self.apply(log, step),
+        }
+    }
+
     /// Every way of reading agrees.
     pub fn check(&self, log: &Log) {
         let state = log.state();

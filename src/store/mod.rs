@@ -5,6 +5,8 @@ mod cache;
 mod core;
 mod disk;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod group;
 mod info;
 mod journal;
