@@ -113,17 +113,58 @@ impl ChunkBuilder {
         }
     }
 
-    pub fn find(&self, seq: u64) -> Option<RecordRef<'_>> {
-        let place = self.index.binary_search_by_key(&seq, |e| e.seq).ok()?;
-        RecordRef::decode(&self.bytes[self.index[place].off as usize..])
-    }
-
     pub fn range(&self, a: u64, b: u64) -> impl Iterator<Item = RecordRef<'_>> {
         let from = self.index.partition_point(|e| e.seq < a);
         self.index[from..]
             .iter()
             .take_while(move |e| e.seq <= b)
             .map(|e| RecordRef::decode(&self.bytes[e.off as usize..]).expect("records just encoded decode"))
+    }
+}
+
+/// Indexes records that were read from disk. A record that does not match its checksum is kept, marked;
+/// if its length is lost too, what follows is found by the next bytes that are a record.
+/// `seqs` bounds the sequences that can be right.
+pub(super) fn index(bytes: Bytes, seqs: std::ops::RangeInclusive<u64>) -> Chunk {
+    let mut index: Vec<Entry> = Vec::with_capacity(bytes.len() / 128);
+    let mut at = 0;
+    while at < bytes.len() {
+        let floor = index.last().map_or(*seqs.start(), |e| e.seq + 1);
+        let good = |at: usize| {
+            RecordRef::decode_checked(&bytes[at..]).filter(|r| r.seq >= floor && r.seq <= *seqs.end())
+        };
+        if let Some(record) = good(at) {
+            // A damaged record stands right before the next good one, if nothing better is known.
+            if let [only] = &mut index[..]
+                && only.damaged
+            {
+                only.seq = only.seq.max(record.seq - 1);
+            }
+            index.push(Entry {
+                seq: record.seq,
+                off: at as u32,
+                damaged: false,
+            });
+            at += record.stored_len() as usize;
+            continue;
+        }
+        index.push(Entry {
+            seq: floor,
+            off: at as u32,
+            damaged: true,
+        });
+        // Usually its length is whole, and the next record stands where it says.
+        let next = RecordRef::decode(&bytes[at..]).map(|r| at + r.stored_len() as usize);
+        let next = next.filter(|&n| n == bytes.len() || good(n).is_some());
+        at = next.unwrap_or_else(|| {
+            (at + 1..bytes.len())
+                .find(|&n| good(n).is_some())
+                .unwrap_or(bytes.len())
+        });
+    }
+    Chunk {
+        bytes,
+        index: index.into(),
     }
 }
 
@@ -266,8 +307,7 @@ pub(super) struct Block {
     pub version: u32,
     /// The data, while it is newer than what redb holds; else it is in the cache or on disk.
     pub data: Option<Data>,
-    /// What a checkpoint has to write.
-    pub dirty_meta: bool,
+    /// Whether a checkpoint has to write the data.
     pub dirty_data: bool,
 }
 
@@ -283,11 +323,18 @@ impl Block {
             dead: Dead::default(),
             version: 0,
             data: Some(Data::default()),
-            dirty_meta: true,
             dirty_data: true,
         };
         block.push(chunk);
         block
+    }
+
+    /// Whether the numbers of a row that was read can be right.
+    pub fn plausible(&self, id: u64) -> bool {
+        self.live > 0
+            && self.live <= self.records
+            && self.last >= id
+            && (id..=self.last).contains(&self.head.0)
     }
 
     /// Appends to a block whose data is here.
@@ -303,7 +350,7 @@ impl Block {
         self.live_bytes += chunk.bytes.len() as u64;
         self.len += chunk.bytes.len() as u64;
         data.push(chunk);
-        (self.dirty_meta, self.dirty_data) = (true, true);
+        self.dirty_data = true;
     }
 
     /// Marks the live records in `a..=b` dead; says how many and how many bytes they were.
@@ -324,7 +371,6 @@ impl Block {
         self.live -= count as u32;
         self.live_bytes -= bytes;
         if count > 0 {
-            self.dirty_meta = true;
             if (a..=b).contains(&self.head.0) {
                 self.head = self.first_live(data, 0).map_or((0, 0), |place| {
                     let (chunk, within) = data.entry(place).expect("a live place is in the data");
@@ -377,7 +423,7 @@ impl Block {
         self.len = chunk.bytes.len() as u64;
         self.version += 1;
         self.data = Some(Data::new(chunk));
-        (self.dirty_meta, self.dirty_data) = (true, true);
+        self.dirty_data = true;
     }
 }
 

@@ -1,11 +1,11 @@
 //! A log: the records of one stream, and the rows of its consumers.
 
 use super::block::{Block, Data, Dead, record_at};
+use super::core::{BlockRef, Core};
 use super::error::Error;
 use super::group::{Group, Pending};
 use super::ranges::RangeSet;
 use super::record::{RECORD_BYTES_MAX, Record, RecordRef};
-use super::store::Core;
 use super::view::{ConsumerRow, LogState, Source, View};
 use super::{StreamId, lock};
 use bytes::Bytes;
@@ -72,7 +72,9 @@ pub(super) struct Inner {
     head: Head,
     /// The block read last: consumers read one after the other.
     hot: Option<(u64, u32, Data)>,
-    damaged: BTreeSet<u64>,
+    pub damaged: BTreeSet<u64>,
+    /// The stream was removed.
+    pub dropped: bool,
 }
 
 impl Inner {
@@ -93,6 +95,7 @@ impl Inner {
             head,
             hot: None,
             damaged: BTreeSet::new(),
+            dropped: false,
         }
     }
 
@@ -239,32 +242,31 @@ impl Log {
                 match known {
                     Some((_, _, data)) => Ok(data.clone()),
                     None => {
-                        missing = Some((id, block.version));
+                        missing = Some((id, BlockRef::from(block)));
                         Err(Error::Closed)
                     }
                 }
             });
             match (counted, missing) {
                 (Ok(removed), _) => return Ok((removed, inner)),
-                (Err(_), Some((id, version))) => {
+                (Err(_), Some((id, block))) => {
                     drop(inner);
-                    let data = self.load(id, version)?;
-                    self.inner().hot = data.clone().map(|d| (id, version, d));
-                    loaded.extend(data.map(|d| (id, version, d)));
+                    let data = self.load(id, &block)?;
+                    loaded.push((id, block.version, data));
                 }
                 (Err(error), None) => return Err(error),
             }
         }
     }
 
-    /// Reads a block that is not in memory. `None` if it was rewritten or removed meanwhile: look again.
-    fn load(&self, id: u64, version: u32) -> Result<Option<Data>, Error> {
+    /// Fetches a block that is not in memory, without the lock.
+    fn load(&self, id: u64, block: &BlockRef) -> Result<Data, Error> {
         let core = self
             .0
             .core
             .as_ref()
             .expect("a memory log has its blocks in memory");
-        core.load(self.0.id, id, version)
+        core.load(self.0.id, id, block)
     }
 
     /// Replaces the bytes the caller keeps for the stream itself.
@@ -306,8 +308,10 @@ impl Log {
     /// checkpoint. To be called when nothing is pending that removes records at or below `upto_seq`:
     /// `bytes` has to match what is durable. A memory log keeps none.
     pub fn put_checkpoint(&self, upto_seq: u64, bytes: impl Into<Bytes>) {
-        if self.0.core.is_some() {
+        if let Some(core) = &self.0.core {
             self.inner().view.put_checkpoint(upto_seq, bytes.into());
+            lock(&core.dirty).insert(self.0.id.0);
+            core.request_checkpoint();
         }
     }
 
@@ -337,6 +341,16 @@ impl Log {
     /// The caller holds no lock of its own that `done` takes.
     pub fn commit(&self, done: Done) {
         let mut inner = self.inner();
+        // Nothing is cut while the store is stopped: it gathers here, later puts replacing earlier ones.
+        let refused = if inner.dropped {
+            Err(Error::NoStream(self.0.id))
+        } else {
+            self.check_open()
+        };
+        if let Err(error) = refused {
+            drop(inner);
+            return done(Err(error));
+        }
         let group = inner.pending.take();
         let Some(core) = &self.0.core else {
             let landed = inner.land(&group, &mut |_: u64, _: &Block| {
@@ -349,7 +363,18 @@ impl Log {
         inner.inflight_bytes += group.bytes;
         inner.inflight.push_back(group.clone());
         // Under the lock: groups of one log queue in the order they were cut.
-        core.submit(self, group, done);
+        let queued = core.submit(self, group, done);
+        drop(inner);
+        if let Err((error, done)) = queued {
+            done(Err(error));
+        }
+    }
+
+    /// Queues what was put while the store was stopped.
+    pub(super) fn commit_pending(&self) {
+        if self.inner().pending.bytes() > 0 {
+            self.commit(Box::new(|_| {}));
+        }
     }
 
     /// Bytes that were put but are not yet durable. The caller holds back its publishers above a bound.
@@ -528,9 +553,6 @@ impl Log {
                 if out.len() >= messages_max || bytes >= bytes_max {
                     break;
                 }
-                let Some((chunk, within)) = data.entry(place) else {
-                    break;
-                };
                 if dead.contains(place) {
                     continue;
                 }
@@ -603,16 +625,21 @@ impl Log {
                 return Ok(Found::NoBlock);
             };
             let block = &inner.view.blocks[&id];
-            let (last, version) = (block.last, block.version);
+            let (last, version, wanted) = (block.last, block.version, BlockRef::from(block));
             let data = match (&block.data, &inner.hot) {
                 (Some(data), _) => data,
                 (None, Some((hot, hot_version, data))) if (*hot, *hot_version) == (id, version) => data,
                 _ => {
                     inner.hot = None;
                     drop(inner);
-                    let data = self.load(id, version)?;
+                    let data = self.load(id, &wanted)?;
                     let mut inner = self.inner();
-                    if let Some(data) = data {
+                    if inner
+                        .view
+                        .blocks
+                        .get(&id)
+                        .is_some_and(|now| BlockRef::from(now) == wanted)
+                    {
                         inner.damaged.extend(data.damaged());
                         inner.hot = Some((id, version, data));
                     }

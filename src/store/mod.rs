@@ -1,24 +1,37 @@
 //! The store: everything that must last, in one directory. The only room that imports redb.
 
 mod block;
+mod cache;
+mod core;
+mod disk;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod group;
+mod info;
+mod journal;
 mod log;
 #[cfg(test)]
 mod log_tests;
 mod ranges;
 mod record;
+mod schema;
 mod store;
+mod tables;
 mod view;
+mod wire;
+mod writer;
 
+pub use disk::{Disk, StorageBackend};
 pub use error::Error;
+pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
 pub use store::{Store, StreamRow};
 pub use view::{ConsumerRow, LogState};
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Key of a stream in a store; never used twice.
@@ -49,6 +62,8 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// When commits are acknowledged.
     pub sync: Sync,
+    /// Where the files are, instead of the directory: the seam for tests of faults.
+    pub disk: Option<Arc<dyn Disk>>,
 }
 
 impl Options {
@@ -58,6 +73,7 @@ impl Options {
             dir: dir.into(),
             cache_bytes_max: 128 << 20,
             sync: Sync::Always,
+            disk: None,
         }
     }
 }

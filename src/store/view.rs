@@ -84,6 +84,8 @@ pub(super) struct Changes {
     pub removed_blocks: std::collections::BTreeSet<u64>,
     pub consumers: std::collections::BTreeSet<String>,
     pub checkpoint: bool,
+    /// Data held in memory because a removal rewrote its block.
+    pub rewritten_bytes: usize,
 }
 
 impl View {
@@ -120,6 +122,7 @@ impl View {
         let known = self.last_seq;
         let from = group.chunk.index.partition_point(|e| e.seq <= known);
         if from < group.chunk.index.len() {
+            self.wake_tail(source);
             self.append(group.chunk.slice(from, group.chunk.index.len()));
         }
         if let Some(first) = group.truncate {
@@ -148,6 +151,23 @@ impl View {
             self.changes.consumers.insert(name.clone());
         }
         Ok(())
+    }
+
+    /// Brings the data of a short tail back, to be extended: small commits must not leave small blocks.
+    fn wake_tail(&mut self, source: &mut dyn Source) {
+        let Some(mut tail) = self.blocks.last_entry() else {
+            return;
+        };
+        let id = *tail.key();
+        let tail = tail.get_mut();
+        if tail.data.is_none()
+            && tail.len < BLOCK_BYTES as u64 / 2
+            && let Ok(data) = source.load(id, tail)
+            && data.damaged().next().is_none()
+        {
+            tail.data = Some(data);
+            tail.version += 1;
+        }
     }
 
     fn append(&mut self, chunk: Chunk) {
@@ -224,12 +244,14 @@ impl View {
             .range(start..=b.max(start))
             .map(|(&id, _)| id)
             .collect();
+        let noted = self.checkpoint.is_some();
         for id in ids {
             let block = self.blocks.get_mut(&id).expect("ids were just listed");
             if block.last < a {
                 continue;
             }
             let whole = a <= block.head.0 && block.last <= b;
+            note_removed(&mut self.checkpoint, id, block, (a, b), source);
             let (count, bytes) = if whole {
                 (u64::from(block.live), block.live_bytes)
             } else {
@@ -240,7 +262,7 @@ impl View {
                 let killed = block.kill(&data, a, b);
                 if block.live > 0 && block.mostly_dead() {
                     block.rewrite(&data);
-                    self.changes.dirty_blocks.insert(id);
+                    self.changes.rewritten_bytes += block.len as usize;
                 }
                 killed
             };
@@ -255,8 +277,52 @@ impl View {
                 self.changes.dirty_blocks.insert(id);
             }
             self.changes.row |= count > 0;
+            self.changes.checkpoint |= noted && count > 0;
         }
         Ok(())
+    }
+
+    /// Takes back what a checkpoint that failed had taken.
+    pub fn put_back(&mut self, update: super::tables::Update) {
+        let taken = update.changes;
+        let removed = taken
+            .removed_blocks
+            .into_iter()
+            .filter(|id| !self.blocks.contains_key(id));
+        self.changes.removed_blocks.extend(removed);
+        let dirty = taken
+            .dirty_blocks
+            .into_iter()
+            .filter(|id| self.blocks.contains_key(id));
+        self.changes.dirty_blocks.extend(dirty);
+        for (id, _, _) in update.data {
+            if let Some(block) = self.blocks.get_mut(&id) {
+                block.dirty_data = true;
+            }
+        }
+        self.changes.consumers.extend(taken.consumers);
+        self.changes.checkpoint |= taken.checkpoint;
+        self.changes.row = true;
+    }
+
+    /// Lets go of the data a checkpoint has written; returns it for the cache.
+    pub fn written(&mut self, update: super::tables::Update) -> Vec<(u64, u32, Data)> {
+        if let (Some(noted), Some(written)) = (&mut self.checkpoint, &update.checkpoint)
+            && noted.upto_seq == written.upto_seq
+            && !self.changes.checkpoint
+        {
+            noted.bytes = None;
+        }
+        let mut out = Vec::new();
+        for (id, version, _) in update.data {
+            if let Some(block) = self.blocks.get_mut(&id)
+                && block.version == version
+                && !block.dirty_data
+            {
+                out.extend(block.data.take().map(|data| (id, version, data)));
+            }
+        }
+        out
     }
 
     /// Live records and bytes in `a..=b`.
@@ -289,5 +355,43 @@ impl View {
             }
         }
         Ok((count, bytes))
+    }
+}
+
+/// Lists what goes from under the caller's checkpoint, or gives the checkpoint up.
+fn note_removed(
+    checkpoint: &mut Option<Noted>,
+    id: u64,
+    block: &Block,
+    (a, b): (u64, u64),
+    source: &mut dyn Source,
+) {
+    let Some(noted) = checkpoint else { return };
+    if a.max(id) > noted.upto_seq {
+        return;
+    }
+    let room = REMOVED_MAX.saturating_sub(noted.removed.len());
+    let many = a <= id && block.last <= b && block.live as usize > room;
+    let data = if many {
+        None
+    } else {
+        block.data.clone().or_else(|| source.load(id, block).ok())
+    };
+    let Some(data) = data.filter(|_| room > 0) else {
+        *checkpoint = None;
+        return;
+    };
+    let mut place = data.lower_bound(a);
+    while let Some((chunk, within)) = data.entry(place) {
+        let entry = chunk.index[within];
+        if entry.seq > b.min(noted.upto_seq) {
+            break;
+        }
+        if !block.dead.contains(place) && !entry.damaged {
+            noted
+                .removed
+                .push((entry.seq, Bytes::copy_from_slice(chunk.record(within).subject)));
+        }
+        place += 1;
     }
 }
