@@ -120,6 +120,11 @@ impl SubjectIndex {
         &self.arena[self.entries[id as usize].range()]
     }
 
+    /// The id of a subject that has messages.
+    pub fn id(&self, subject: &[u8]) -> Option<SubjectId> {
+        self.find(subject)
+    }
+
     /// What is known of a subject.
     pub fn get(&self, subject: &[u8]) -> Option<SubjectState> {
         self.find(subject).map(|id| self.state(id))
