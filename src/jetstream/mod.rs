@@ -1,5 +1,414 @@
 //! Durability on top of subjects: streams, consumers and their API.
+//!
+//! [`JetStream`] holds the streams by name. Each stream is a subscriber of its subjects, the API is a subscriber of
+//! `$JS.API.>`: nobody is called by a connection. Creation, update and deletion of streams come one at a time; each is
+//! durable before it is answered.
 
 pub mod api;
+mod options;
 pub mod stream;
 pub mod time;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::protocol::subject;
+use crate::router::{Router, Service, Subscription};
+use crate::store::{self, Log};
+
+use api::error::{self, ApiError};
+use stream::Stream;
+use stream::config::{Storage, StreamConfig};
+use time::now_ns;
+
+pub use options::{Error, Limits, Options};
+
+/// How often ages are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between looks at whether a checkpoint is due.
+const TICKS_A_CHECKPOINT: u32 = 100;
+
+/// What the store keeps as a stream's own row.
+#[derive(Serialize, Deserialize)]
+struct Meta<C> {
+    created: i64,
+    config: C,
+}
+
+/// A stream with the subscriptions that feed it.
+struct Member {
+    stream: Arc<Stream>,
+    subscriptions: Vec<Arc<Subscription>>,
+}
+
+/// Sums over all streams, for monitoring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Streams.
+    pub streams: u64,
+    /// Consumers.
+    pub consumers: u64,
+    /// Messages of all streams.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of memory streams.
+    pub memory: u64,
+    /// Bytes of file streams.
+    pub storage: u64,
+    /// Bytes memory streams may grow to, where limited.
+    pub reserved_memory: u64,
+    /// Bytes file streams may grow to, where limited.
+    pub reserved_storage: u64,
+    /// API requests answered.
+    pub api_total: u64,
+    /// Of them, with an error.
+    pub api_errors: u64,
+}
+
+/// See the module documentation.
+pub struct JetStream {
+    options: Options,
+    members: RwLock<BTreeMap<String, Member>>,
+    /// One change of the set of streams at a time.
+    changing: tokio::sync::Mutex<()>,
+    api_counters: api::Counters,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    api_subscriptions: Mutex<Vec<Arc<Subscription>>>,
+}
+
+impl JetStream {
+    /// Recovers all streams of the store, subscribes them and the API. Needs the runtime its tasks run on.
+    pub fn start(options: Options) -> Result<Arc<Self>, Error> {
+        let jetstream = Arc::new(Self {
+            options,
+            members: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+            api_counters: api::Counters::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            api_subscriptions: Mutex::default(),
+        });
+        for stream in jetstream.recover()? {
+            jetstream.admit(stream);
+        }
+        let subscriptions = api::serve(&jetstream);
+        *lock(&jetstream.api_subscriptions) = subscriptions;
+        jetstream.tasks.spawn(clock(jetstream.clone()));
+        Ok(jetstream)
+    }
+
+    /// Opens what the store holds, on as many threads as there are processors.
+    fn recover(&self) -> Result<Vec<Arc<Stream>>, Error> {
+        let Some(store) = &self.options.store else {
+            return Ok(Vec::new());
+        };
+        let rows = Mutex::new(store.streams()?);
+        let opened = Mutex::new(Vec::new());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(row) = { lock(&rows).pop() } {
+                        let stream = self.open(row.id, &row.meta);
+                        lock(&opened).push(stream);
+                    }
+                });
+            }
+        });
+        let opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        opened.into_iter().collect()
+    }
+
+    fn open(&self, id: store::StreamId, meta: &[u8]) -> Result<Arc<Stream>, Error> {
+        let meta: Meta<StreamConfig> =
+            serde_json::from_slice(meta).map_err(|error| Error::Config { id, error })?;
+        let store = self.options.store.as_ref().expect("rows come from a store");
+        let log = store.open_log(id)?;
+        Ok(self.make(meta.config, meta.created, log)?)
+    }
+
+    fn make(&self, config: StreamConfig, created: i64, log: Log) -> Result<Arc<Stream>, store::Error> {
+        let domain = self.options.domain.as_deref();
+        Stream::open(config, created, log, self.options.router.clone(), domain)
+    }
+
+    /// Lets a stream take messages.
+    fn admit(&self, stream: Arc<Stream>) {
+        let config = stream.config();
+        let subscriptions = self.subscribe(&stream, &config.subjects);
+        let member = Member {
+            stream: stream.clone(),
+            subscriptions,
+        };
+        self.write().insert(config.name.clone(), member);
+    }
+
+    fn subscribe(&self, stream: &Arc<Stream>, subjects: &[String]) -> Vec<Arc<Subscription>> {
+        let service: Arc<dyn Service> = stream.clone();
+        let subscribe = |pattern: &String| {
+            self.options
+                .router
+                .subscribe_service(&service, pattern.as_bytes(), None)
+        };
+        subjects.iter().map(subscribe).collect()
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Member>> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Member>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The settings it was started with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn router(&self) -> &Arc<Router> {
+        &self.options.router
+    }
+
+    /// A stream by name.
+    pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
+        self.read().get(name).map(|member| member.stream.clone())
+    }
+
+    /// All streams, by name.
+    pub fn streams(&self) -> Vec<Arc<Stream>> {
+        self.read().values().map(|member| member.stream.clone()).collect()
+    }
+
+    /// Whether another stream than `name` takes some subject of `patterns`.
+    fn overlaps(&self, name: &str, patterns: &[String]) -> bool {
+        self.streams()
+            .iter()
+            .filter(|stream| stream.name() != name)
+            .any(|stream| patterns.iter().any(|pattern| stream.overlaps(pattern.as_bytes())))
+    }
+
+    /// Creates a stream, durably; one that is there with the same configuration is fine.
+    pub async fn create(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
+        let config = asked.for_create(pedantic)?;
+        let _one = self.changing.lock().await;
+        if let Some(stream) = self.stream(&config.name) {
+            return if *stream.config() == config {
+                Ok(stream)
+            } else {
+                Err(error::STREAM_NAME_EXISTS)
+            };
+        }
+        let streams_max = self.options.limits.streams_max;
+        if streams_max >= 0 && self.read().len() as i64 >= streams_max {
+            return Err(error::MAXIMUM_STREAMS);
+        }
+        if self.overlaps(&config.name, &config.subjects) {
+            return Err(error::SUBJECTS_OVERLAP);
+        }
+        let created = now_ns();
+        let failed = |error: store::Error| error::STREAM_CREATE.with(error);
+        let log = match (config.storage, &self.options.store) {
+            (Storage::Memory, _) => Log::memory(),
+            (Storage::File, Some(store)) => store.create_stream(meta(created, &config)).map_err(failed)?,
+            (Storage::File, None) => return Err(error::STORAGE_RESOURCES_EXCEEDED),
+        };
+        if config.first_seq > 1 {
+            log.truncate_front(config.first_seq).map_err(failed)?;
+        }
+        if let Err(error) = committed(&log).await {
+            // Not promised, so not to be there after a restart either.
+            if let Some(store) = &self.options.store {
+                store.remove_stream(log.stream_id(), Box::new(|_| {}));
+            }
+            return Err(failed(error));
+        }
+        let stream = self.make(config, created, log).map_err(failed)?;
+        self.admit(stream.clone());
+        Ok(stream)
+    }
+
+    /// Changes the configuration of a stream, durably.
+    pub async fn update(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
+        let _one = self.changing.lock().await;
+        let stream = self.stream(&asked.name).ok_or(error::STREAM_NOT_FOUND)?;
+        let config = stream.config().for_update(asked, pedantic)?;
+        if self.overlaps(&config.name, &config.subjects) {
+            return Err(error::SUBJECTS_OVERLAP);
+        }
+        let name = config.name.clone();
+        let subjects = config.subjects.clone();
+        let meta = meta(stream.created(), &config);
+        stream.reconfigure(config, meta).await?;
+        let subscriptions = self.subscribe_anew(&name, &stream, &subjects);
+        // New ones first, then the old ones end: no message falls between.
+        for old in subscriptions {
+            self.router().remove(&old);
+        }
+        Ok(stream)
+    }
+
+    /// Subscribes what is new; returns the subscriptions that are no longer wanted.
+    fn subscribe_anew(
+        &self,
+        name: &str,
+        stream: &Arc<Stream>,
+        subjects: &[String],
+    ) -> Vec<Arc<Subscription>> {
+        let mut members = self.write();
+        let Some(member) = members.get_mut(name) else {
+            return Vec::new();
+        };
+        let stays = |old: &Arc<Subscription>| subjects.iter().any(|new| new.as_bytes() == old.pattern());
+        let (kept, gone): (Vec<_>, Vec<_>) = member.subscriptions.drain(..).partition(stays);
+        let is_new = |new: &&String| !kept.iter().any(|old| old.pattern() == new.as_bytes());
+        let new: Vec<_> = subjects.iter().filter(is_new).cloned().collect();
+        member.subscriptions = kept;
+        member.subscriptions.extend(self.subscribe(stream, &new));
+        gone
+    }
+
+    /// Deletes a stream with all it holds, durably.
+    pub async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        let _one = self.changing.lock().await;
+        let member = self.write().remove(name).ok_or(error::STREAM_NOT_FOUND)?;
+        for subscription in &member.subscriptions {
+            self.router().remove(subscription);
+        }
+        member.stream.retire();
+        member.stream.settled().await;
+        let log = member.stream.log();
+        let Some(store) = self.options.store.as_ref().filter(|_| log.stream_id().0 != 0) else {
+            return Ok(());
+        };
+        let (tell, told) = tokio::sync::oneshot::channel();
+        store.remove_stream(
+            log.stream_id(),
+            Box::new(move |result| {
+                tell.send(result).ok();
+            }),
+        );
+        match told.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error::STREAM_DELETE.with(error)),
+            Err(_) => Err(error::STREAM_DELETE.with("store is closed")),
+        }
+    }
+
+    /// Names of the streams that take some subject of `filter`, in order.
+    pub fn names(&self, filter: Option<&str>) -> Vec<String> {
+        let takes = |stream: &Arc<Stream>| filter.is_none_or(|filter| stream.overlaps(filter.as_bytes()));
+        let streams = self.streams();
+        let matching = streams.iter().filter(|stream| takes(stream));
+        matching.map(|stream| stream.name().to_owned()).collect()
+    }
+
+    /// The stream that takes a subject.
+    pub fn stream_of(&self, to: &[u8]) -> Option<Arc<Stream>> {
+        self.streams()
+            .into_iter()
+            .find(|stream| subject::is_subject(to) && stream.config().takes(to))
+    }
+
+    /// Sums for monitoring and account answers.
+    pub fn snapshot(&self) -> Snapshot {
+        let (api_total, api_errors) = self.api_counters.get();
+        let mut sums = Snapshot {
+            api_total,
+            api_errors,
+            ..Snapshot::default()
+        };
+        for stream in self.streams() {
+            let (config, state) = (stream.config(), stream.state());
+            let reserved = u64::try_from(config.max_bytes).unwrap_or(0);
+            let (used, reserved_sum) = match config.storage {
+                Storage::Memory => (&mut sums.memory, &mut sums.reserved_memory),
+                Storage::File => (&mut sums.storage, &mut sums.reserved_storage),
+            };
+            *used += state.bytes;
+            *reserved_sum += reserved;
+            sums.streams += 1;
+            sums.consumers += state.consumers;
+            sums.messages += state.messages;
+            sums.bytes += state.bytes;
+        }
+        sums
+    }
+
+    /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written, the store
+    /// is closed.
+    pub async fn shutdown(&self) {
+        self.stopping.cancel();
+        let api = std::mem::take(&mut *lock(&self.api_subscriptions));
+        for subscription in &api {
+            self.router().remove(subscription);
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        let streams = self.streams();
+        for member in self.read().values() {
+            for subscription in &member.subscriptions {
+                self.router().remove(subscription);
+            }
+        }
+        for stream in &streams {
+            stream.settled().await;
+            stream.checkpoint(true);
+        }
+        if let Some(store) = self.options.store.clone() {
+            match tokio::task::spawn_blocking(move || store.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("closing the store: {error}"),
+                Err(error) => tracing::error!("closing the store: {error}"),
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn meta(created: i64, config: &StreamConfig) -> Vec<u8> {
+    serde_json::to_vec(&Meta { created, config }).expect("plain fields serialise")
+}
+
+/// Waits until what was put into a log is durable.
+async fn committed(log: &Log) -> Result<(), store::Error> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    log.commit(Box::new(move |result| {
+        tell.send(result).ok();
+    }));
+    told.await.unwrap_or(Err(store::Error::Closed))
+}
+
+/// Looks at ages and, now and then, at checkpoints.
+async fn clock(jetstream: Arc<JetStream>) {
+    let mut ticks = 0u32;
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = jetstream.stopping.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        ticks += 1;
+        let now = now_ns();
+        for stream in jetstream.streams() {
+            stream.tick(now);
+            if ticks.is_multiple_of(TICKS_A_CHECKPOINT) {
+                stream.checkpoint(false);
+            }
+        }
+    }
+}

@@ -1,3 +1,274 @@
 //! The JetStream API: `$JS.API.>` as subjects, JSON in and out.
+//!
+//! Requests are queued by the publishing connection and answered by a few workers; those of one requester go to one
+//! worker, so that they are answered in order, and after the publishes that came before them were taken in.
 
+mod account;
+mod advisory;
+mod direct;
 pub mod error;
+mod request;
+mod streams;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::encode::Message;
+use crate::protocol::headers;
+use crate::protocol::info::API_LEVEL;
+use crate::router::{Batch, Publisher, Service, Subscription};
+
+use super::JetStream;
+use advisory::Advisory;
+use error::ApiError;
+
+const PREFIX: &str = "$JS.API.";
+/// Workers that answer requests side by side.
+const WORKERS: usize = 4;
+/// Bytes of requests waiting for one worker above which publishers wait, and above which requests are refused.
+const QUEUE_HIGH: usize = 1 << 20;
+const QUEUE_MAX: usize = 16 << 20;
+
+/// Requests answered.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    total: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Counters {
+    pub fn get(&self) -> (u64, u64) {
+        (
+            self.total.load(Ordering::Relaxed),
+            self.errors.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// An answer: its type and fields, or the error with the fields that stand beside it.
+pub(super) struct Answer {
+    kind: &'static str,
+    outcome: Result<Map<String, Value>, (ApiError, Map<String, Value>)>,
+    advisory: Option<Advisory>,
+}
+
+impl Answer {
+    fn new(kind: &'static str, outcome: Result<Map<String, Value>, ApiError>) -> Self {
+        Self {
+            kind,
+            outcome: outcome.map_err(|error| (error, Map::new())),
+            advisory: None,
+        }
+    }
+
+    /// What to tell those who watch, should it have succeeded.
+    fn advise(mut self, advisory: Advisory) -> Self {
+        self.advisory = self.outcome.is_ok().then_some(advisory);
+        self
+    }
+
+    /// Fields that answers of this type have even beside an error.
+    fn beside_error(mut self, fields: Value) -> Self {
+        if let (Err((_, beside)), Value::Object(fields)) = (&mut self.outcome, fields) {
+            *beside = fields;
+        }
+        self
+    }
+
+    fn is_error(&self) -> bool {
+        self.outcome.is_err()
+    }
+
+    fn into_json(self) -> Vec<u8> {
+        let mut all = Map::new();
+        let kind = format!("io.nats.jetstream.api.v1.{}_response", self.kind);
+        all.insert("type".to_owned(), kind.into());
+        match self.outcome {
+            Ok(fields) => all.extend(fields),
+            Err((error, beside)) => {
+                let error = serde_json::to_value(error).expect("plain fields serialise");
+                all.insert("error".to_owned(), error);
+                all.extend(beside);
+            }
+        }
+        serde_json::to_vec(&all).expect("a JSON value serialises")
+    }
+}
+
+/// Subscribes the API and starts its workers.
+pub(super) fn serve(jetstream: &Arc<JetStream>) -> Vec<Arc<Subscription>> {
+    let queues: Vec<_> = (0..WORKERS).map(|_| Arc::new(Queue::default())).collect();
+    for queue in &queues {
+        let (jetstream, queue) = (jetstream.clone(), queue.clone());
+        let stopping = jetstream.stopping.clone();
+        jetstream.clone().tasks.spawn(work(jetstream, queue, stopping));
+    }
+    let service: Arc<dyn Service> = Arc::new(Api { queues });
+    let router = jetstream.router();
+    let mut subscriptions = vec![router.subscribe_service(&service, b"$JS.API.>", None)];
+    if let Some(domain) = &jetstream.options.domain {
+        let pattern = format!("$JS.{domain}.API.>");
+        subscriptions.push(router.subscribe_service(&service, pattern.as_bytes(), None));
+    }
+    subscriptions
+}
+
+/// Requests waiting for one worker.
+#[derive(Default)]
+struct Queue {
+    batches: Mutex<VecDeque<Batch>>,
+    bytes: AtomicUsize,
+    filled: Notify,
+    relieved: Notify,
+}
+
+impl Queue {
+    /// Takes a batch, unless too much is waiting.
+    fn push(&self, batch: Batch) -> Result<(), Batch> {
+        let bytes = batch.bytes();
+        if self.bytes.load(Ordering::Relaxed) > QUEUE_MAX {
+            return Err(batch);
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.push_back(batch);
+        drop(batches);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    fn pop(&self) -> Option<Batch> {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.pop_front()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > QUEUE_HIGH
+    }
+}
+
+struct Api {
+    queues: Vec<Arc<Queue>>,
+}
+
+impl Service for Api {
+    fn accept(&self, batch: Batch) {
+        let requester = batch.origin().map_or(0, |client| client.id);
+        let queue = &self.queues[requester as usize % self.queues.len()];
+        if let Err(batch) = queue.push(batch) {
+            tracing::warn!("{} API requests dropped: too many are waiting", batch.len());
+        }
+    }
+
+    fn congested(&self) -> bool {
+        self.queues.iter().any(|queue| queue.is_congested())
+    }
+
+    fn relief(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            for queue in &self.queues {
+                loop {
+                    let relieved = queue.relieved.notified();
+                    if !queue.is_congested() {
+                        break;
+                    }
+                    relieved.await;
+                }
+            }
+        })
+    }
+}
+
+async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: CancellationToken) {
+    let mut publisher = Publisher::new(jetstream.router().clone());
+    loop {
+        let Some(batch) = queue.pop() else {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = queue.filled.notified() => continue,
+            }
+        };
+        for request in batch.iter() {
+            answer(&jetstream, &request, &mut publisher).await;
+        }
+        publisher.flush();
+        queue.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
+        queue.relieved.notify_waiters();
+        publisher.relieve().await;
+    }
+}
+
+/// Answers one request.
+async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) {
+    let Ok(subject) = std::str::from_utf8(request.subject) else {
+        return;
+    };
+    let Some(rest) = endpoint(subject, jetstream.options.domain.as_deref()) else {
+        return;
+    };
+    let (total, errors) = (&jetstream.api_counters.total, &jetstream.api_counters.errors);
+    if let Some(rest) = rest.strip_prefix("DIRECT.GET.") {
+        direct::answer(jetstream, rest, request, publisher).await;
+        total.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let mut answer = route(jetstream, rest, request).await;
+    total.fetch_add(1, Ordering::Relaxed);
+    errors.fetch_add(u64::from(answer.is_error()), Ordering::Relaxed);
+    let advisory = answer.advisory.take();
+    if !request.reply.is_empty() {
+        let json = answer.into_json();
+        let message = Message {
+            subject: request.reply,
+            payload: &json,
+            ..Message::default()
+        };
+        publisher.publish(&message, None);
+    }
+    if let Some(advisory) = advisory {
+        advisory.publish(jetstream, publisher);
+    }
+}
+
+/// What follows the prefix of the API, with or without a domain.
+fn endpoint<'a>(subject: &'a str, domain: Option<&str>) -> Option<&'a str> {
+    subject.strip_prefix(PREFIX).or_else(|| {
+        let rest = subject.strip_prefix("$JS.")?.strip_prefix(domain?)?;
+        rest.strip_prefix(".API.")
+    })
+}
+
+async fn route(jetstream: &JetStream, endpoint: &str, request: &Message<'_>) -> Answer {
+    let tokens: Vec<_> = endpoint.split('.').collect();
+    let level = headers::get(request.headers, b"Nats-Required-Api-Level");
+    let level_ok = level.is_none_or(|level| {
+        let level = std::str::from_utf8(level)
+            .ok()
+            .and_then(|level| level.parse().ok());
+        level.is_some_and(|level: u32| level <= API_LEVEL)
+    });
+    let body = request.payload;
+    let gate = if level_ok {
+        Ok(())
+    } else {
+        Err(error::REQUIRED_API_LEVEL)
+    };
+    match tokens[..] {
+        ["INFO"] => Answer::new("account_info", gate.map(|()| account::info(jetstream))),
+        ["STREAM", verb, ..] => streams::route(jetstream, gate, verb, &tokens[2..], body).await,
+        ["CONSUMER", ..] => account::without_consumers(jetstream, &tokens[1..]),
+        ["META", "LEADER", "STEPDOWN"] => clustered("meta_leader_stepdown"),
+        ["SERVER", "REMOVE"] => clustered("meta_server_remove"),
+        _ => Answer::new("system", Err(error::BAD_REQUEST)),
+    }
+}
+
+fn clustered(kind: &'static str) -> Answer {
+    Answer::new(kind, Err(error::CLUSTERING_REQUIRED))
+}

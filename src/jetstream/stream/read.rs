@@ -1,5 +1,6 @@
 //! Reading and changing a stream from outside: by sequence, by subject, by time; purge, delete, update.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -160,6 +161,27 @@ impl Stream {
         Ok(last)
     }
 
+    /// The same, as it was when `up_to` was the last sequence (but for what was removed since).
+    pub fn last_of_each_upto(&self, filters: &[Box<[u8]>], up_to: u64) -> Result<Vec<u64>, ApiError> {
+        let mut last: HashMap<Box<[u8]>, u64> = HashMap::new();
+        let mut next = Some(0);
+        while let Some(seq) = next.filter(|&seq| seq <= up_to) {
+            let scanned = self.log.scan(seq, SEARCH_BYTES, |record| {
+                if record.seq > up_to {
+                    return ControlFlow::Break(());
+                }
+                if takes(filters, record.subject) {
+                    last.insert(record.subject.into(), record.seq);
+                }
+                ControlFlow::Continue(())
+            });
+            next = scanned.map_err(|error| store_error(&error))?;
+        }
+        let mut last: Vec<_> = last.into_values().collect();
+        last.sort_unstable();
+        Ok(last)
+    }
+
     /// Subjects a filter matches with their counts, in order.
     pub fn subjects(&self, filter: &[u8]) -> Vec<(String, u64)> {
         let mut subjects = Vec::new();
@@ -288,10 +310,7 @@ impl Stream {
             let keeps = state.index.keeps_sequences();
             let old = std::mem::replace(&mut state.config, Arc::new(config));
             if keeps != (state.config.max_msgs_per_subject > 0) {
-                // The index is kept in another way: read it from the log once.
-                state.doubtful = true;
-                drop(state);
-                state = self.sound()?;
+                state.rebuild_index().map_err(|error| store_error(&error))?;
             }
             self.log.put_meta(meta);
             let limit = state.config.max_msgs_per_subject;

@@ -64,7 +64,7 @@ pub(super) struct State {
     pub interest: HashMap<String, Vec<Box<[u8]>>>,
     /// Changes since the last checkpoint.
     pub changes: u64,
-    /// Set while the log may differ from what is here: after a commit that failed.
+    /// Set when the log may differ from what is here: after a panic in the middle of a change.
     pub doubtful: bool,
     /// Deleted for good: takes nothing more.
     pub gone: bool,
@@ -146,6 +146,25 @@ impl State {
         !self.dying.is_empty() || self.log.state().first_seq < self.first_seq
     }
 
+    /// Reads the index from the log again, for a configuration that keeps it in another way.
+    pub fn rebuild_index(&mut self) -> Result<(), store::Error> {
+        let mut index = SubjectIndex::new(self.config.max_msgs_per_subject > 0);
+        let mut ids = HashMap::new();
+        self.walk(self.first_seq, |met| {
+            let id = index.insert(met.subject, met.seq);
+            if met.stored.is_none() {
+                ids.insert(met.seq, id);
+            }
+            ControlFlow::Continue(())
+        })?;
+        // What has become durable meanwhile is met as stored and never asked for its id again.
+        for record in &mut self.tail {
+            record.id = ids.get(&record.seq).copied().unwrap_or(record.id);
+        }
+        self.index = index;
+        Ok(())
+    }
+
     /// Takes a message out: true if it was there.
     pub fn remove(&mut self, seq: u64, subject: &[u8]) -> Result<bool, store::Error> {
         if self.is_dying(seq) {
@@ -194,7 +213,10 @@ impl State {
     /// A commit has ended, well or not.
     pub fn land_commit(&mut self, commit: u64, ok: bool) {
         self.landed = self.landed.max(commit);
-        self.doubtful |= !ok;
+        if !ok {
+            // The store keeps the changes and lands them when it goes on: nothing here becomes untrue.
+            return;
+        }
         let durable = self.log.durable_seq();
         while self.tail.front().is_some_and(|record| record.seq <= durable) {
             self.tail.pop_front();
