@@ -185,10 +185,6 @@ impl Data {
         data
     }
 
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     pub fn records(&self) -> usize {
         self.records
     }

@@ -226,6 +226,7 @@ fn options(disk: &SimDisk) -> Options {
     Options {
         disk: Some(Arc::new(disk.clone())),
         cache_bytes_max: 4 << 20,
+        retry_max: Duration::from_millis(4),
         ..Options::new("unused")
     }
 }

@@ -2,6 +2,7 @@
 
 mod block;
 mod cache;
+mod check;
 mod core;
 mod disk;
 mod error;
@@ -14,6 +15,7 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod ranges;
+mod read;
 mod record;
 mod schema;
 mod store;
@@ -22,6 +24,7 @@ mod view;
 mod wire;
 mod writer;
 
+pub use check::{Report, StreamReport};
 pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
@@ -62,6 +65,8 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// When commits are acknowledged.
     pub sync: Sync,
+    /// A store that stopped on an error tries again at least this often.
+    pub retry_max: Duration,
     /// Where the files are, instead of the directory: the seam for tests of faults.
     pub disk: Option<Arc<dyn Disk>>,
 }
@@ -73,8 +78,15 @@ impl Options {
             dir: dir.into(),
             cache_bytes_max: 128 << 20,
             sync: Sync::Always,
+            retry_max: Duration::from_secs(1),
             disk: None,
         }
+    }
+
+    fn open_disk(&self) -> Arc<dyn Disk> {
+        self.disk
+            .clone()
+            .unwrap_or_else(|| Arc::new(disk::Dir(self.dir.clone())))
     }
 }
 

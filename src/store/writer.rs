@@ -12,7 +12,6 @@
 
 use super::core::{Core, Submitted, Work};
 use super::error::Error;
-use super::info::State;
 use super::journal::{self, Journal};
 use super::log::{Done, Log};
 use super::tables::io_error;
@@ -29,8 +28,8 @@ const ENTRY_BYTES: usize = 4 << 20;
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
 /// Rewritten blocks in memory that call for a checkpoint.
 const REWRITTEN_BYTES: u64 = 16 << 20;
-const RETRY_FULL: Duration = Duration::from_millis(250);
-const RETRY_FAILED: Duration = Duration::from_secs(1);
+/// A stopped store tries to go on after this, then twice as long each time up to `Options::retry_max`.
+const RETRY_MIN: Duration = Duration::from_millis(20);
 
 /// A written entry on its way into the views.
 pub(super) struct Batch {
@@ -234,17 +233,9 @@ impl Writer {
     /// The store is stopped: answers everyone with the reason, keeps their changes, and tries to go on.
     /// `false` when the store was closed before that.
     fn recover(&mut self, commits: Vec<Submitted>, mut kept: Vec<Work>) -> bool {
-        let mut commits = commits;
+        let (mut commits, mut retry) = (commits, RETRY_MIN.min(self.core.options.retry_max));
         loop {
-            let (works, dones): (Vec<_>, Vec<_>) = commits.into_iter().map(|c| (c.work, c.done)).unzip();
-            kept.extend(works);
-            let result = self.core.accepting();
-            self.send(Batch {
-                lsn: 0,
-                works: Vec::new(),
-                dones,
-                result,
-            });
+            kept.extend(self.refuse(commits));
             if self.try_again(&kept) {
                 self.send(Batch {
                     lsn: self.sent,
@@ -258,26 +249,44 @@ impl Writer {
                 logs.into_values().for_each(|log| Log(log).commit_pending());
                 return true;
             }
-            let retry = match *lock(&self.core.state) {
-                State::Full(_) => RETRY_FULL,
-                _ => RETRY_FAILED,
-            };
             let mut queue = lock(&self.core.queue);
             let deadline = Instant::now() + retry;
-            while !queue.closed && queue.commits.is_empty() && Instant::now() < deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                queue = self
-                    .core
-                    .wake
-                    .wait_timeout(queue, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            // Commits that were on their way are answered at once; the disk is left alone until it is time.
+            while !queue.closed && Instant::now() < deadline {
+                let late: Vec<Submitted> = queue.commits.drain(..).collect();
+                if late.is_empty() {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    queue = self
+                        .core
+                        .wake
+                        .wait_timeout(queue, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    continue;
+                }
+                drop(queue);
+                kept.extend(self.refuse(late));
+                queue = lock(&self.core.queue);
             }
+            retry = (retry * 2).min(self.core.options.retry_max);
             commits = queue.commits.drain(..).collect();
             if queue.closed && commits.is_empty() {
                 return false;
             }
         }
+    }
+
+    /// Answers commits with the reason the store is stopped; their changes are kept.
+    fn refuse(&self, commits: Vec<Submitted>) -> Vec<Work> {
+        let (works, dones): (Vec<_>, Vec<_>) = commits.into_iter().map(|c| (c.work, c.done)).unzip();
+        let result = self.core.accepting();
+        self.send(Batch {
+            lsn: 0,
+            works: Vec::new(),
+            dones,
+            result,
+        });
+        works
     }
 
     /// Makes the tables hold all that landed, begins a new journal, and writes what was kept to it.
