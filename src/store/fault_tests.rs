@@ -227,6 +227,7 @@ fn options(disk: &SimDisk) -> Options {
         disk: Some(Arc::new(disk.clone())),
         cache_bytes_max: 4 << 20,
         retry_max: Duration::from_millis(4),
+        journal_bytes_max: 64 << 10,
         ..Options::new("unused")
     }
 }

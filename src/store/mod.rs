@@ -65,6 +65,9 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// When commits are acknowledged.
     pub sync: Sync,
+    /// Each of the two journal files is full at this size, or at a sixteenth of what is stored if that is
+    /// less (but not below 1 MiB). It bounds what an open after a crash replays.
+    pub journal_bytes_max: u64,
     /// A store that stopped on an error tries again at least this often.
     pub retry_max: Duration,
     /// Where the files are, instead of the directory: the seam for tests of faults.
@@ -78,6 +81,7 @@ impl Options {
             dir: dir.into(),
             cache_bytes_max: 128 << 20,
             sync: Sync::Always,
+            journal_bytes_max: 8 << 20,
             retry_max: Duration::from_secs(1),
             disk: None,
         }

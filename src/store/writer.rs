@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// An entry is closed at about this length.
 const ENTRY_BYTES: usize = 4 << 20;
-/// A journal file is full at a size between these, by what the store holds.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
+/// A journal file is not full below this, unless the options say less.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Rewritten blocks in memory that call for a checkpoint.
 const REWRITTEN_BYTES: u64 = 16 << 20;
 /// A stopped store tries to go on after this, then twice as long each time up to `Options::retry_max`.
@@ -209,7 +209,8 @@ impl Writer {
 
     fn segment_bytes(&self) -> u64 {
         let stored = self.core.stored_bytes.load(Ordering::Relaxed);
-        (stored / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
+        let max = self.core.options.journal_bytes_max;
+        (stored / 16).clamp(SEGMENT_BYTES_MIN.min(max), max)
     }
 
     fn request_checkpoint(&self) {
