@@ -1,5 +1,10 @@
 //! The store as its users see it: one owner, bounded files, checks and repairs, what a caller leaves with it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are outside of test functions"
+)]
+
 use sovereign_mesh::store::{Error, Log, Options, RecordRef, State, Store, StreamId};
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -55,9 +55,7 @@ impl Writer {
     pub fn run(mut self) {
         let core = self.core.clone();
         if catch_unwind(AssertUnwindSafe(|| while self.step() {})).is_err() {
-            core.stop(&Error::Failed(
-                "the store's writer panicked; restart the server".to_string(),
-            ));
+            core.poison("the store's writer panicked");
             let mut queue = lock(&core.queue);
             queue.closed = true;
             let left = std::mem::take(&mut queue.commits);
@@ -292,6 +290,9 @@ impl Writer {
 
     /// Makes the tables hold all that landed, begins a new journal, and writes what was kept to it.
     fn try_again(&mut self, kept: &[Work]) -> bool {
+        if self.core.poisoned.load(Ordering::Acquire) {
+            return false;
+        }
         while self.core.landed.load(Ordering::Acquire) < self.sent {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -323,9 +324,7 @@ pub(super) fn run_lander(core: &Core, batches: &Receiver<Batch>, checkpoints: &S
             batch.works.iter().for_each(|work| core.land(work))
         }));
         if landed.is_err() {
-            core.stop(&Error::Failed(
-                "the landing thread panicked; restart the server".to_string(),
-            ));
+            core.poison("the landing thread panicked");
         }
         core.landed.fetch_max(batch.lsn, Ordering::AcqRel);
         for done in batch.dones {
