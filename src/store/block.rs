@@ -185,10 +185,6 @@ impl Data {
         data
     }
 
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     pub fn records(&self) -> usize {
         self.records
     }
@@ -370,21 +366,19 @@ impl Block {
         }
         self.live -= count as u32;
         self.live_bytes -= bytes;
-        if count > 0 {
-            if (a..=b).contains(&self.head.0) {
-                self.head = self.first_live(data, 0).map_or((0, 0), |place| {
-                    let (chunk, within) = data.entry(place).expect("a live place is in the data");
-                    let entry = chunk.index[within];
-                    (
-                        entry.seq,
-                        if entry.damaged {
-                            0
-                        } else {
-                            chunk.record(within).time_ns
-                        },
-                    )
-                });
-            }
+        if count > 0 && (a..=b).contains(&self.head.0) {
+            self.head = self.first_live(data, 0).map_or((0, 0), |place| {
+                let (chunk, within) = data.entry(place).expect("a live place is in the data");
+                let entry = chunk.index[within];
+                (
+                    entry.seq,
+                    if entry.damaged {
+                        0
+                    } else {
+                        chunk.record(within).time_ns
+                    },
+                )
+            });
         }
         (count, bytes)
     }

@@ -48,6 +48,8 @@ pub(super) struct Core {
     pub wake: Condvar,
     pub state: Mutex<State>,
     pub stopped: AtomicBool,
+    /// A view is behind the journal: only an open, which replays it, can put that right.
+    pub poisoned: AtomicBool,
     /// Entries up to this are in the logs' views.
     pub landed: AtomicU64,
     /// Entries up to this are in the tables.
@@ -85,6 +87,7 @@ impl Core {
             wake: Condvar::new(),
             state: Mutex::new(State::Ok),
             stopped: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
             landed: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
@@ -129,6 +132,13 @@ impl Core {
         self.wake.notify_all();
     }
 
+    /// Stops for good: until the store is opened again.
+    pub fn poison(&self, why: &str) {
+        self.poisoned.store(true, Ordering::Release);
+        self.stop(&Error::Failed(format!("{why}; restart the server")));
+    }
+
+    /// Takes writes again.
     pub fn resume(&self) {
         *lock(&self.state) = State::Ok;
         self.stopped.store(false, Ordering::Release);
@@ -235,7 +245,7 @@ impl Core {
         let before = inner.view.changes.rewritten_bytes;
         if let Err(error) = inner.land(group, &mut Loader { core: self, stream }) {
             // The journal has it, so the next open applies it; going on would serve what is deleted.
-            self.stop(&Error::Failed(format!("stream {stream}: {error}")));
+            self.poison(&format!("stream {stream}: {error}"));
         }
         let grown = inner.view.changes.rewritten_bytes.saturating_sub(before);
         drop(inner);

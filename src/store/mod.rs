@@ -1,7 +1,42 @@
 //! The store: everything that must last, in one directory. The only room that imports redb.
+//!
+//! ```text
+//! put -> pending group of a Log -> commit() -> journal entry, synced -> view (readers) -> `done`
+//!                                                    `-- later, in bulk --> redb
+//! ```
+//!
+//! Why a journal in front of redb: a commit of redb writes the path of each page it touched and its own
+//! bookkeeping, and syncs with file metadata while the file grows; that is most of a 500-record commit. An
+//! entry in a file that has its blocks is one write and one `fdatasync`. redb gets whole blocks of 128 KiB
+//! some times a second, off the way of the acknowledgement, and everything ends there: the journal is two
+//! small files used in turns.
+//!
+//! What holds, and where:
+//! - `done(Ok)` comes after the sync that covers the commit, and after readers can see it (`writer.rs`).
+//!   Readers never see what is not durable (`view.rs` is the durable state alone; with
+//!   [`Sync::Interval`] "durable" means written).
+//! - A commit is whole or absent after a crash: one group in one journal entry (`journal.rs`).
+//! - Checkpoints write state, not operations, and replaying a group twice changes nothing, so recovery is:
+//!   the tables, then the journal from the entry they hold on (`tables.rs`, `open.rs`).
+//! - Sequences go up for ever: the last one is in the stream's row, even of an empty log.
+//! - After an error nobody is told "not stored". The store stops taking records, keeps what was under way,
+//!   opens its files anew, brings all that landed into redb, and then makes the rest durable (`writer.rs`).
+//!   Removals and consumer rows put meanwhile wait in their logs for that moment.
+//! - A record that does not match its checksum is never served; it is named by [`Error::DamagedRecord`],
+//!   counted, and stays where it is until a repair is asked for (`block.rs`, `check.rs`).
+//! - Memory: pending and in-flight groups (the caller bounds them by [`Log::pending_bytes`]), what the
+//!   journal holds, the cache, and about 150 bytes a block.
+//!
+//! Threads: `store-writer`, `store-lander` (calls `done`), `store-tables`. Locks are taken in the order
+//! log, then queue or cache; no lock is held while `done` runs or while the disk is written or read for a
+//! reader.
+//!
+//! Deliberately absent: subjects, limits, expiry, deduplication (the streams room owns them and leaves its
+//! index here as a checkpoint), compression, and several processes on one store.
 
 mod block;
 mod cache;
+mod check;
 mod core;
 mod disk;
 mod error;
@@ -13,21 +48,23 @@ mod journal;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod open;
 mod ranges;
+mod read;
 mod record;
 mod schema;
-mod store;
 mod tables;
 mod view;
 mod wire;
 mod writer;
 
+pub use check::{Report, StreamReport};
 pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
+pub use open::{Store, StreamRow};
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
-pub use store::{Store, StreamRow};
 pub use view::{ConsumerRow, LogState};
 
 use std::path::PathBuf;
@@ -62,6 +99,11 @@ pub struct Options {
     pub cache_bytes_max: usize,
     /// When commits are acknowledged.
     pub sync: Sync,
+    /// Each of the two journal files is full at this size, or at a sixteenth of what is stored if that is
+    /// less (but not below 1 MiB). It bounds what an open after a crash replays.
+    pub journal_bytes_max: u64,
+    /// A store that stopped on an error tries again at least this often.
+    pub retry_max: Duration,
     /// Where the files are, instead of the directory: the seam for tests of faults.
     pub disk: Option<Arc<dyn Disk>>,
 }
@@ -73,8 +115,16 @@ impl Options {
             dir: dir.into(),
             cache_bytes_max: 128 << 20,
             sync: Sync::Always,
+            journal_bytes_max: 8 << 20,
+            retry_max: Duration::from_secs(1),
             disk: None,
         }
+    }
+
+    fn open_disk(&self) -> Arc<dyn Disk> {
+        self.disk
+            .clone()
+            .unwrap_or_else(|| Arc::new(disk::Dir(self.dir.clone())))
     }
 }
 

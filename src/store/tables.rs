@@ -1,6 +1,9 @@
 //! The database behind the journal. A checkpoint writes what changed in the logs' durable state; it is by
 //! state, not by operation, so that doing one twice, or over an ambiguous commit, is harmless.
 //!
+//! Every transaction is a quick-repair one: an open after a kill then costs what changed, not what is stored,
+//! and does not fail over a flipped bit in some block, as redb's full repair would.
+//!
 //! redb may panic on a damaged file, and refuses everything after an IO error: each use is caught, and the
 //! database is opened anew after an error.
 
@@ -73,13 +76,12 @@ impl Tables {
             let db = Database::builder()
                 .set_cache_size(self.cache_bytes)
                 .create_with_backend(Boxed(backend))?;
-            let txn = db.begin_write()?;
-            match migrate(&txn)? {
-                Ok(()) => txn.commit()?,
-                Err(version) => {
-                    return Ok(Err(Error::Open(format!("schema version {version} is not known"))));
-                }
+            let mut txn = db.begin_write()?;
+            txn.set_quick_repair(true);
+            if let Err(version) = migrate(&txn)? {
+                return Ok(Err(Error::Open(format!("schema version {version} is not known"))));
             }
+            txn.commit()?;
             Ok(Ok(db))
         })??);
         *slot = Some(db.clone());
@@ -147,7 +149,6 @@ impl Tables {
     pub fn write(&self, parts: &[Part], numbers: Numbers) -> Result<(), Error> {
         self.using(|db| {
             let mut txn = db.begin_write()?;
-            // With quick repair an open after a kill costs what changed, not what is stored.
             txn.set_quick_repair(true);
             for part in parts {
                 match &part.update {
@@ -162,6 +163,17 @@ impl Tables {
             drop(store);
             txn.commit()?;
             Ok(())
+        })
+    }
+
+    /// Runs one durable transaction, for repairs.
+    pub fn change<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
+        self.using(|db| {
+            let mut txn = db.begin_write()?;
+            txn.set_quick_repair(true);
+            let out = f(&txn)?;
+            txn.commit()?;
+            Ok(out)
         })
     }
 
@@ -180,16 +192,6 @@ impl Tables {
 
     pub fn close(&self) {
         *lock(&self.db) = None;
-    }
-
-    /// Checks every page's checksum and the file's own bookkeeping, repairing the latter.
-    pub fn check_pages(&self) -> Result<bool, Error> {
-        let db = lock(&self.db).take();
-        let mut db = match db.and_then(Arc::into_inner) {
-            Some(db) => db,
-            None => return Err(Error::Closed),
-        };
-        guard(|| Ok(db.check_integrity()?))
     }
 }
 

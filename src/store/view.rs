@@ -250,6 +250,7 @@ impl View {
             if block.last < a {
                 continue;
             }
+            let before = block.live_bytes;
             let whole = a <= block.head.0 && block.last <= b;
             note_removed(&mut self.checkpoint, id, block, (a, b), source);
             let (count, bytes) = if whole {
@@ -267,6 +268,8 @@ impl View {
                 killed
             };
             let gone = whole || block.live == 0;
+            // The bytes of damaged records are not all known one by one.
+            let bytes = if gone { before } else { bytes };
             self.messages -= count;
             self.bytes -= bytes;
             if gone {

@@ -1,6 +1,6 @@
 //! Little-endian fields, and rows sealed with a checksum that covers their key as well.
 
-use super::record::{u16_at, u32_at, u64_at};
+use super::record::{u32_at, u64_at};
 use bytes::BufMut;
 
 /// Takes fields off the front of a slice; `None` once it is too short.
@@ -16,10 +16,6 @@ impl<'a> Reader<'a> {
 
     pub fn u8(&mut self) -> Option<u8> {
         Some(self.take(1)?[0])
-    }
-
-    pub fn u16(&mut self) -> Option<u16> {
-        u16_at(self.take(2)?, 0)
     }
 
     pub fn u32(&mut self) -> Option<u32> {

@@ -12,7 +12,6 @@
 
 use super::core::{Core, Submitted, Work};
 use super::error::Error;
-use super::info::State;
 use super::journal::{self, Journal};
 use super::log::{Done, Log};
 use super::tables::io_error;
@@ -25,12 +24,12 @@ use std::time::{Duration, Instant};
 
 /// An entry is closed at about this length.
 const ENTRY_BYTES: usize = 4 << 20;
-/// A journal file is full at a size between these, by what the store holds.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
+/// A journal file is not full below this, unless the options say less.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Rewritten blocks in memory that call for a checkpoint.
 const REWRITTEN_BYTES: u64 = 16 << 20;
-const RETRY_FULL: Duration = Duration::from_millis(250);
-const RETRY_FAILED: Duration = Duration::from_secs(1);
+/// A stopped store tries to go on after this, then twice as long each time up to `Options::retry_max`.
+const RETRY_MIN: Duration = Duration::from_millis(20);
 
 /// A written entry on its way into the views.
 pub(super) struct Batch {
@@ -56,9 +55,7 @@ impl Writer {
     pub fn run(mut self) {
         let core = self.core.clone();
         if catch_unwind(AssertUnwindSafe(|| while self.step() {})).is_err() {
-            core.stop(&Error::Failed(
-                "the store's writer panicked; restart the server".to_string(),
-            ));
+            core.poison("the store's writer panicked");
             let mut queue = lock(&core.queue);
             queue.closed = true;
             let left = std::mem::take(&mut queue.commits);
@@ -210,7 +207,8 @@ impl Writer {
 
     fn segment_bytes(&self) -> u64 {
         let stored = self.core.stored_bytes.load(Ordering::Relaxed);
-        (stored / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
+        let max = self.core.options.journal_bytes_max;
+        (stored / 16).clamp(SEGMENT_BYTES_MIN.min(max), max)
     }
 
     fn request_checkpoint(&self) {
@@ -234,17 +232,9 @@ impl Writer {
     /// The store is stopped: answers everyone with the reason, keeps their changes, and tries to go on.
     /// `false` when the store was closed before that.
     fn recover(&mut self, commits: Vec<Submitted>, mut kept: Vec<Work>) -> bool {
-        let mut commits = commits;
+        let (mut commits, mut retry) = (commits, RETRY_MIN.min(self.core.options.retry_max));
         loop {
-            let (works, dones): (Vec<_>, Vec<_>) = commits.into_iter().map(|c| (c.work, c.done)).unzip();
-            kept.extend(works);
-            let result = self.core.accepting();
-            self.send(Batch {
-                lsn: 0,
-                works: Vec::new(),
-                dones,
-                result,
-            });
+            kept.extend(self.refuse(commits));
             if self.try_again(&kept) {
                 self.send(Batch {
                     lsn: self.sent,
@@ -258,21 +248,26 @@ impl Writer {
                 logs.into_values().for_each(|log| Log(log).commit_pending());
                 return true;
             }
-            let retry = match *lock(&self.core.state) {
-                State::Full(_) => RETRY_FULL,
-                _ => RETRY_FAILED,
-            };
             let mut queue = lock(&self.core.queue);
             let deadline = Instant::now() + retry;
-            while !queue.closed && queue.commits.is_empty() && Instant::now() < deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                queue = self
-                    .core
-                    .wake
-                    .wait_timeout(queue, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            // Commits that were on their way are answered at once; the disk is left alone until it is time.
+            while !queue.closed && Instant::now() < deadline {
+                let late: Vec<Submitted> = queue.commits.drain(..).collect();
+                if late.is_empty() {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    queue = self
+                        .core
+                        .wake
+                        .wait_timeout(queue, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    continue;
+                }
+                drop(queue);
+                kept.extend(self.refuse(late));
+                queue = lock(&self.core.queue);
             }
+            retry = (retry * 2).min(self.core.options.retry_max);
             commits = queue.commits.drain(..).collect();
             if queue.closed && commits.is_empty() {
                 return false;
@@ -280,8 +275,24 @@ impl Writer {
         }
     }
 
+    /// Answers commits with the reason the store is stopped; their changes are kept.
+    fn refuse(&self, commits: Vec<Submitted>) -> Vec<Work> {
+        let (works, dones): (Vec<_>, Vec<_>) = commits.into_iter().map(|c| (c.work, c.done)).unzip();
+        let result = self.core.accepting();
+        self.send(Batch {
+            lsn: 0,
+            works: Vec::new(),
+            dones,
+            result,
+        });
+        works
+    }
+
     /// Makes the tables hold all that landed, begins a new journal, and writes what was kept to it.
     fn try_again(&mut self, kept: &[Work]) -> bool {
+        if self.core.poisoned.load(Ordering::Acquire) {
+            return false;
+        }
         while self.core.landed.load(Ordering::Acquire) < self.sent {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -313,9 +324,7 @@ pub(super) fn run_lander(core: &Core, batches: &Receiver<Batch>, checkpoints: &S
             batch.works.iter().for_each(|work| core.land(work))
         }));
         if landed.is_err() {
-            core.stop(&Error::Failed(
-                "the landing thread panicked; restart the server".to_string(),
-            ));
+            core.poison("the landing thread panicked");
         }
         core.landed.fetch_max(batch.lsn, Ordering::AcqRel);
         for done in batch.dones {

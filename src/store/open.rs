@@ -1,7 +1,8 @@
 //! The store: the directory, its threads, and the streams in it.
 
+use super::check::Report;
 use super::core::{Core, Submitted, Work};
-use super::disk::{Dir, DirLock, Disk};
+use super::disk::{DirLock, Disk};
 use super::error::Error;
 use super::info::StoreInfo;
 use super::journal::{self, Journal, Replayed};
@@ -62,13 +63,11 @@ impl Store {
     /// Opens or creates the store in a directory, and recovers what a crash left.
     pub fn open(options: Options) -> Result<Store, Error> {
         let start = Instant::now();
-        let (disk, dir_lock): (Arc<dyn Disk>, _) = match &options.disk {
-            Some(disk) => (disk.clone(), None),
-            None => {
-                let dir_lock = DirLock::take(&options.dir)?;
-                (Arc::new(Dir(options.dir.clone())), Some(dir_lock))
-            }
+        let dir_lock = match &options.disk {
+            Some(_) => None,
+            None => Some(DirLock::take(&options.dir)?),
         };
+        let disk = options.open_disk();
         let (core, journal) = recover(options, disk)?;
         let core = Arc::new(core);
         for (id, view) in core
@@ -172,6 +171,11 @@ impl Store {
             state: lock(&core.state).clone(),
             sync: core.options.sync,
         }
+    }
+
+    /// Reads everything in a closed store, and repairs it if asked to; see [`Report`].
+    pub fn check(options: Options, repair: bool) -> Result<Report, Error> {
+        super::check::check(options, repair)
     }
 
     /// Answers all commits, brings everything into the tables, and gives up the directory.
