@@ -505,3 +505,7 @@ impl Write for Unsent<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

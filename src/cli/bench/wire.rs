@@ -14,7 +14,7 @@ use serde_json::json;
 pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// One read takes at most this much; above it the generator's own cache misses show.
-pub const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 128 * 1024;
 
 /// No control line of a server is longer than this.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -271,3 +271,7 @@ pub fn control(line: &[u8], mut reply: impl Write) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
