@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
+use super::super::block::UNSTAMPED;
+use super::super::wire::Scanner;
 use super::*;
 
 const SIZE: usize = 128;
@@ -221,7 +223,7 @@ fn blocks_are_whole_publishes_with_stamps_and_subjects() {
             publishers: 2,
             ..load(1, 10)
         };
-        let mut block = Block::new(&load, "bench.abc", 1);
+        let mut block = load.block("bench.abc", 1);
         let count = block.count.min(200);
         let bytes = block.fill(128, count).to_vec();
         let mut rest = &bytes[..];
@@ -248,17 +250,15 @@ fn a_subscriber_counts_what_is_in_memory() {
     record.extend_from_slice(&[0; SIZE - 8]);
     record.extend_from_slice(b"\r\n");
     let data = record.repeat(1000);
-    let mut check = Check::new(&load(1, 1000));
+    let mut check = load(1, 1000).check();
     let mut scanner = Scanner::new(STAMP_BYTES);
     let start = Instant::now();
     for _ in 0..rounds {
-        scanner
-            .scan(&data, |frame| match frame {
-                Frame::Message { body, .. } => check.message(body),
-                Frame::Control(_) => Ok(()),
-            })
-            .unwrap();
+        scanner.scan(&data, |frame| check.frame(&frame)).unwrap();
     }
     assert_eq!(check.count, rounds * 1000);
-    println!("scan: {:.1} M msg/s", check.count as f64 / start.elapsed().as_secs_f64() / 1e6);
+    println!(
+        "scan: {:.1} M msg/s",
+        check.count as f64 / start.elapsed().as_secs_f64() / 1e6
+    );
 }
