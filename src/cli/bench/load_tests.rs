@@ -118,7 +118,8 @@ fn source(to: &TcpStream, subject: &str, count: u64, fault: Fault) {
     while base < count {
         let these = in_block.min(count - base);
         let second = base == in_block;
-        if !(fault == Fault::Loses && second) && !send(base, these) {
+        let lost = fault == Fault::Loses && second;
+        if !lost && !send(base, these) {
             return;
         }
         if second && fault == Fault::Invents {

@@ -26,13 +26,16 @@ use report::Outcome;
 use scenario::{Scenario, Side};
 use wire::Target;
 
+/// How long a run is made to take where its length is free.
+const RUN_SECONDS: f64 = 1.5;
+
 /// Measure a NATS server, or two in turn
 #[derive(Args, Debug)]
 pub struct Bench {
     /// What to run: names, `core` (if nothing is named), `js` or `all`; --list names them
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Messages a run, counted where they are received
+    /// Messages a run, counted where they are received; default: what the server does in a second and a half
     #[arg(long, value_name = "N")]
     msgs: Option<u64>,
     /// Payload bytes
@@ -203,26 +206,39 @@ impl Bench {
         sides: &[&Side],
         bar: &ProgressBar,
     ) -> io::Result<Outcome> {
-        let count = self.msgs.unwrap_or_else(|| scenario.count(self.size));
-        if scenario.repeats() {
-            for side in sides {
-                scenario.run(side, self.size, count / 10)?;
-            }
+        let mut counts = Vec::new();
+        for side in sides {
+            counts.push(self.warm_up(scenario, side)?);
         }
         let runs = if scenario.repeats() { self.runs } else { 1 };
         let mut readings = [Vec::new(), Vec::new()];
         for _ in 0..runs {
-            for (side, readings) in sides.iter().zip(&mut readings) {
-                readings.push(scenario.run(side, self.size, count)?);
+            for ((side, count), readings) in sides.iter().zip(&counts).zip(&mut readings) {
+                readings.push(scenario.run(side, self.size, *count)?);
                 bar.inc(1);
             }
         }
         Ok(Outcome {
             scenario: scenario.name,
             size: scenario.size(self.size),
-            count,
+            counts,
             figures: report::figures(&readings[0], &readings[1]),
         })
+    }
+
+    /// A short run that does not count, but says how many messages make a run of a good length.
+    fn warm_up(&self, scenario: &Scenario, side: &Side) -> io::Result<u64> {
+        let count = self.msgs.unwrap_or_else(|| scenario.count(self.size));
+        if !scenario.repeats() {
+            return Ok(count);
+        }
+        let readings = scenario.run(side, self.size, (count / 10).max(1))?;
+        let rate = readings.iter().find(|reading| reading.name == "rate");
+        Ok(match rate {
+            Some(rate) if self.msgs.is_none() && scenario.paced() => (rate.value * RUN_SECONDS) as u64,
+            _ => count,
+        }
+        .max(1))
     }
 
     fn progress(&self, chosen: &[&Scenario], compared: bool) -> ProgressBar {

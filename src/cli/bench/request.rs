@@ -1,9 +1,12 @@
 //! Request-reply with one request in flight: what a lone caller waits.
 //!
-//! Requester and responder are two connections of one thread. With one request in flight they never
-//! have work at the same time, and a second thread would add its own wake-ups to every figure.
+//! Requester and responder are two connections of one thread: with one request in flight they never
+//! have work at the same time, and a second thread adds its own wake-ups to every figure. That is also
+//! offered, as what two separate programs see.
 
 use std::io;
+use std::net::Shutdown;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -21,66 +24,98 @@ pub struct Latencies {
 }
 
 /// Sends `count` requests of `size` bytes, each after the answer to the one before, which is as long.
-/// `around` is called right before the first measured request and after the last.
-pub fn run(target: &Target, count: u64, size: usize, mut around: impl FnMut()) -> io::Result<Latencies> {
-    let mut pair = Pair::open(target, size)?;
-    let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX, 3).map_err(io::Error::other)?;
-    for _ in 0..count / 10 {
-        pair.exchange()?;
+/// `apart`: the responder has a thread of its own. `mark` is called right before the first measured
+/// request and after the last.
+pub fn run(
+    target: &Target,
+    count: u64,
+    size: usize,
+    apart: bool,
+    mut mark: impl FnMut(),
+) -> io::Result<Latencies> {
+    let subject = format!("bench.{}", &nuid::next()[16..]);
+    let inbox = format!("_INBOX.{}", nuid::next());
+    let mut requester = Requester {
+        conn: subscriber(target, &inbox)?,
+        request: publish(&format!("{subject} {inbox}"), size),
+        size,
+    };
+    let mut responder = Responder {
+        conn: subscriber(target, &subject)?,
+        size,
+    };
+    if !apart {
+        return requester.measure(count, || responder.answer(), &mut mark);
     }
-    around();
-    let start = Instant::now();
-    let mut before = start;
-    for _ in 0..count {
-        pair.exchange()?;
-        let now = Instant::now();
-        histogram.saturating_record((now - before).as_nanos() as u64);
-        before = now;
-    }
-    around();
-    Ok(Latencies {
-        time: before - start,
-        histogram,
+    let socket = responder.conn.stream.try_clone()?;
+    thread::scope(|scope| {
+        // What goes wrong here is missed by the requester, which reports it.
+        scope.spawn(move || while responder.answer().is_ok() {});
+        let measured = requester.measure(count, || Ok(()), &mut mark);
+        socket.shutdown(Shutdown::Both).ok();
+        measured
     })
 }
 
-struct Pair {
-    requester: Conn,
-    responder: Conn,
+fn subscriber(target: &Target, subject: &str) -> io::Result<Conn> {
+    let mut conn = Conn::open(target, usize::MAX)?;
+    conn.send(format!("SUB {subject} 1\r\n").as_bytes())?;
+    conn.flush()?;
+    Ok(conn)
+}
+
+struct Requester {
+    conn: Conn,
     request: Vec<u8>,
-    answer: Vec<u8>,
     size: usize,
 }
 
-impl Pair {
-    fn open(target: &Target, size: usize) -> io::Result<Self> {
-        let subject = format!("bench.{}", &nuid::next()[16..]);
-        let inbox = format!("_INBOX.{}", nuid::next());
-        let subscriber = |subject: &str| {
-            let mut conn = Conn::open(target, usize::MAX)?;
-            conn.send(format!("SUB {subject} 1\r\n").as_bytes())?;
-            conn.flush()?;
-            io::Result::Ok(conn)
+impl Requester {
+    fn measure(
+        &mut self,
+        count: u64,
+        mut answer: impl FnMut() -> io::Result<()>,
+        mark: &mut impl FnMut(),
+    ) -> io::Result<Latencies> {
+        let mut exchange = || {
+            self.conn.send(&self.request)?;
+            answer()?;
+            one_message(&mut self.conn, self.size, |_| {})
         };
-        Ok(Self {
-            requester: subscriber(&inbox)?,
-            responder: subscriber(&subject)?,
-            request: publish(&format!("{subject} {inbox}"), size),
-            answer: Vec::new(),
-            size,
+        let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX, 3).map_err(io::Error::other)?;
+        for _ in 0..count / 10 {
+            exchange()?;
+        }
+        mark();
+        let start = Instant::now();
+        let mut before = start;
+        for _ in 0..count {
+            exchange()?;
+            let now = Instant::now();
+            histogram.saturating_record((now - before).as_nanos() as u64);
+            before = now;
+        }
+        mark();
+        Ok(Latencies {
+            time: before - start,
+            histogram,
         })
     }
+}
 
-    fn exchange(&mut self) -> io::Result<()> {
-        self.requester.send(&self.request)?;
-        let answer = &mut self.answer;
-        answer.clear();
-        one_message(&mut self.responder, self.size, |line| {
+struct Responder {
+    conn: Conn,
+    size: usize,
+}
+
+impl Responder {
+    fn answer(&mut self) -> io::Result<()> {
+        let mut answer = Vec::new();
+        one_message(&mut self.conn, self.size, |line| {
             let inbox = line.split(|&byte| byte == b' ').nth(3).unwrap_or_default();
-            answer.extend_from_slice(&publish(&String::from_utf8_lossy(inbox), self.size));
+            answer = publish(&String::from_utf8_lossy(inbox), self.size);
         })?;
-        self.responder.send(&self.answer)?;
-        one_message(&mut self.requester, self.size, |_| {})
+        self.conn.send(&answer)
     }
 }
 

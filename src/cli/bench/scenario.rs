@@ -29,7 +29,10 @@ pub enum Work {
         subjects: u64,
         size: Option<usize>,
     },
-    Request,
+    /// Whether the responder has a thread of its own.
+    Request {
+        apart: bool,
+    },
     Idle,
     Js(js::Work),
 }
@@ -119,7 +122,12 @@ pub const CORE: &[Scenario] = &[
     Scenario {
         name: "request",
         about: "request and reply, one in flight",
-        work: Work::Request,
+        work: Work::Request { apart: false },
+    },
+    Scenario {
+        name: "request-apart",
+        about: "the same, the responder on a thread of its own",
+        work: Work::Request { apart: true },
     },
     Scenario {
         name: "1to1-16",
@@ -204,7 +212,7 @@ pub const STREAMS: &[Scenario] = &[
     js(
         "js-queue",
         "work queue: four publishers, four pullers that acknowledge each",
-        js::Work::WorkQueue,
+        js::Work::Queue,
     ),
 ];
 
@@ -234,11 +242,20 @@ impl Scenario {
         }
     }
 
-    /// Messages (requests, connections) of a run when none is asked for.
+    /// Whether a run may be as long as tells most; otherwise the count is part of what is measured.
+    pub fn paced(&self) -> bool {
+        match self.work {
+            Work::Load { .. } | Work::Request { .. } => true,
+            Work::Js(work) => work.paced(),
+            Work::Idle => false,
+        }
+    }
+
+    /// Messages (requests, connections) of a run when none is asked for; where paced, ten warm-ups' worth.
     pub fn count(&self, size: usize) -> u64 {
         match self.work {
             Work::Load { .. } => LOAD_COUNT.min(LOAD_BYTES_MAX / self.size(size).max(1) as u64),
-            Work::Request => REQUEST_COUNT,
+            Work::Request { .. } => REQUEST_COUNT,
             Work::Idle => IDLE_COUNT,
             Work::Js(work) => work.count(),
         }
@@ -278,8 +295,8 @@ impl Scenario {
                 readings.extend(cpu.reading(took.count));
                 Ok(readings)
             }
-            Work::Request => {
-                let latencies = request::run(&side.target, count, size, || cpu.mark())?;
+            Work::Request { apart } => {
+                let latencies = request::run(&side.target, count, size, apart, || cpu.mark())?;
                 let at = |name, quantile| {
                     Reading::less(
                         name,

@@ -250,10 +250,8 @@ impl Conn {
         self.stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .ok()?;
-        loop {
-            let error = self.receive(|_| Ok(())).err()?;
-            return (error.kind() == io::ErrorKind::Other).then_some(error);
-        }
+        let reads = (0..100).find_map(|_| self.receive(|_| Ok(())).err());
+        reads.filter(|error| error.kind() == io::ErrorKind::Other)
     }
 
     /// The socket alone: it stays open, what comes is not read.

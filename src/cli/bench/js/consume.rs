@@ -15,7 +15,7 @@ use crate::cli::bench::wire::{Conn, Frame, SILENCE};
 
 /// Messages a pull asks for.
 const PULL_BATCH: u64 = 500;
-const QUEUE_BATCH: u64 = 100;
+const QUEUE_BATCH: u64 = 500;
 const QUEUE_CLIENTS: u64 = 4;
 /// Nanoseconds after which a pull of the queue ends by itself.
 const EXPIRES: u64 = 2_000_000_000;

@@ -36,7 +36,7 @@ pub enum Work {
     Disk(usize),
     Replay,
     Pull,
-    WorkQueue,
+    Queue,
 }
 
 /// Publishes outstanding where a publisher does not wait for each.
@@ -50,14 +50,19 @@ impl Work {
         match self {
             Self::Publish { memory: false, .. } | Self::Pull | Self::Disk(_) => 300_000,
             Self::Publish { memory: true, .. } | Self::Replay => 500_000,
-            Self::Lone(_) | Self::WorkQueue => 100_000,
+            Self::Lone(_) | Self::Queue => 100_000,
             Self::Subjects => 1_000_000,
         }
     }
 
+    /// As [`Scenario::paced`](super::scenario::Scenario::paced).
+    pub fn paced(self) -> bool {
+        !matches!(self, Self::Subjects | Self::Disk(_) | Self::Replay)
+    }
+
     /// One run.
     pub fn run(self, side: &Side, size: usize, count: u64, cpu: &mut CpuMeter) -> io::Result<Vec<Reading>> {
-        let retention = if matches!(self, Self::WorkQueue) {
+        let retention = if matches!(self, Self::Queue) {
             "workqueue"
         } else {
             "limits"
@@ -110,7 +115,7 @@ impl Work {
                 .map(|took| rate(count, took, cpu)),
             Self::Pull => consume::pull(&mut filled(stream()?, size, count)?, size, count, || cpu.mark())
                 .map(|took| rate(count, took, cpu)),
-            Self::WorkQueue => consume::work_queue(&mut stream()?, size, count, || cpu.mark())
+            Self::Queue => consume::work_queue(&mut stream()?, size, count, || cpu.mark())
                 .map(|took| rate(count, took, cpu)),
         }
     }

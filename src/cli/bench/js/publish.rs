@@ -201,3 +201,25 @@ impl Publish {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_name_a_sequence_or_are_none() {
+        let cases = [
+            (r#"{"stream":"S","seq":1}"#, Some(1)),
+            (r#"{"stream":"S", "seq": 1234567, "domain":"x"}"#, Some(1_234_567)),
+            (
+                r#"{"error":{"code":503,"err_code":10077,"description":"x"},"stream":"S","seq":0}"#,
+                None,
+            ),
+            (r#"{"error":{"code":400}}"#, None),
+            ("", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(sequence(body.as_bytes()), expected, "{body}");
+        }
+    }
+}
