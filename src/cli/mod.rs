@@ -4,15 +4,20 @@
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
 mod api;
+mod bucket;
 mod completions;
+mod consumer;
 mod context;
 mod failure;
+mod kv;
 mod message;
+mod object;
 mod output;
 mod publish;
 mod reply;
 mod request;
 mod rtt;
+mod stream;
 mod subscribe;
 mod switches;
 mod template;
@@ -38,13 +43,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Completions(completions::Completions),
+    #[command(visible_alias = "con", alias = "c")]
+    Consumer(consumer::Consumer),
+    #[command(name = "kv")]
+    KeyValue(kv::KeyValue),
     Man(completions::Man),
+    #[command(alias = "obj")]
+    Object(object::Object),
     #[command(name = "pub", alias = "publish")]
     Publish(publish::Publish),
     Reply(reply::Reply),
     #[command(visible_alias = "req")]
     Request(request::Request),
     Rtt(rtt::Rtt),
+    #[command(visible_alias = "str", alias = "st", alias = "s")]
+    Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
     Subscribe(subscribe::Subscribe),
 }
@@ -71,11 +84,15 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Completions(command) => command.run(),
+        Command::Consumer(command) => block_on(command.run(context)),
+        Command::KeyValue(command) => block_on(command.run(context)),
         Command::Man(command) => command.run(),
+        Command::Object(command) => block_on(command.run(context)),
         Command::Publish(command) => block_on(command.run(context)),
         Command::Reply(command) => block_on(command.run(context)),
         Command::Request(command) => block_on(command.run(context)),
         Command::Rtt(command) => block_on(command.run(context)),
+        Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
     }
 }

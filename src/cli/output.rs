@@ -39,6 +39,11 @@ pub fn note(line: impl Display) {
     writeln!(anstream::stderr(), "{now} {line}").ok();
 }
 
+/// Says something without the time before it, a line of many.
+pub fn talk(line: impl Display) {
+    writeln!(anstream::stderr(), "{line}").ok();
+}
+
 /// Whether a person sits at stdin and can be asked.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -146,7 +151,10 @@ impl Columns {
             Line::Pair(label, _) => label.chars().count() + 2,
         };
         let width = self.lines.iter().map(width).max().unwrap_or(0).max(24);
-        let mut text = format!("{heading}\n\n");
+        let mut text = format!("{heading}\n");
+        if matches!(self.lines.first(), Some(Line::Pair(..))) {
+            text.push('\n');
+        }
         let mut lines = self.lines.iter().peekable();
         while let Some(line) = lines.next() {
             match line {
