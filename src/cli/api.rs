@@ -37,11 +37,6 @@ impl Api {
         &self.client
     }
 
-    /// How long answers may take.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// The client library's own view, for key-value and object stores.
     pub fn jetstream(&self) -> async_nats::jetstream::Context {
         let mut context = async_nats::jetstream::new(self.client.clone());

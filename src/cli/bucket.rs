@@ -56,9 +56,12 @@ impl Kind {
     /// What "stream not found" means to the person who asked for a bucket.
     pub fn explain(self, bucket: &str, failure: Failure) -> Failure {
         match failure.code() {
-            Failure::NOT_FOUND => Failure::not_found(format!("there is no {} bucket {bucket:?}", self.title())).hint(
-                format!("`mesh {0} ls` shows the buckets, `mesh {0} add {bucket}` makes this one", self.command()),
-            ),
+            Failure::NOT_FOUND => {
+                Failure::not_found(format!("there is no {} bucket {bucket:?}", self.title())).hint(format!(
+                    "`mesh {0} ls` shows the buckets, `mesh {0} add {bucket}` makes this one",
+                    self.command()
+                ))
+            }
             _ => failure,
         }
     }
@@ -124,11 +127,14 @@ impl Flags {
 pub async fn create(kind: Kind, config: &Value, context: &Context) -> Result<(), Failure> {
     let api = Api::connect(context).await?;
     let endpoint = format!("STREAM.CREATE.{}", text(config, "/name"));
-    let created = api.call(&endpoint, config).await.map_err(|failure| match failure.code() {
-        Failure::CONFLICT => Failure::conflict("a bucket of this name is there, made in another way")
-            .hint(format!("`mesh {} info` shows how", kind.command())),
-        _ => failure,
-    })?;
+    let created = api
+        .call(&endpoint, config)
+        .await
+        .map_err(|failure| match failure.code() {
+            Failure::CONFLICT => Failure::conflict("a bucket of this name is there, made in another way")
+                .hint(format!("`mesh {} info` shows how", kind.command())),
+            _ => failure,
+        })?;
     if context.json {
         return output::print_json(&created);
     }
@@ -209,10 +215,16 @@ fn print_info(kind: Kind, stream: &Value) -> Result<(), Failure> {
     columns.some("Description", (!description.is_empty()).then_some(description));
     if kind == Kind::KeyValue {
         columns.row("History Kept", number(stream, "/config/max_msgs_per_subject"));
-        columns.row("Values Stored", units::show_count(count(stream, "/state/messages")));
+        columns.row(
+            "Values Stored",
+            units::show_count(count(stream, "/state/messages")),
+        );
         columns.row("Per-Key TTL Supported", flag(stream, "/config/allow_msg_ttl"));
         let marker = api::duration(stream, "/config/subject_delete_marker_ttl");
-        columns.some("Limit Marker TTL", (!marker.is_zero()).then(|| units::show_duration(marker)));
+        columns.some(
+            "Limit Marker TTL",
+            (!marker.is_zero()).then(|| units::show_duration(marker)),
+        );
         let size = limit(number(stream, "/config/max_msg_size"), units::show_bytes);
         columns.row("Maximum Value Size", size);
     }

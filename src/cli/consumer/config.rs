@@ -187,7 +187,10 @@ impl Flags {
             }
         }
         if let Some(until) = &self.pause {
-            set("pause_until", Some(moment(until, Direction::Ahead)?.to_string().into()));
+            set(
+                "pause_until",
+                Some(moment(until, Direction::Ahead)?.to_string().into()),
+            );
         }
         self.switches.apply(config);
         self.apply_filter(config);
@@ -200,7 +203,11 @@ impl Flags {
             [one] => config.insert("filter_subject".to_owned(), json!(one)),
             many => config.insert("filter_subjects".to_owned(), json!(many)),
         };
-        let other = if self.filter.len() == 1 { "filter_subjects" } else { "filter_subject" };
+        let other = if self.filter.len() == 1 {
+            "filter_subjects"
+        } else {
+            "filter_subject"
+        };
         config.remove(other);
     }
 

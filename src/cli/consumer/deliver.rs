@@ -85,7 +85,9 @@ impl Next {
         let mut taken = 0;
         while taken < self.count {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(Some(message)) = tokio::time::timeout(left, messages.next()).await else { break };
+            let Ok(Some(message)) = tokio::time::timeout(left, messages.next()).await else {
+                break;
+            };
             match pull.judge(message)? {
                 Some(message) => self.settle.take(&api, message, pull.acks, context.json).await?,
                 None => break,
@@ -135,7 +137,11 @@ impl<'a> Pull<'a> {
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await.map_err(Failure::failed)?;
         client
-            .publish_with_reply(format!("$JS.API.{}", self.endpoint), inbox, request.to_string().into())
+            .publish_with_reply(
+                format!("$JS.API.{}", self.endpoint),
+                inbox,
+                request.to_string().into(),
+            )
             .await
             .map_err(Failure::failed)?;
         Ok(messages)
@@ -143,7 +149,9 @@ impl<'a> Pull<'a> {
 
     /// Tells messages from statuses: none when the pull is over.
     fn judge(&self, message: Message) -> Result<Option<Message>, Failure> {
-        let Some(status) = message.status else { return Ok(Some(message)) };
+        let Some(status) = message.status else {
+            return Ok(Some(message));
+        };
         let description = message.description.unwrap_or_default();
         match status.as_u16() {
             404 | 408 => Ok(None),
@@ -197,7 +205,14 @@ impl Subscribe {
         Ok(())
     }
 
-    async fn push(&self, api: &Api, subject: &str, info: &Value, taken: &mut u64, json: bool) -> Result<(), Failure> {
+    async fn push(
+        &self,
+        api: &Api,
+        subject: &str,
+        info: &Value,
+        taken: &mut u64,
+        json: bool,
+    ) -> Result<(), Failure> {
         let client = api.client();
         let subscribed = match text(info, "/config/deliver_group") {
             "" => client.subscribe(subject.to_owned()).await,
@@ -206,7 +221,9 @@ impl Subscribe {
         let mut messages = subscribed.map_err(Failure::failed)?;
         let acks = text(info, "/config/ack_policy") != "none";
         while self.count.is_none_or(|limit| *taken < limit) {
-            let Some(message) = messages.next().await else { break };
+            let Some(message) = messages.next().await else {
+                break;
+            };
             if message.status.is_some() {
                 answer_flow_control(api, &message).await?;
                 continue;
@@ -220,7 +237,10 @@ impl Subscribe {
 
 /// A flow-control request is answered with an empty message; a heartbeat that tells of one, too.
 async fn answer_flow_control(api: &Api, status: &Message) -> Result<(), Failure> {
-    let stalled = status.headers.as_ref().and_then(|headers| headers.get("Nats-Consumer-Stalled"));
+    let stalled = status
+        .headers
+        .as_ref()
+        .and_then(|headers| headers.get("Nats-Consumer-Stalled"));
     let reply = status.reply.as_deref().or(stalled.map(HeaderValue::as_str));
     match reply {
         Some(reply) => {
@@ -236,7 +256,9 @@ impl Settle {
     async fn take(&self, api: &Api, message: Message, acks: bool, json: bool) -> Result<(), Failure> {
         let reply = message.reply.clone();
         self.print(api, message, json)?;
-        let Some(reply) = reply.filter(|_| acks && !self.no_ack) else { return Ok(()) };
+        let Some(reply) = reply.filter(|_| acks && !self.no_ack) else {
+            return Ok(());
+        };
         if let Some(pause) = self.wait {
             tokio::time::sleep(pause).await;
         }
@@ -271,7 +293,10 @@ impl Settle {
                 object.insert("delivered".to_owned(), about.delivered.into());
                 object.insert("pending".to_owned(), about.pending.into());
                 let time = jiff::Timestamp::from_nanosecond(about.published.unix_timestamp_nanos());
-                object.insert("time".to_owned(), time.map_err(Failure::failed)?.to_string().into());
+                object.insert(
+                    "time".to_owned(),
+                    time.map_err(Failure::failed)?.to_string().into(),
+                );
             }
             return output::print_json_line(&Value::Object(object));
         }

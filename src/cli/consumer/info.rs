@@ -17,7 +17,9 @@ pub fn print(info: &Value) -> Result<(), Failure> {
     state(&mut columns, info);
     let (stream, name) = (text(info, "/stream_name"), text(info, "/name"));
     let created = time(info, "/created").map(units::show_time).unwrap_or_default();
-    columns.print(&format!("Information for Consumer {stream} > {name} created {created}"))
+    columns.print(&format!(
+        "Information for Consumer {stream} > {name} created {created}"
+    ))
 }
 
 /// The fields that have a line of their own; any other is shown as the server sent it.
@@ -68,7 +70,10 @@ fn configuration(columns: &mut Columns, config: &Value) {
     };
     let pull = text(config, "/deliver_subject").is_empty();
     columns.some("Name", given("/name"));
-    columns.some("Durable Name", given("/durable_name").filter(|name| *name != text(config, "/name")));
+    columns.some(
+        "Durable Name",
+        given("/durable_name").filter(|name| *name != text(config, "/name")),
+    );
     columns.some("Description", given("/description"));
     match pull {
         true => columns.row("Pull Mode", true),
@@ -77,7 +82,10 @@ fn configuration(columns: &mut Columns, config: &Value) {
     columns.some("Deliver Queue Group", given("/deliver_group"));
     columns.some("Filter Subject", given("/filter_subject"));
     let filters = texts(config, "/filter_subjects");
-    columns.some("Filter Subjects", (!filters.is_empty()).then(|| filters.join(", ")));
+    columns.some(
+        "Filter Subjects",
+        (!filters.is_empty()).then(|| filters.join(", ")),
+    );
     columns.row("Deliver Policy", start(config));
     columns.row("Ack Policy", capital(text(config, "/ack_policy")));
     columns.some("Ack Wait", timed("/ack_wait"));
@@ -86,9 +94,13 @@ fn configuration(columns: &mut Columns, config: &Value) {
     columns.some("Sampling Rate", given("/sample_freq"));
     columns.some(
         "Rate Limit",
-        counted("/rate_limit_bps").map(|bits| format!("{} / second", units::show_bytes(bits.unsigned_abs() / 8))),
+        counted("/rate_limit_bps")
+            .map(|bits| format!("{} / second", units::show_bytes(bits.unsigned_abs() / 8))),
     );
-    columns.some("Max Ack Pending", counted("/max_ack_pending").map(|count| units::show_count(count.unsigned_abs())));
+    columns.some(
+        "Max Ack Pending",
+        counted("/max_ack_pending").map(|count| units::show_count(count.unsigned_abs())),
+    );
     columns.some("Max Waiting Pulls", counted("/max_waiting"));
     columns.some("Idle Heartbeat", timed("/idle_heartbeat"));
     columns.some("Flow Control", (!pull).then(|| flag(config, "/flow_control")));
@@ -107,8 +119,14 @@ fn configuration(columns: &mut Columns, config: &Value) {
     columns.some("Backoff", (!backoff.is_empty()).then(|| backoff.join(", ")));
     columns.some("Replicas", counted("/num_replicas"));
     columns.some("Memory Storage", flag(config, "/mem_storage").then_some(true));
-    columns.some("Paused Until Deadline", time(config, "/pause_until").map(units::show_time));
-    columns.some("Priority Policy", given("/priority_policy").filter(|policy| policy != "none"));
+    columns.some(
+        "Paused Until Deadline",
+        time(config, "/pause_until").map(units::show_time),
+    );
+    columns.some(
+        "Priority Policy",
+        given("/priority_policy").filter(|policy| policy != "none"),
+    );
     let groups = texts(config, "/priority_groups");
     columns.some("Priority Groups", (!groups.is_empty()).then(|| groups.join(", ")));
     columns.some("Pinned TTL", timed("/priority_timeout"));
@@ -160,7 +178,10 @@ fn state(columns: &mut Columns, info: &Value) {
     columns.row(
         "Outstanding Acks",
         match number(info, "/config/max_ack_pending") {
-            maximum @ 1.. => format!("{pending} out of maximum {}", units::show_count(maximum.unsigned_abs())),
+            maximum @ 1.. => format!(
+                "{pending} out of maximum {}",
+                units::show_count(maximum.unsigned_abs())
+            ),
             _ => pending,
         },
     );
@@ -176,7 +197,11 @@ fn state(columns: &mut Columns, info: &Value) {
             },
         );
     } else {
-        let interest = if flag(info, "/push_bound") { "Active" } else { "No interest" };
+        let interest = if flag(info, "/push_bound") {
+            "Active"
+        } else {
+            "No interest"
+        };
         columns.row("Active Interest", interest);
     }
     if flag(info, "/paused") {
@@ -189,14 +214,23 @@ fn state(columns: &mut Columns, info: &Value) {
 pub fn print_list(stream: &str, consumers: &[Value]) -> Result<(), Failure> {
     let mut table = Boxed::new(
         format!("Consumers of Stream {stream}"),
-        &["Name", "Description", "Created", "Ack Pending", "Unprocessed", "Last Delivery"],
+        &[
+            "Name",
+            "Description",
+            "Created",
+            "Ack Pending",
+            "Unprocessed",
+            "Last Delivery",
+        ],
     );
     let now = Timestamp::now();
     for consumer in consumers {
         table.row([
             text(consumer, "/name").to_owned(),
             text(consumer, "/config/description").to_owned(),
-            time(consumer, "/created").map(units::show_time).unwrap_or_default(),
+            time(consumer, "/created")
+                .map(units::show_time)
+                .unwrap_or_default(),
             units::show_count(count(consumer, "/num_ack_pending")),
             units::show_count(count(consumer, "/num_pending")),
             units::show_since(time(consumer, "/delivered/last_active"), now),
@@ -208,7 +242,10 @@ pub fn print_list(stream: &str, consumers: &[Value]) -> Result<(), Failure> {
 /// Prints the table of `report`; `held` is how many messages the stream holds.
 pub fn print_report(stream: &str, held: u64, consumers: &[Value]) -> Result<(), Failure> {
     let mut table = Boxed::new(
-        format!("Consumer report for {stream} with {} messages", units::show_count(held)),
+        format!(
+            "Consumer report for {stream} with {} messages",
+            units::show_count(held)
+        ),
         &[
             "Consumer",
             "Mode",

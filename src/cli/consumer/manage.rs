@@ -13,9 +13,11 @@ use crate::cli::{Context, Failure, output, stream};
 
 /// Makes a consumer
 #[derive(Args, Debug)]
-#[command(after_help = "Without --target it is a pull consumer; without a name it goes away when nobody uses it.\n\n\
+#[command(
+    after_help = "Without --target it is a pull consumer; without a name it goes away when nobody uses it.\n\n\
                         Examples:\n  mesh consumer add ORDERS BILLING --filter orders.paid --max-deliver 5 --wait 1m\n  \
-                        mesh consumer add ORDERS --deliver 1h --ack none")]
+                        mesh consumer add ORDERS --deliver 1h --ack none"
+)]
 pub struct Add {
     /// Stream to consume
     stream: String,
@@ -61,13 +63,22 @@ impl Add {
         if context.json {
             return output::print_json(&created);
         }
-        output::note(format!("Consumer {} > {} is there", self.stream, text(&created, "/name")));
+        output::note(format!(
+            "Consumer {} > {} is there",
+            self.stream,
+            text(&created, "/name")
+        ));
         info::print(&created)
     }
 }
 
 /// Creates or updates a consumer; one without a name gets one.
-async fn save(api: &Api, stream: &str, mut config: Map<String, Value>, action: &str) -> Result<Value, Failure> {
+async fn save(
+    api: &Api,
+    stream: &str,
+    mut config: Map<String, Value>,
+    action: &str,
+) -> Result<Value, Failure> {
     let stream = token("stream", stream)?;
     let named = ["durable_name", "name"].map(|field| config.get(field).and_then(Value::as_str));
     let name = match named.into_iter().flatten().find(|name| !name.is_empty()) {
@@ -202,7 +213,10 @@ pub struct Info {
 impl Info {
     /// Shows it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let consumer = Api::connect(context).await?.consumer(&self.stream, &self.consumer).await?;
+        let consumer = Api::connect(context)
+            .await?
+            .consumer(&self.stream, &self.consumer)
+            .await?;
         match context.json {
             true => output::print_json(&consumer),
             false => info::print(&consumer),
@@ -265,10 +279,14 @@ impl Pause {
         match flag(&answer, "/paused") {
             true => output::note(format!(
                 "Paused {stream} > {consumer} until {} ({})",
-                time(&answer, "/pause_until").map(units::show_time).unwrap_or_default(),
+                time(&answer, "/pause_until")
+                    .map(units::show_time)
+                    .unwrap_or_default(),
                 units::show_duration(duration(&answer, "/pause_remaining"))
             )),
-            false => output::note(format!("{stream} > {consumer} is not paused: that time has passed")),
+            false => output::note(format!(
+                "{stream} > {consumer} is not paused: that time has passed"
+            )),
         }
         Ok(())
     }
@@ -320,7 +338,9 @@ impl Reset {
         let name = format!("{} > {}", self.stream, self.consumer);
         let endpoint = endpoint("RESET", &self.stream, &self.consumer)?;
         output::confirm(&format!("Really reset Consumer {name}?"), self.force)?;
-        let request = self.sequence.map_or(json!({}), |sequence| json!({ "seq": sequence }));
+        let request = self
+            .sequence
+            .map_or(json!({}), |sequence| json!({ "seq": sequence }));
         let answer = Api::connect(context).await?.call(&endpoint, &request).await?;
         if context.json {
             return output::print_json(&answer);

@@ -12,12 +12,24 @@ use super::open;
 use crate::cli::bucket::{self, Kind};
 use crate::cli::{Context, Failure, message, output, units};
 
+/// Checks a key: the letters that buckets allow, in tokens that are not empty.
+pub(super) fn key(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-/_=.".contains(&byte);
+    match !text.is_empty() && text.bytes().all(letter) && text.split('.').all(|token| !token.is_empty()) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a key has only letters, digits and - / _ = . with no dot first, last or doubled".to_owned())
+        }
+    }
+}
+
 /// Sets a key to a value
 #[derive(Args, Debug)]
 pub struct Put {
     /// Bucket to write to
     bucket: String,
     /// Key to set
+    #[arg(value_parser = key)]
     key: String,
     /// Value; `-`, or nothing with stdin redirected, reads stdin
     value: Option<String>,
@@ -43,6 +55,7 @@ pub struct Create {
     /// Bucket to write to
     bucket: String,
     /// Key to set
+    #[arg(value_parser = key)]
     key: String,
     /// Value; `-`, or nothing with stdin redirected, reads stdin
     value: Option<String>,
@@ -61,8 +74,10 @@ impl Create {
             None => store.create(&self.key, value.clone()).await,
         };
         let revision = created.map_err(|error| match error.kind() {
-            CreateErrorKind::AlreadyExists => Failure::conflict(format!("{} > {} exists", self.bucket, self.key))
-                .hint("`mesh kv put` overwrites it, `mesh kv update` does if it is unchanged"),
+            CreateErrorKind::AlreadyExists => {
+                Failure::conflict(format!("{} > {} exists", self.bucket, self.key))
+                    .hint("`mesh kv put` overwrites it, `mesh kv update` does if it is unchanged")
+            }
             _ => broken(&self.key, &error),
         })?;
         written(&self.bucket, &self.key, &value, revision, context)
@@ -76,6 +91,7 @@ pub struct Update {
     /// Bucket to write to
     bucket: String,
     /// Key to set
+    #[arg(value_parser = key)]
     key: String,
     /// Value; `-` reads stdin
     value: String,
@@ -128,6 +144,7 @@ pub struct Get {
     /// Bucket to read from
     bucket: String,
     /// Key to read
+    #[arg(value_parser = key)]
     key: String,
     /// The value it had at this revision
     #[arg(long)]
@@ -211,6 +228,7 @@ pub struct Delete {
     /// Bucket to delete from
     bucket: String,
     /// Key to delete; without one the bucket goes
+    #[arg(value_parser = key)]
     key: Option<String>,
     /// Does not ask
     #[arg(long, short)]
@@ -246,6 +264,7 @@ pub struct Purge {
     /// Bucket to purge from
     bucket: String,
     /// Key to purge
+    #[arg(value_parser = key)]
     key: String,
     /// How long the marker of the purge stays (the bucket needs --marker-ttl)
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
@@ -258,7 +277,10 @@ pub struct Purge {
 impl Purge {
     /// Purges it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        output::confirm(&format!("Really purge {} > {}?", self.bucket, self.key), self.force)?;
+        output::confirm(
+            &format!("Really purge {} > {}?", self.bucket, self.key),
+            self.force,
+        )?;
         let store = open(&self.bucket, context).await?;
         let purged = match self.ttl {
             Some(ttl) => store.purge_with_ttl(&self.key, ttl).await,
@@ -275,6 +297,7 @@ pub struct Revert {
     /// Bucket to write to
     bucket: String,
     /// Key to set
+    #[arg(value_parser = key)]
     key: String,
     /// Revision to take the value of
     revision: u64,
@@ -286,7 +309,10 @@ pub struct Revert {
 impl Revert {
     /// Sets it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let question = format!("Really revert {} > {} to {}?", self.bucket, self.key, self.revision);
+        let question = format!(
+            "Really revert {} > {} to {}?",
+            self.bucket, self.key, self.revision
+        );
         output::confirm(&question, self.force)?;
         let store = open(&self.bucket, context).await?;
         let value = find(&store, &self.key, Some(self.revision)).await?.value;

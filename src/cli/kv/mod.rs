@@ -66,7 +66,10 @@ async fn open(bucket: &str, context: &Context) -> Result<Store, Failure> {
     // Asked for by our own call first: it tells a bucket that is missing from a server that is not well.
     let stream = api.stream(&Kind::KeyValue.stream(bucket)?).await;
     stream.map_err(|failure| Kind::KeyValue.explain(bucket, failure))?;
-    api.jetstream().get_key_value(bucket).await.map_err(Failure::failed)
+    api.jetstream()
+        .get_key_value(bucket)
+        .await
+        .map_err(Failure::failed)
 }
 
 /// Makes a bucket
@@ -104,7 +107,10 @@ impl Add {
         for field in ["max_msgs", "max_bytes", "max_consumers"] {
             config.insert(field.to_owned(), (-1).into());
         }
-        config.insert("max_msg_size".to_owned(), self.max_value_size.unwrap_or(-1).into());
+        config.insert(
+            "max_msg_size".to_owned(),
+            self.max_value_size.unwrap_or(-1).into(),
+        );
         self.flags.apply(&mut config);
         if let Some(ttl) = self.marker_ttl {
             config.insert("allow_msg_ttl".to_owned(), true.into());

@@ -101,11 +101,17 @@ impl<'a> Entries<'a> {
         let consumer = consumer.map_err(|error| broken(key, &error))?;
         let held = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|error| broken(key, &error))?;
-        Ok(Self { store, messages, held })
+        Ok(Self {
+            store,
+            messages,
+            held,
+        })
     }
 
     async fn next(&mut self) -> Result<Option<Entry>, Failure> {
-        let Some(message) = self.messages.next().await else { return Ok(None) };
+        let Some(message) = self.messages.next().await else {
+            return Ok(None);
+        };
         let message = message.map_err(|error| broken("watch", &error))?;
         let info = message.info().map_err(Failure::failed)?;
         let operation = match header(&message, "KV-Operation") {
@@ -118,7 +124,10 @@ impl<'a> Entries<'a> {
                 None => Operation::Put,
             },
         };
-        let key = message.subject.strip_prefix(&self.store.prefix).unwrap_or(&message.subject);
+        let key = message
+            .subject
+            .strip_prefix(&self.store.prefix)
+            .unwrap_or(&message.subject);
         Ok(Some(Entry {
             bucket: self.store.name.clone(),
             key: key.to_owned(),
@@ -181,7 +190,10 @@ impl History {
         let store = open(&self.bucket, context).await?;
         let entries = current(&store, &self.key, DeliverPolicy::All).await?;
         if entries.is_empty() {
-            return Err(Failure::not_found(format!("{} > {} has no history", self.bucket, self.key)));
+            return Err(Failure::not_found(format!(
+                "{} > {} has no history",
+                self.bucket, self.key
+            )));
         }
         if context.json {
             return output::print_json(&entries.iter().map(entry_json).collect::<Result<Vec<_>, _>>()?);

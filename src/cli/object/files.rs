@@ -31,7 +31,10 @@ pub(super) async fn open(bucket: &str, context: &Context) -> Result<ObjectStore,
     let api = Api::connect(context).await?;
     let stream = api.stream(&Kind::Object.stream(bucket)?).await;
     stream.map_err(|failure| Kind::Object.explain(bucket, failure))?;
-    api.jetstream().get_object_store(bucket).await.map_err(Failure::failed)
+    api.jetstream()
+        .get_object_store(bucket)
+        .await
+        .map_err(Failure::failed)
 }
 
 /// Puts a file into a bucket
@@ -71,11 +74,15 @@ impl Put {
         let name = match (&self.name, file) {
             (Some(name), _) => name.clone(),
             (None, Some(file)) => file.display().to_string(),
-            (None, None) => return Err(Failure::usage("the object needs a name").hint("give one with --name")),
+            (None, None) => {
+                return Err(Failure::usage("the object needs a name").hint("give one with --name"));
+            }
         };
         let (source, size): (Box<dyn AsyncRead + Unpin + Send>, u64) = match file {
             Some(path) => {
-                let file = tokio::fs::File::open(path).await.map_err(|error| at(path, &error))?;
+                let file = tokio::fs::File::open(path)
+                    .await
+                    .map_err(|error| at(path, &error))?;
                 let size = file.metadata().await.map_err(|error| at(path, &error))?.len();
                 (Box::new(file), size)
             }
@@ -83,17 +90,26 @@ impl Put {
         };
         let store = open(&self.bucket, context).await?;
         if !self.force && output::can_ask() && store.info(&name).await.is_ok_and(|info| !info.deleted) {
-            output::confirm(&format!("Replace existing object {} > {name}?", self.bucket), false)?;
+            output::confirm(
+                &format!("Replace existing object {} > {name}?", self.bucket),
+                false,
+            )?;
         }
         let metadata = ObjectMetadata {
             name: name.clone(),
             description: self.description,
-            chunk_size: self.chunk_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0),
+            chunk_size: self
+                .chunk_size
+                .and_then(|size| usize::try_from(size).ok())
+                .filter(|size| *size > 0),
             metadata: self.metadata.into_iter().collect(),
             headers: Some(message::headers(&self.header)).filter(|headers| !headers.is_empty()),
         };
         let bar = progress(size, self.no_progress);
-        let mut source = Counted { source, bar: bar.clone() };
+        let mut source = Counted {
+            source,
+            bar: bar.clone(),
+        };
         let info = store.put(metadata, &mut source).await;
         bar.finish_and_clear();
         let info = info.map_err(|error| broken(&name, &error))?;
@@ -127,7 +143,9 @@ fn progress(size: u64, off: bool) -> ProgressBar {
     if off || size < PROGRESS_BYTES_MIN || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}");
+    let style = ProgressStyle::with_template(
+        "{bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+    );
     let bar = ProgressBar::new(size);
     bar.set_style(style.expect("the template is well-formed"));
     bar
@@ -190,12 +208,18 @@ impl Get {
         let target = match &self.output {
             Some(path) => path.clone(),
             // Names come from others: none may point out of this directory.
-            None => Path::new(&self.file).file_name().map(PathBuf::from).ok_or_else(|| {
-                Failure::usage(format!("{:?} is no file name", self.file)).hint("give one with --output")
-            })?,
+            None => Path::new(&self.file)
+                .file_name()
+                .map(PathBuf::from)
+                .ok_or_else(|| {
+                    Failure::usage(format!("{:?} is no file name", self.file)).hint("give one with --output")
+                })?,
         };
         if target.exists() {
-            output::confirm(&format!("Replace existing file {}?", target.display()), self.force)?;
+            output::confirm(
+                &format!("Replace existing file {}?", target.display()),
+                self.force,
+            )?;
         }
         let started = Instant::now();
         let mut partial = target.clone().into_os_string();
@@ -207,7 +231,9 @@ impl Get {
             tokio::fs::remove_file(&partial).await.ok();
             return Err(failure);
         }
-        tokio::fs::rename(&partial, &target).await.map_err(|error| at(&target, &error))?;
+        tokio::fs::rename(&partial, &target)
+            .await
+            .map_err(|error| at(&target, &error))?;
         if context.json {
             return output::print_json(&object_json(object.info())?);
         }
@@ -223,7 +249,11 @@ impl Get {
     async fn print(&self, object: &mut (impl AsyncRead + Unpin), bar: &ProgressBar) -> Result<(), Failure> {
         let mut buffer = vec![0; 128 * 1024];
         loop {
-            match object.read(&mut buffer).await.map_err(|error| broken(&self.file, &error))? {
+            match object
+                .read(&mut buffer)
+                .await
+                .map_err(|error| broken(&self.file, &error))?
+            {
                 0 => break,
                 read => output::write(&buffer[..read])?,
             }
@@ -234,8 +264,14 @@ impl Get {
     }
 }
 
-async fn receive(object: &mut (impl AsyncRead + Unpin), path: &Path, bar: &ProgressBar) -> Result<(), Failure> {
-    let mut file = tokio::fs::File::create(path).await.map_err(|error| at(path, &error))?;
+async fn receive(
+    object: &mut (impl AsyncRead + Unpin),
+    path: &Path,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    let mut file = tokio::fs::File::create(path)
+        .await
+        .map_err(|error| at(path, &error))?;
     let mut source = Counted {
         source: object,
         bar: bar.clone(),
@@ -313,7 +349,10 @@ fn modified(info: &ObjectInfo) -> Option<Timestamp> {
 
 fn print_info(info: &ObjectInfo) -> Result<(), Failure> {
     let mut columns = Columns::new();
-    columns.some("Description", info.description.as_deref().filter(|text| !text.is_empty()));
+    columns.some(
+        "Description",
+        info.description.as_deref().filter(|text| !text.is_empty()),
+    );
     columns.row("Size", units::show_bytes(info.size as u64));
     columns.some("Modification Time", modified(info).map(units::show_time));
     columns.row("Chunks", units::show_count(info.chunks as u64));
@@ -333,7 +372,9 @@ fn print_info(info: &ObjectInfo) -> Result<(), Failure> {
 
 /// `SHA-256=<base64>` as `SHA-256 <hex>`, which is what other tools print.
 fn show_digest(digest: &str) -> String {
-    let Some((kind, encoded)) = digest.split_once('=') else { return digest.to_owned() };
+    let Some((kind, encoded)) = digest.split_once('=') else {
+        return digest.to_owned();
+    };
     match BASE64_URL_SAFE.decode(encoded) {
         Ok(bytes) => {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -148,7 +148,9 @@ enum PersistMode {
 
 /// The word of the wire for a choice.
 pub fn word(choice: impl ValueEnum) -> Value {
-    let name = choice.to_possible_value().map(|value| value.get_name().to_owned());
+    let name = choice
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned());
     Value::from(name.unwrap_or_default())
 }
 
@@ -174,17 +176,42 @@ impl Table for StreamSwitches {
             inverted: true,
             help: "Acknowledges publishes",
         },
-        switch("allow-batch", "no-allow-batch", "allow_atomic", "Takes atomic batches"),
-        switch("allow-counter", "no-allow-counter", "allow_msg_counter", "Counts instead of storing bodies"),
-        switch("allow-direct", "no-allow-direct", "allow_direct", "Answers direct gets"),
-        switch("allow-fast", "no-allow-fast", "allow_batched", "Takes fast batches"),
+        switch(
+            "allow-batch",
+            "no-allow-batch",
+            "allow_atomic",
+            "Takes atomic batches",
+        ),
+        switch(
+            "allow-counter",
+            "no-allow-counter",
+            "allow_msg_counter",
+            "Counts instead of storing bodies",
+        ),
+        switch(
+            "allow-direct",
+            "no-allow-direct",
+            "allow_direct",
+            "Answers direct gets",
+        ),
+        switch(
+            "allow-fast",
+            "no-allow-fast",
+            "allow_batched",
+            "Takes fast batches",
+        ),
         switch(
             "allow-mirror-direct",
             "no-allow-mirror-direct",
             "mirror_direct",
             "Answers direct gets for its origin",
         ),
-        switch("allow-msg-ttl", "no-allow-msg-ttl", "allow_msg_ttl", "Lets messages say how long they live"),
+        switch(
+            "allow-msg-ttl",
+            "no-allow-msg-ttl",
+            "allow_msg_ttl",
+            "Lets messages say how long they live",
+        ),
         switch(
             "allow-rollup",
             "no-allow-rollup",
@@ -197,7 +224,12 @@ impl Table for StreamSwitches {
             "allow_msg_schedules",
             "Takes messages to be published later",
         ),
-        switch("deny-delete", "no-deny-delete", "deny_delete", "Refuses to delete single messages"),
+        switch(
+            "deny-delete",
+            "no-deny-delete",
+            "deny_delete",
+            "Refuses to delete single messages",
+        ),
         switch("deny-purge", "no-deny-purge", "deny_purge", "Refuses to purge"),
         switch(
             "discard-per-subject",
@@ -216,7 +248,10 @@ impl Flags {
                 config.insert(field.to_owned(), value);
             }
         };
-        set("subjects", (!self.subjects.is_empty()).then(|| json!(self.subjects)));
+        set(
+            "subjects",
+            (!self.subjects.is_empty()).then(|| json!(self.subjects)),
+        );
         set("description", self.description.clone().map(Value::from));
         set("storage", self.storage.map(word));
         set("compression", self.compression.map(word));

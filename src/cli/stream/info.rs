@@ -17,7 +17,10 @@ pub fn print(info: &Value, state_only: bool) -> Result<(), Failure> {
     state(&mut columns, info);
     let name = text(info, "/config/name");
     columns.print(&match time(info, "/created") {
-        Some(created) => format!("Information for Stream {name} created {}", units::show_time(created)),
+        Some(created) => format!(
+            "Information for Stream {name} created {}",
+            units::show_time(created)
+        ),
         None => format!("Information for Stream {name}"),
     })
 }
@@ -69,15 +72,15 @@ fn configuration(columns: &mut Columns, config: &Value) {
     let given = |pointer: &str| Some(text(config, pointer).to_owned()).filter(|text| !text.is_empty());
     columns.some("Description", given("/description"));
     let subjects = texts(config, "/subjects");
-    columns.some(
-        "Subjects",
-        (!subjects.is_empty()).then(|| subjects.join(", ")),
-    );
+    columns.some("Subjects", (!subjects.is_empty()).then(|| subjects.join(", ")));
     columns.row("Replicas", count(config, "/num_replicas"));
     columns.some("Sealed", flag(config, "/sealed").then_some(true));
     columns.row("Storage", capital(text(config, "/storage")));
     columns.some("Compression", given("/compression").filter(|name| name != "none"));
-    columns.some("Persistence Mode", given("/persist_mode").filter(|name| name != "default"));
+    columns.some(
+        "Persistence Mode",
+        given("/persist_mode").filter(|name| name != "default"),
+    );
     columns.some("First Sequence", some(count(config, "/first_seq")));
     columns.some("Placement Cluster", given("/placement/cluster"));
     let tags = texts(config, "/placement/tags");
@@ -142,7 +145,10 @@ fn options(columns: &mut Columns, config: &Value) {
         ("Allows Fast Batch Publish", "/allow_batched", true),
         ("Allows Counters", "/allow_msg_counter", true),
     ] {
-        columns.some(label, (flag(config, field) || shown_off).then(|| flag(config, field)));
+        columns.some(
+            label,
+            (flag(config, field) || shown_off).then(|| flag(config, field)),
+        );
     }
     columns.row("Allows Msg Delete", !flag(config, "/deny_delete"));
     columns.row("Allows Per-Message TTL", flag(config, "/allow_msg_ttl"));
@@ -231,12 +237,19 @@ fn copies(columns: &mut Columns, info: &Value) {
         let error = text(copy, "/error/description");
         columns.some("Error", (!error.is_empty()).then_some(error));
     }
-    if let Some(cluster) = info.get("cluster").filter(|cluster| cluster.get("name").is_some()) {
+    if let Some(cluster) = info
+        .get("cluster")
+        .filter(|cluster| cluster.get("name").is_some())
+    {
         columns.section("Cluster Information");
         columns.row("Name", text(cluster, "/name"));
         columns.row("Leader", text(cluster, "/leader"));
         for replica in cluster["replicas"].as_array().into_iter().flatten() {
-            let current = if flag(replica, "/current") { "current" } else { "outdated" };
+            let current = if flag(replica, "/current") {
+                "current"
+            } else {
+                "outdated"
+            };
             columns.row("Replica", format!("{}, {current}", text(replica, "/name")));
         }
     }
@@ -268,7 +281,10 @@ fn state(columns: &mut Columns, info: &Value) {
         );
     }
     columns.some("Deleted Messages", some(count(state, "/num_deleted")));
-    columns.row("Active Consumers", units::show_count(count(state, "/consumer_count")));
+    columns.row(
+        "Active Consumers",
+        units::show_count(count(state, "/consumer_count")),
+    );
     columns.some("Number of Subjects", some(count(state, "/num_subjects")));
 }
 
@@ -276,7 +292,14 @@ fn state(columns: &mut Columns, info: &Value) {
 pub fn print_list(streams: &[Value]) -> Result<(), Failure> {
     let mut table = Boxed::new(
         "Streams",
-        &["Name", "Description", "Created", "Messages", "Size", "Last Message"],
+        &[
+            "Name",
+            "Description",
+            "Created",
+            "Messages",
+            "Size",
+            "Last Message",
+        ],
     );
     let now = Timestamp::now();
     for stream in streams {
@@ -297,7 +320,15 @@ pub fn print_report(streams: &[Value]) -> Result<(), Failure> {
     let mut table = Boxed::new(
         "Stream Report",
         &[
-            "Stream", "Storage", "Retention", "Consumers", "Messages", "Bytes", "Lost", "Deleted", "Last Message",
+            "Stream",
+            "Storage",
+            "Retention",
+            "Consumers",
+            "Messages",
+            "Bytes",
+            "Lost",
+            "Deleted",
+            "Last Message",
         ],
     );
     let now = Timestamp::now();
@@ -321,9 +352,15 @@ pub fn print_report(streams: &[Value]) -> Result<(), Failure> {
 /// Prints what an edit changes, a line a field.
 pub fn print_differences(old: &Value, new: &Value) -> Result<bool, Failure> {
     let empty = serde_json::Map::new();
-    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let (old, new) = (
+        old.as_object().unwrap_or(&empty),
+        new.as_object().unwrap_or(&empty),
+    );
     let mut lines = Vec::new();
-    for field in old.keys().chain(new.keys().filter(|field| !old.contains_key(*field))) {
+    for field in old
+        .keys()
+        .chain(new.keys().filter(|field| !old.contains_key(*field)))
+    {
         let (before, after) = (old.get(field), new.get(field));
         if before != after {
             lines.extend(before.map(|value| format!("- {field}: {value}")));

@@ -20,9 +20,11 @@ fn is_system(stream: &Value) -> bool {
 
 /// Makes a stream
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  mesh stream add ORDERS --subjects 'orders.>' --max-age 30d\n  \
+#[command(
+    after_help = "Examples:\n  mesh stream add ORDERS --subjects 'orders.>' --max-age 30d\n  \
                         mesh stream add JOBS --subjects 'jobs.*' --retention work\n  \
-                        mesh stream info ORDERS --json > orders.json; mesh stream add COPY --config orders.json")]
+                        mesh stream info ORDERS --json > orders.json; mesh stream add COPY --config orders.json"
+)]
 pub struct Add {
     /// Name of the stream (default: as in the file of --config)
     stream: Option<String>,
@@ -67,7 +69,9 @@ impl Add {
         self.flags.apply(&mut config);
         let config = Value::Object(config);
         if text(&config, "/name").is_empty() {
-            return Err(Failure::usage("the stream needs a name").hint("mesh stream add NAME --subjects SUBJECTS"));
+            return Err(
+                Failure::usage("the stream needs a name").hint("mesh stream add NAME --subjects SUBJECTS")
+            );
         }
         if self.dry_run {
             return output::print_json(&config);
@@ -187,7 +191,10 @@ impl List {
         streams.retain(|stream| self.all || !is_system(stream));
         match (self.names, context.json) {
             (true, true) => {
-                let names: Vec<&str> = streams.iter().map(|stream| text(stream, "/config/name")).collect();
+                let names: Vec<&str> = streams
+                    .iter()
+                    .map(|stream| text(stream, "/config/name"))
+                    .collect();
                 output::print_json(&names)
             }
             (true, false) => streams
@@ -217,7 +224,10 @@ pub struct Report {
 impl Report {
     /// Reports.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let streams = Api::connect(context).await?.streams(self.subject.as_deref()).await?;
+        let streams = Api::connect(context)
+            .await?
+            .streams(self.subject.as_deref())
+            .await?;
         match context.json {
             true => output::print_json(&streams),
             false => info::print_report(&streams),
@@ -294,7 +304,9 @@ impl Purge {
         request.extend(self.subject.map(|subject| ("filter".to_owned(), json!(subject))));
         request.extend(self.seq.map(|sequence| ("seq".to_owned(), json!(sequence))));
         request.extend(self.keep.map(|count| ("keep".to_owned(), json!(count))));
-        let answer = api.call(&format!("STREAM.PURGE.{name}"), &Value::Object(request)).await?;
+        let answer = api
+            .call(&format!("STREAM.PURGE.{name}"), &Value::Object(request))
+            .await?;
         if context.json {
             return output::print_json(&answer);
         }
@@ -343,7 +355,10 @@ impl Seal {
     /// Seals it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let name = token("stream", &self.stream)?;
-        output::confirm(&format!("Really seal Stream {name}? It cannot be unsealed."), self.force)?;
+        output::confirm(
+            &format!("Really seal Stream {name}? It cannot be unsealed."),
+            self.force,
+        )?;
         let api = Api::connect(context).await?;
         let mut config = api.stream(name).await?["config"].take();
         config["sealed"] = true.into();
@@ -396,7 +411,10 @@ impl Subjects {
             subjects.reverse();
         }
         if context.json {
-            let object: Map<String, Value> = subjects.into_iter().map(|(name, count)| (name, count.into())).collect();
+            let object: Map<String, Value> = subjects
+                .into_iter()
+                .map(|(name, count)| (name, count.into()))
+                .collect();
             return output::print_json(&object);
         }
         if self.names {
@@ -426,7 +444,10 @@ impl Subjects {
                 _ => Map::new(),
             };
             let empty = page.is_empty();
-            subjects.extend(page.into_iter().map(|(name, count)| (name, count.as_u64().unwrap_or(0))));
+            subjects.extend(
+                page.into_iter()
+                    .map(|(name, count)| (name, count.as_u64().unwrap_or(0))),
+            );
             if empty || subjects.len() as u64 >= count(&answer, "/total") {
                 return Ok(subjects);
             }
@@ -456,7 +477,10 @@ impl Gaps {
             output::note(format!("No deleted messages in {}", self.stream));
             return Ok(());
         }
-        let mut table = Boxed::new(format!("Gaps in Stream {}", self.stream), &["First", "Last", "Messages"]);
+        let mut table = Boxed::new(
+            format!("Gaps in Stream {}", self.stream),
+            &["First", "Last", "Messages"],
+        );
         for (first, last) in gaps {
             table.row([first, last, last - first + 1].map(units::show_count));
         }

@@ -36,7 +36,10 @@ impl View {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let api = Api::connect(context).await?;
         let stream = api.stream(&self.stream).await?;
-        let mut next = self.id.unwrap_or_else(|| count(&stream, "/state/first_seq")).max(1);
+        let mut next = self
+            .id
+            .unwrap_or_else(|| count(&stream, "/state/first_seq"))
+            .max(1);
         if let Some(since) = &self.since {
             let start = units::instant(since, Timestamp::now(), Direction::Back).map_err(Failure::usage)?;
             next = match sequence_at(&api, &self.stream, start).await? {
@@ -103,7 +106,10 @@ impl View {
 /// By bisection over the stored messages, as the API that seeks by time is not everywhere.
 async fn sequence_at(api: &Api, stream: &str, start: Timestamp) -> Result<Option<u64>, Failure> {
     let info = api.stream(stream).await?;
-    let (mut low, mut high) = (count(&info, "/state/first_seq"), count(&info, "/state/last_seq") + 1);
+    let (mut low, mut high) = (
+        count(&info, "/state/first_seq"),
+        count(&info, "/state/last_seq") + 1,
+    );
     while low < high {
         let middle = low + (high - low) / 2;
         let query = json!({"seq": middle, "next_by_subj": ">"});
@@ -192,7 +198,10 @@ impl RemoveMessage {
     /// Removes it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let Self { stream, id, force } = self;
-        output::confirm(&format!("Really remove message {id} from Stream {stream}?"), force)?;
+        output::confirm(
+            &format!("Really remove message {id} from Stream {stream}?"),
+            force,
+        )?;
         let api = Api::connect(context).await?;
         let endpoint = format!("STREAM.MSG.DELETE.{}", token("stream", &stream)?);
         let answer = api.call(&endpoint, &json!({ "seq": id })).await?;
@@ -231,7 +240,10 @@ fn readable(item: &Value) -> Value {
         let mut by_name = serde_json::Map::new();
         for (name, value) in headers {
             let values = by_name.entry(name).or_insert_with(|| json!([]));
-            values.as_array_mut().expect("made as an array").push(value.into());
+            values
+                .as_array_mut()
+                .expect("made as an array")
+                .push(value.into());
         }
         if !by_name.is_empty() {
             object.insert("headers".to_owned(), by_name.into());
