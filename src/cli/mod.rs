@@ -4,6 +4,7 @@
 //! stderr; only [`run`] turns a [`Failure`] into text and an exit code.
 
 mod api;
+mod bench;
 mod bucket;
 mod completions;
 mod consumer;
@@ -17,6 +18,7 @@ mod publish;
 mod reply;
 mod request;
 mod rtt;
+mod serve;
 mod stream;
 mod subscribe;
 mod switches;
@@ -32,7 +34,7 @@ pub use failure::Failure;
 
 /// A NATS-compatible message server, durable by default, and the mesh on top of it.
 #[derive(Parser)]
-#[command(name = "mesh", version, propagate_version = true)]
+#[command(name = "mesh", version)]
 struct Cli {
     #[command(flatten)]
     context: Context,
@@ -42,6 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Completions(completions::Completions),
     #[command(visible_alias = "con", alias = "c")]
     Consumer(consumer::Consumer),
@@ -56,6 +59,7 @@ enum Command {
     #[command(visible_alias = "req")]
     Request(request::Request),
     Rtt(rtt::Rtt),
+    Serve(serve::Serve),
     #[command(visible_alias = "str", alias = "st", alias = "s")]
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Bench(command) => command.run(context),
         Command::Completions(command) => command.run(),
         Command::Consumer(command) => block_on(command.run(context)),
         Command::KeyValue(command) => block_on(command.run(context)),
@@ -92,6 +97,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Reply(command) => block_on(command.run(context)),
         Command::Request(command) => block_on(command.run(context)),
         Command::Rtt(command) => block_on(command.run(context)),
+        Command::Serve(command) => command.run(),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
     }
@@ -115,6 +121,16 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
         super::Cli::command().debug_assert();
     }
 }
