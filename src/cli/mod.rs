@@ -14,6 +14,7 @@ mod kv;
 mod message;
 mod object;
 mod output;
+mod pipeline;
 mod publish;
 mod reply;
 mod request;

@@ -13,12 +13,13 @@ use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 
 use super::context::Connection;
+use super::pipeline::Pipeline;
 use super::{Context, Failure, api, message, output, template, units};
 
 /// Up to this many messages are each reported; above it a total is.
 const REPORTED_MAX: u64 = 20;
 /// Publishes that wait for a stream's ack at the same time.
-const UNACKED_MAX: usize = 256;
+const UNACKED_MAX: u64 = 256;
 
 /// Publishes a message
 #[derive(Args, Debug)]
@@ -160,30 +161,35 @@ impl Publish {
         headers: HeaderMap,
         bar: &ProgressBar,
     ) -> Result<(u64, u64), Failure> {
-        let api = &api::Api::over(connection.client.clone(), context);
-        let (headers, bytes) = (&headers, &std::cell::Cell::new(0_u64));
-        let unacked = if self.sleep.is_some() { 1 } else { UNACKED_MAX };
-        let mut acks = self
-            .messages()?
-            .map(|outgoing| async move {
-                let Outgoing { subject, body } = outgoing?;
-                bytes.set(bytes.get() + body.len() as u64);
-                api.store(&subject, headers.clone(), body).await
-            })
-            .buffered(unacked);
-        let mut count = 0;
-        while let Some(ack) = acks.next().await {
-            let ack = ack?;
-            count += 1;
-            bar.inc(1);
-            if context.json {
-                output::print_json_line(&ack)?;
-            } else if !self.quiet && bar.is_hidden() {
-                output::print(stored(&ack))?;
+        let window = if self.sleep.is_some() { 1 } else { UNACKED_MAX };
+        let mut pipeline = Pipeline::open(&connection.client, context).await?;
+        let mut messages = self.messages()?;
+        let (mut count, mut bytes, mut more) = (0, 0, true);
+        loop {
+            // Acks are reported as they come, also while stdin has nothing to say.
+            tokio::select! {
+                ack = pipeline.ack(), if pipeline.unacked() > 0 => {
+                    let ack = ack?;
+                    bar.inc(1);
+                    if context.json {
+                        output::print_json_line(&ack)?;
+                    } else if !self.quiet && bar.is_hidden() {
+                        output::print(stored(&ack))?;
+                    }
+                }
+                outgoing = messages.next(), if more && pipeline.unacked() < window => {
+                    let Some(outgoing) = outgoing.transpose()? else {
+                        more = false;
+                        continue;
+                    };
+                    count += 1;
+                    bytes += outgoing.body.len() as u64;
+                    pipeline.send(&outgoing.subject, headers.clone(), outgoing.body).await?;
+                    self.pause(count).await;
+                }
+                else => return Ok((count, bytes)),
             }
-            self.pause(count).await;
         }
-        Ok((count, bytes.get()))
     }
 
     /// Sleeps as told, but not after the last message.

@@ -252,8 +252,8 @@ impl Watch {
             None => DeliverPolicy::LastPerSubject,
         };
         let mut entries = Entries::open(&store, &self.key, policy).await?;
-        output::note(format!("Watching {} > {}", self.bucket, self.key));
         let mut ending = std::pin::pin!(output::interrupted());
+        output::note(format!("Watching {} > {}", self.bucket, self.key));
         let mut shown = 0;
         while self.count.is_none_or(|limit| shown < limit) {
             let entry = tokio::select! {

@@ -458,8 +458,8 @@ impl Watch {
             .watch_with_history()
             .await
             .map_err(|error| broken(&self.bucket, &error))?;
-        output::note(format!("Watching {}", self.bucket));
         let mut ending = std::pin::pin!(output::interrupted());
+        output::note(format!("Watching {}", self.bucket));
         let mut shown = 0;
         while self.count.is_none_or(|limit| shown < limit) {
             let change = tokio::select! {
