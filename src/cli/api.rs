@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, RequestErrorKind};
+use async_nats::{Client, RequestErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -37,11 +37,6 @@ impl Api {
         &self.client
     }
 
-    /// How long answers may take.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// The client library's own view, for key-value and object stores.
     pub fn jetstream(&self) -> async_nats::jetstream::Context {
         let mut context = async_nats::jetstream::new(self.client.clone());
@@ -61,24 +56,6 @@ impl Api {
             .request(subject, payload)
             .await
             .map_err(|error| self.unanswered(error.kind(), endpoint))?;
-        read(&answer.payload)
-    }
-
-    /// Publishes and waits until a stream has it.
-    pub async fn store(&self, subject: &str, headers: HeaderMap, body: Bytes) -> Result<Value, Failure> {
-        let answer = match headers.is_empty() {
-            true => self.client.request(subject.to_owned(), body).await,
-            false => {
-                self.client
-                    .request_with_headers(subject.to_owned(), headers, body)
-                    .await
-            }
-        };
-        let answer = answer.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => Failure::not_found(format!("no stream listens on {subject:?}"))
-                .hint("`mesh stream ls` shows the streams, `mesh stream add` makes one"),
-            kind => self.unanswered(kind, subject),
-        })?;
         read(&answer.payload)
     }
 
@@ -156,7 +133,8 @@ impl Api {
     }
 }
 
-fn read(payload: &[u8]) -> Result<Value, Failure> {
+/// Reads an answer: an API error becomes a failure.
+pub fn read(payload: &[u8]) -> Result<Value, Failure> {
     let answer: Value = serde_json::from_slice(payload).map_err(|error| {
         Failure::failed(format!("the answer is not JSON: {error}"))
             .hint("a stream's ack was expected: does something else listen there?")

@@ -60,11 +60,11 @@ impl Reply {
             requests.unsubscribe_after(count).await.map_err(Failure::failed)?;
         }
         connection.settle().await?;
+        let mut ending = std::pin::pin!(output::interrupted());
         output::note(format!(
             "Listening on {:?} in group {:?}",
             self.subject, self.queue
         ));
-        let mut ending = std::pin::pin!(output::interrupted());
         let mut count = 0;
         while self.count.is_none_or(|limit| count < limit) {
             let request = tokio::select! {
