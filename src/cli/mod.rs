@@ -125,13 +125,3 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        super::Cli::command().debug_assert();
-    }
-}
