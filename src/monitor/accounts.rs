@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use axum::http::StatusCode;
 use serde_json::{Map, json};
 
 use crate::account::GLOBAL;
@@ -11,6 +10,7 @@ use super::View;
 use super::pages::Page;
 use super::params::{Params, Problem};
 use super::source::Detail;
+use super::subsz::SublistStats;
 use super::time::timestamp;
 
 /// The accounts, or one of them.
@@ -24,6 +24,7 @@ pub(super) fn accountz(view: &View, params: &Params) -> Result<Page, Problem> {
         Some(GLOBAL) => {
             page["account_detail"] = json!({
                 "account_name": GLOBAL,
+                "name_tag": GLOBAL,
                 "update_time": timestamp(view.started_at),
                 "expired": false,
                 "complete": true,
@@ -31,6 +32,7 @@ pub(super) fn accountz(view: &View, params: &Params) -> Result<Page, Problem> {
                 "leafnode_connections": 0,
                 "client_connections": view.context.registry.len(),
                 "subscriptions": view.context.account.router.stats().subscriptions,
+                "sublist_stats": SublistStats::of(view),
             });
         }
         Some(other) => return Err(Problem::bad(format!("Account {other} does not exist"))),
@@ -97,5 +99,5 @@ fn links(
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone())),
     );
-    Ok(Page::json(&page)?.with_status(StatusCode::OK))
+    Page::json(&page)
 }

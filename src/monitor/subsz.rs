@@ -17,12 +17,23 @@ use super::time::{float, timestamp};
 const LIMIT: usize = 1024;
 const LIMIT_MAX: usize = 100_000;
 
-/// Match caches belong to publishers here, so their entries are not counted: `num_cache` and `max_fanout` are zero, and
-/// `avg_fanout` is what was delivered for each message matched.
 #[derive(Serialize)]
 struct Subsz<'a> {
     server_id: &'a str,
     now: String,
+    #[serde(flatten)]
+    stats: SublistStats,
+    total: usize,
+    offset: usize,
+    limit: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subscriptions_list: Vec<SubscriptionRow>,
+}
+
+/// The router in figures. Match caches belong to publishers here, so their entries are not counted: `num_cache` and
+/// `max_fanout` are zero, and `avg_fanout` is what was delivered for each message matched.
+#[derive(Serialize)]
+pub(super) struct SublistStats {
     num_subscriptions: usize,
     num_cache: usize,
     num_inserts: u64,
@@ -33,11 +44,29 @@ struct Subsz<'a> {
     max_fanout: usize,
     #[serde(serialize_with = "float")]
     avg_fanout: f64,
-    total: usize,
-    offset: usize,
-    limit: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    subscriptions_list: Vec<SubscriptionRow>,
+}
+
+impl SublistStats {
+    pub fn of(view: &View) -> Self {
+        let stats = view.context.account.router.stats();
+        let share = |part: u64| {
+            if stats.matches == 0 {
+                0.0
+            } else {
+                part as f64 / stats.matches as f64
+            }
+        };
+        Self {
+            num_subscriptions: stats.subscriptions,
+            num_cache: 0,
+            num_inserts: stats.inserts,
+            num_removes: stats.removes,
+            num_matches: stats.matches,
+            cache_hit_rate: share(stats.cache_hits),
+            max_fanout: 0,
+            avg_fanout: share(view.context.registry.totals().out_msgs),
+        }
+    }
 }
 
 pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
@@ -54,25 +83,10 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
     } else {
         (Vec::new(), 0)
     };
-    let stats = view.context.account.router.stats();
-    let share = |part: u64| {
-        if stats.matches == 0 {
-            0.0
-        } else {
-            part as f64 / stats.matches as f64
-        }
-    };
     Page::json(&Subsz {
         server_id: &view.context.info.server_id,
         now: timestamp(SystemTime::now()),
-        num_subscriptions: stats.subscriptions,
-        num_cache: 0,
-        num_inserts: stats.inserts,
-        num_removes: stats.removes,
-        num_matches: stats.matches,
-        cache_hit_rate: share(stats.cache_hits),
-        max_fanout: 0,
-        avg_fanout: share(view.context.registry.totals().out_msgs),
+        stats: SublistStats::of(view),
         total,
         offset,
         limit,
