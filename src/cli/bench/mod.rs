@@ -148,6 +148,9 @@ impl Bench {
         }
         let chosen = choose(&self.scenarios)?;
         process::raise_file_limit();
+        if self.spawn.is_some() || self.compare_spawn.is_some() {
+            process::end_spawned_on_signals().map_err(Failure::failed)?;
+        }
         let sources = [self.ours(context)?, self.theirs()];
         let [mut ours, mut theirs] = [sources[0].server()?, sources[1].server()?];
         let bar = self.progress(&chosen, theirs.is_some());

@@ -8,8 +8,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::wire::{Conn, Target};
 
@@ -150,6 +154,12 @@ impl Spawned {
                 command.args(["--sync", sync]);
             }
         }
+        // Settings meant for another server of this machine, credentials above all, are none of its.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MESH_") {
+                command.env_remove(name);
+            }
+        }
         let log = fs::File::create(directory.join("log"))?;
         let child = command
             .stdin(Stdio::null())
@@ -157,6 +167,7 @@ impl Spawned {
             .stderr(log)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        spawned_now().push((child.id(), directory.clone()));
         let mut spawned = Self {
             child,
             directory,
@@ -209,11 +220,48 @@ fn nats_server_conf(directory: &Path, sync: Option<&str>) -> String {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
+        // Off the list before the process is reaped: from then on its id may be another's.
+        spawned_now().retain(|(pid, _)| *pid != self.child.id());
         // It holds nothing anyone wants: no graceful end needed, and errors leave nothing to do.
         self.child.kill().ok();
         self.child.wait().ok();
         fs::remove_dir_all(&self.directory).ok();
     }
+}
+
+/// The servers started and not yet ended, with their directories.
+static SPAWNED: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+
+fn spawned_now() -> MutexGuard<'static, Vec<(u32, PathBuf)>> {
+    SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on an interrupted benchmark takes the servers it started with it.
+pub fn end_spawned_on_signals() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let code = runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+            let mut terminate = signal(SignalKind::terminate()).ok()?;
+            tokio::select! {
+                _ = interrupt.recv() => Some(130),
+                _ = terminate.recv() => Some(143),
+            }
+        });
+        let Some(code) = code else { return };
+        // Held to the end: nothing may be started any more.
+        let spawned = spawned_now();
+        for (pid, directory) in spawned.iter() {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+            fs::remove_dir_all(directory).ok();
+        }
+        std::process::exit(code);
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]
