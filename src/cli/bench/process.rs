@@ -87,6 +87,18 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Processes that wanted a processor over the last minute, if they are more than a quiet machine has.
+pub fn other_load() -> Option<f64> {
+    let load: f64 = fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    let processors = thread::available_parallelism().ok()?.get() as f64;
+    (load > processors / 2.0).then_some(load)
+}
+
 /// Lets this process hold as many connections as the system permits, and says how many files that is.
 pub fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
