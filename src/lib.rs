@@ -20,6 +20,7 @@ pub mod config;
 pub mod connection;
 pub mod jetstream;
 pub mod mesh;
+pub mod monitor;
 pub mod protocol;
 pub mod router;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,11 @@ use tokio_util::task::TaskTracker;
 use crate::account::Account;
 use crate::config::Config;
 use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
+use crate::jetstream::{self, JetStream};
+use crate::monitor::{Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
+use crate::store::{self, Store};
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -42,6 +46,20 @@ pub enum ServerError {
         /// What the system said.
         error: io::Error,
     },
+    /// The monitoring port cannot be had.
+    #[error("cannot listen on {address} for monitoring: {error}")]
+    BindMonitor {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The store did not open; nothing in it was changed.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] store::Error),
+    /// The streams in the store could not be recovered; nothing in it was changed.
+    #[error("cannot recover the streams: {0}")]
+    JetStream(#[from] jetstream::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -53,6 +71,8 @@ pub struct Server {
     address: SocketAddr,
     accepting: CancellationToken,
     tasks: TaskTracker,
+    jetstream: Option<Arc<JetStream>>,
+    monitor: Option<Monitor>,
     started: Instant,
 }
 
@@ -63,9 +83,17 @@ impl Server {
         Self::start_on(listener, config).await
     }
 
-    /// Serves on a listener that the caller has bound; host and port of `config` are not looked at.
+    /// Serves on a listener that the caller has bound: the port of `config` is not looked at, nor whether the address
+    /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let monitor = match config.monitor_port {
+            None => None,
+            Some(port) => {
+                let address = SocketAddr::new(address.ip(), port);
+                Some(listen(address).map_err(|error| ServerError::BindMonitor { address, error })?)
+            }
+        };
         let id = server_id();
         let info = Info {
             server_name: config.name.clone().unwrap_or_else(|| id.clone()),
@@ -80,6 +108,7 @@ impl Server {
             auth_required: config.auth.is_required(),
             max_payload: config.connections.payload_max,
             api_lvl: API_LEVEL,
+            jetstream: config.store_dir.is_some(),
             ..Info::default()
         };
         let context = Arc::new(Context {
@@ -88,11 +117,23 @@ impl Server {
             info,
             registry: Arc::new(Registry::default()),
         });
+        let jetstream = match config.store_dir {
+            None => None,
+            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
+        };
+        let accepting = CancellationToken::new();
+        let monitor = monitor.map(|listener| {
+            let hosts = config.monitor_hosts.into_iter().chain([config.host]).collect();
+            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
+            Monitor::start(listener, view)
+        });
         let server = Self {
             context,
             address,
-            accepting: CancellationToken::new(),
+            accepting,
             tasks: TaskTracker::new(),
+            jetstream,
+            monitor,
             started: Instant::now(),
         };
         server.tasks.spawn(accept(
@@ -107,6 +148,11 @@ impl Server {
     /// Where clients connect.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where monitoring is served over HTTP, if it is.
+    pub fn monitor_addr(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(Monitor::local_addr)
     }
 
     /// The address as client libraries take it.
@@ -127,6 +173,11 @@ impl Server {
     /// The router that everything meets at, for publishing and subscribing without a connection.
     pub fn router(&self) -> &Arc<Router> {
         &self.context.account.router
+    }
+
+    /// The streams, if there is a store.
+    pub fn jetstream(&self) -> Option<&Arc<JetStream>> {
+        self.jetstream.as_ref()
     }
 
     /// A publisher inside this process: no socket, no protocol.
@@ -188,6 +239,14 @@ impl Server {
         }
         self.tasks.close();
         tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        // After those who publish, so that the last commit holds all they sent.
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.shutdown().await;
+        }
+        // Last, so that the end can be watched.
+        if let Some(monitor) = &self.monitor {
+            monitor.shutdown().await;
+        }
     }
 }
 
@@ -198,6 +257,27 @@ impl Drop for Server {
             handle.stop(Reason::ServerShutdown);
         }
     }
+}
+
+/// Opens the store and recovers its streams, off the runtime: that reads files.
+async fn start_jetstream(
+    dir: PathBuf,
+    sync: store::Sync,
+    context: &Context,
+) -> Result<Arc<JetStream>, ServerError> {
+    let mut options = store::Options::new(dir);
+    options.sync = sync;
+    let router = context.account.router.clone();
+    let server_name = context.info.server_name.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || {
+        let store = Store::open(options)?;
+        let _inside = runtime.enter();
+        let mut options = jetstream::Options::new(router, Some(store));
+        options.server_name = server_name;
+        Ok(JetStream::start(options)?)
+    });
+    started.await.expect("opening the store does not panic")
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
@@ -213,18 +293,19 @@ async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
     if !is_loopback(address.ip()) && !config.auth.is_required() && !config.open_to_all {
         return Err(ServerError::OpenBind(address));
     }
-    let listen = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        // A restart finds the port of its predecessor free, whatever lingers of its connections.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
+    listen(address).map_err(|error| ServerError::Bind { address, error })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
     };
-    listen().map_err(|error| ServerError::Bind { address, error })
+    // A restart finds the port of its predecessor free, whatever lingers of its connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -321,6 +402,15 @@ impl TestServer {
     /// Where clients connect.
     pub fn url(&self) -> String {
         self.server().client_url()
+    }
+
+    /// Where monitoring is served, without a slash at the end.
+    ///
+    /// # Panics
+    /// When the configuration turned it off.
+    pub fn monitor_url(&self) -> String {
+        let address = self.server().monitor_addr().expect("monitoring is on");
+        format!("http://{address}")
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::Auth;
 use crate::config::{self, Config};
+use crate::store::Sync;
 use crate::{Server, ServerError, connection};
 
 use super::Failure;
@@ -35,9 +36,21 @@ pub struct Serve {
     /// Monitoring port (HTTP); 0 turns it off, -1 picks a free one
     #[arg(long, env = "MESH_MONITOR_PORT", default_value_t = i32::from(config::MONITOR_PORT), allow_negative_numbers = true)]
     monitor_port: i32,
+    /// Another name by which monitoring may be asked for, such as the one a scraper uses (repeatable)
+    #[arg(
+        long = "monitor-host",
+        env = "MESH_MONITOR_HOSTS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    monitor_hosts: Vec<String>,
     /// Where streams are kept [default: the platform's data directory]
     #[arg(long, env = "MESH_STORE_DIR", value_name = "DIR")]
     store_dir: Option<PathBuf>,
+    /// Sync to disk before every acknowledgement (`always`), or only this often (2s, ...): then a power cut takes
+    /// back what was acknowledged since
+    #[arg(long, env = "MESH_SYNC", value_name = "WHEN", default_value = "always", value_parser = sync)]
+    sync: Sync,
     /// The server's name [default: its id]
     #[arg(short, long, env = "MESH_NAME")]
     name: Option<String>,
@@ -128,6 +141,17 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| "a time cannot be negative".to_owned())
 }
 
+/// `always`, or a time.
+fn sync(text: &str) -> Result<Sync, String> {
+    if text == "always" {
+        return Ok(Sync::Always);
+    }
+    match duration(text)? {
+        Duration::ZERO => Ok(Sync::Always),
+        every => Ok(Sync::Interval(every)),
+    }
+}
+
 fn port(number: i32, zero: Option<u16>) -> Result<Option<u16>, Failure> {
     match number {
         -1 => Ok(Some(0)),
@@ -166,7 +190,9 @@ impl Serve {
             host: self.addr.clone(),
             port: port(self.port, Some(0))?.unwrap_or(0),
             monitor_port: port(self.monitor_port, None)?,
+            monitor_hosts: self.monitor_hosts.clone(),
             store_dir: Some(self.store_dir.clone().unwrap_or_else(config::default_store_dir)),
+            sync: self.sync,
             name: self.name.clone(),
             auth,
             open_to_all: self.i_know_this_is_open,
@@ -201,8 +227,15 @@ async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
     } else {
         "no auth needed"
     };
+    let kept = match (&config.store_dir, config.sync) {
+        (None, _) => String::new(),
+        (Some(dir), Sync::Always) => format!("{}   synced before every ack", dir.display()),
+        (Some(dir), Sync::Interval(every)) => {
+            format!("{}   synced every {every:?}, NOT before acks", dir.display())
+        }
+    };
     let server = Server::start(config).await.map_err(refusal)?;
-    banner(&server, auth, began);
+    banner(&server, auth, &kept, began);
 
     let lame_duck = tokio::select! {
         _ = interrupt.recv() => false,
@@ -227,7 +260,7 @@ async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
     Ok(())
 }
 
-fn banner(server: &Server, auth: &str, began: Instant) {
+fn banner(server: &Server, auth: &str, kept: &str, began: Instant) {
     let address = server.local_addr();
     let reach = if address.ip().is_loopback() {
         "loopback only, "
@@ -241,6 +274,15 @@ fn banner(server: &Server, auth: &str, began: Instant) {
     );
     tracing::info!("Name       {}", server.context().info.server_name);
     tracing::info!("Clients    {}   {reach}{auth}", server.client_url());
+    match server.monitor_addr() {
+        Some(address) => tracing::info!("Monitor    http://{address}   /metrics, /healthz"),
+        None => tracing::info!("Monitor    off"),
+    }
+    if let Some(jetstream) = server.jetstream() {
+        let sums = jetstream.snapshot();
+        let (streams, messages) = (sums.streams, sums.messages);
+        tracing::info!("Streams    {streams}, {messages} messages   {kept}");
+    }
     // The line that people's scripts and client test suites look for.
     tracing::info!("Listening for client connections on {address}");
     let (ready, port) = (began.elapsed().as_millis(), address.port());
@@ -266,6 +308,17 @@ fn refusal(error: ServerError) -> Failure {
                 "another server runs there: stop it, or choose another port with -p (-1 picks a free one)",
             )
         }
+        ServerError::BindMonitor {
+            address,
+            error: cause,
+        } if cause.kind() == std::io::ErrorKind::AddrInUse => Failure::failed(format!(
+            "monitoring port {} on {} is in use",
+            address.port(),
+            address.ip()
+        ))
+        .hint("choose another with --monitor-port (-1 picks a free one), or turn monitoring off with --monitor-port 0"),
+        ServerError::BindMonitor { .. } => Failure::failed(&error)
+            .hint("choose another port with --monitor-port (-1 picks a free one), or turn monitoring off with 0"),
         ServerError::Bind { error: cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::failed(&error).hint("ports below 1024 need privileges: choose another with -p")
         }
