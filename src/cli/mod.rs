@@ -121,7 +121,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_line_is_sound() {
         super::Cli::command().debug_assert();
     }
 }
