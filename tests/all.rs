@@ -5,4 +5,6 @@
 
 mod cli;
 mod monitor;
+mod outside;
+mod readme;
 mod support;
