@@ -17,6 +17,7 @@
 //! // A client of the network, as another program would be.
 //! let client = async_nats::connect(server.client_url()).await?;
 //! client.publish("orders.new", "two of the blue ones".into()).await?;
+//! client.flush().await?;
 //! let order = orders.next().await;
 //! assert_eq!((order.subject.as_str(), order.text().as_str()), ("orders.new", "two of the blue ones"));
 //!
