@@ -15,6 +15,7 @@ use crate::account::Account;
 use crate::config::Config;
 use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
 use crate::jetstream::{self, JetStream};
+use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
@@ -180,7 +181,17 @@ impl Server {
         self.jetstream.as_ref()
     }
 
-    /// A publisher inside this process: no socket, no protocol.
+    /// Publishes one message from inside this process; says how many subscriptions got it.
+    pub async fn publish(&self, subject: &str, payload: impl AsRef<[u8]>) -> Result<usize, InvalidSubject> {
+        local::publish(self.router(), subject, payload.as_ref()).await
+    }
+
+    /// Subscribes inside this process, to a subject or to a pattern with `*` and `>`.
+    pub fn subscribe(&self, pattern: &str) -> Result<Subscriber, InvalidSubject> {
+        Subscriber::new(self.router(), pattern)
+    }
+
+    /// A publisher inside this process, for many messages: it batches until its `flush`.
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.router().clone())
     }

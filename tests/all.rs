@@ -5,5 +5,7 @@
 
 mod cli;
 mod monitor;
+mod outside;
+mod readme;
 mod store;
 mod support;

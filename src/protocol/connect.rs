@@ -51,13 +51,12 @@ impl Default for Connect {
 }
 
 impl Connect {
-    /// Reads the JSON of a CONNECT line.
+    /// Reads the JSON of a CONNECT line. A field that is `null` counts as absent, as in Go: some clients send every
+    /// field they know.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        // serde would take an array for a struct.
-        if json.first() != Some(&b'{') {
-            return Err(serde::de::Error::custom("CONNECT takes a JSON object"));
-        }
-        serde_json::from_slice(json)
+        let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
+        fields.retain(|_, value| !value.is_null());
+        serde_json::from_value(fields.into())
     }
 }
 
@@ -76,6 +75,9 @@ mod tests {
             (given.verbose, given.user.as_deref(), given.pass),
             (false, Some("u"), None)
         );
+        let nulls = br#"{"verbose":null,"name":null,"lang":null,"protocol":null,"headers":null,"user":null}"#;
+        let nulls = Connect::parse(nulls).unwrap();
+        assert!(nulls.verbose && nulls.name.is_empty() && nulls.protocol == 0 && !nulls.headers);
         for bad in [&b"{"[..], b"[]", b"", br#"{"verbose":"x"}"#] {
             assert!(Connect::parse(bad).is_err());
         }

@@ -150,7 +150,6 @@ fn pages_have_the_fields_of_nats_server() {
     for query in [
         "sort=stop",
         "sort=reason",
-        "sort=uptime",
         "sort=start",
         "sort=cid",
         "sort=cid&limit=1&offset=1",
