@@ -1,1 +1,4 @@
 //! The one integration-test binary: a module a feature.
+
+mod conformance;
+mod support;

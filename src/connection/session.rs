@@ -224,11 +224,11 @@ impl Session {
             *at += length;
             return Ok(step);
         };
-        if total > self.context.options.payload_max {
-            return Err(Reason::PayloadExceeded);
-        }
         if headers.is_some() && !self.connect.headers {
             return Err(Reason::ProtocolViolation);
+        }
+        if total > self.context.options.payload_max {
+            return Err(Reason::PayloadExceeded);
         }
         let body = *at + length;
         let Some(line_end) = body_end(&buffer[body..], total)? else {
@@ -269,17 +269,19 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// Finds the line at the front of `data`, without looking twice at the same bytes.
+    /// Finds the line at the front of `data`, without looking twice at the same bytes. What comes out does not depend on
+    /// how the bytes were split: a line is bounded as a whole, and its arguments besides.
     fn find_line(&mut self, data: &[u8]) -> Result<Found, Reason> {
-        let max = self.context.options.control_line_max + VERB_MAX;
+        let max = self.context.options.control_line_max;
         let from = self.scanned.min(data.len());
         let Some(found) = memchr::memchr(b'\n', &data[from..]) else {
             self.scanned = data.len();
-            if !grammar::may_begin(data) {
+            let line = data.strip_suffix(b"\r").unwrap_or(data);
+            if !grammar::may_begin(line) {
                 return Err(self.line_error(data, LineError::UnknownOperation));
             }
-            if data.len() > max {
-                return Err(Reason::ControlLineExceeded);
+            if line.len() > max + VERB_MAX {
+                return Err(self.too_long(line));
             }
             return Ok(Found::Incomplete(data.len() + 1));
         };
@@ -291,22 +293,40 @@ impl Session {
         } else {
             newline
         };
-        if end > self.context.options.control_line_max {
-            if !grammar::may_begin(&data[..end]) {
-                return Err(self.line_error(&data[..end], LineError::UnknownOperation));
-            }
-            let arguments = data[..end]
-                .iter()
-                .position(|byte| b" \t".contains(byte))
-                .map_or(0, |verb| end - verb - 1);
-            if arguments > self.context.options.control_line_max {
-                return Err(Reason::ControlLineExceeded);
-            }
+        if end > max {
+            self.check_length(&data[..end])?;
         }
         Ok(Found::Line {
             length: newline + 1,
             end,
         })
+    }
+
+    #[cold]
+    fn check_length(&self, line: &[u8]) -> Result<(), Reason> {
+        if !grammar::may_begin(line) {
+            return Err(self.line_error(line, LineError::UnknownOperation));
+        }
+        let max = self.context.options.control_line_max;
+        let verb = line.iter().position(|byte| b" \t".contains(byte));
+        let arguments = verb.map_or(&[][..], |verb| line[verb..].trim_ascii_start());
+        if line.len() > max + VERB_MAX || arguments.len() > max {
+            return Err(self.too_long(line));
+        }
+        Ok(())
+    }
+
+    /// A line over the limit; one that is not allowed at all comes first.
+    fn too_long(&self, line: &[u8]) -> Reason {
+        if self.authorised
+            || line
+                .first()
+                .is_some_and(|first| first.eq_ignore_ascii_case(&b'C'))
+        {
+            Reason::ControlLineExceeded
+        } else {
+            Reason::AuthenticationFailure
+        }
     }
 
     fn line_error(&self, line: &[u8], error: LineError) -> Reason {
@@ -327,6 +347,10 @@ impl Session {
         self.in_bytes += message.len() as u64;
         if self.connect.pedantic && !subject::is_subject(message.subject) {
             self.error("Invalid Publish Subject");
+        }
+        if is_reserved_subject(message.subject) {
+            let subject = String::from_utf8_lossy(message.subject).into_owned();
+            return self.error(&format!("Permissions Violation for Publish to \"{subject}\""));
         }
         if is_reserved_reply(message.reply) {
             let reply = String::from_utf8_lossy(message.reply).into_owned();
@@ -395,9 +419,6 @@ impl Session {
     }
 
     fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
-        if !subject::is_pattern(pattern) {
-            return self.error("Invalid Subject");
-        }
         if queue == Some(b"_sys_") {
             let pattern = String::from_utf8_lossy(pattern).into_owned();
             let text =
@@ -408,16 +429,20 @@ impl Session {
         if max > 0 && self.handle.client.subscription_count() >= max {
             return self.error("maximum subscriptions exceeded");
         }
+        if !subject::is_pattern(pattern) {
+            return self.error("Invalid Subject");
+        }
         self.router().subscribe(&self.handle.client, sid, pattern, queue);
         self.acknowledge();
     }
 
     fn connect(&mut self, json: &[u8]) -> Result<(), Reason> {
-        let connect = Connect::parse(json).map_err(|error| {
+        let connect = self.connect.merged(json).map_err(|error| {
             tracing::debug!("{} - CONNECT that is no good: {error}", self.label());
             Reason::ProtocolViolation
         })?;
-        if !connect.account.is_empty() || !self.context.account.auth.admits(&connect) {
+        let names_account = !connect.account.is_empty() || connect.new_account;
+        if names_account || !self.context.account.auth.admits(&connect) {
             let user = connect
                 .user
                 .as_deref()
@@ -481,10 +506,23 @@ fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize - whole.as_ptr() as usize
 }
 
+/// Subjects that clients cannot publish to: routing between clusters and Raft in NATS.
+#[inline]
+fn is_reserved_subject(subject: &[u8]) -> bool {
+    matches!(subject.first(), Some(b'_' | b'$'))
+        && (subject.starts_with(b"$NRG.") || is_longer(subject, b"_GR_.") || is_longer(subject, b"$GR."))
+}
+
 /// Replies that only the server itself may ask for.
+#[inline]
 fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
-        && [&b"_R_."[..], b"_GR_.", b"$JS.ACK."]
-            .iter()
-            .any(|prefix| reply.starts_with(prefix))
+        && (reply.starts_with(b"_R_.")
+            || is_longer(reply, b"_GR_.")
+            || is_longer(reply, b"$GR.")
+            || is_longer(reply, b"$JS.ACK."))
+}
+
+fn is_longer(text: &[u8], prefix: &[u8]) -> bool {
+    text.len() > prefix.len() && text.starts_with(prefix)
 }

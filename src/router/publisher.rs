@@ -4,14 +4,15 @@
 //! delivery costs two index lookups and the copying of its bytes: no lock, no atomic write, no allocation.
 //! Delivery counts and byte counters are summed here and added to the shared ones at [`Publisher::flush`].
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::protocol::encode::Message;
+use crate::protocol::subject;
 
 use super::cache::{Cache, Route};
 use super::client::Client;
@@ -152,32 +153,43 @@ impl Publisher {
         receivers
     }
 
-    /// Delivers to the origin's own subscriptions on `to` only; says how many there were.
-    pub fn deliver_to_self(&mut self, to: &[u8], message: &Message<'_>) -> usize {
+    /// Answers the origin itself on a subject it listens to: as in NATS one of its plain subscriptions gets it, one with
+    /// wildcards before a literal one, and no limit counts it. False when it does not listen.
+    #[cold]
+    pub fn deliver_to_self(&mut self, to: &[u8], message: &Message<'_>) -> bool {
         let Some(origin) = self.origin.clone() else {
-            return 0;
+            return false;
         };
-        let own = origin.subscriptions();
-        let mut receivers = 0;
-        for subscription in own
-            .iter()
-            .filter(|own| crate::protocol::subject::matches(own.pattern(), to))
-        {
-            let index = self.learn(subscription);
-            receivers += usize::from(self.tables().hand(index, message, None));
+        let own_id = origin.id << 1;
+        let mut chosen: Option<Arc<Subscription>> = None;
+        let router = self.router.clone();
+        // A subject with an empty token matches nothing, not even `>`.
+        if subject::is_well_formed(to) {
+            let table = router.table.read().unwrap_or_else(PoisonError::into_inner);
+            table.collect(router.hash(to), to, &mut |leaf: &Leaf| {
+                let is_better = |chosen: &Arc<Subscription>| {
+                    !subject::has_wildcard(chosen.pattern()) && !leaf.plain.is_empty()
+                };
+                if chosen.as_ref().is_none_or(is_better)
+                    && let Some(own) = leaf.plain.iter().find(|member| member.target_id == own_id)
+                {
+                    chosen = Some(own.clone());
+                }
+            });
         }
-        receivers
-    }
-
-    fn tables(&mut self) -> Tables<'_> {
-        Tables {
-            known: &mut self.known,
-            destinations: &mut self.destinations,
-            dirty: &mut self.dirty,
-            counted: &mut self.counted,
-            finished: &mut self.finished,
-            origin: self.origin.as_ref(),
-        }
+        let Some(subscription) = chosen else {
+            return false;
+        };
+        self.own();
+        let at = self.destination(own_id, &subscription.target);
+        let destination = &mut self.destinations[at as usize];
+        let headers = origin.headers.load(Ordering::Relaxed);
+        destination
+            .wire
+            .delivery(&subscription.sid, message, headers, None);
+        destination.msgs += 1;
+        destination.bytes += message.len() as u64;
+        true
     }
 
     /// Matches afresh and caches the outcome.
@@ -196,13 +208,10 @@ impl Publisher {
         };
         // Groups of one name on several matching patterns are one group.
         let mut names: Vec<Box<[u8]>> = Vec::new();
-        let table = router
-            .table
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let table = router.table.read().unwrap_or_else(PoisonError::into_inner);
         let seen = router.generations.seen(hash, to);
         // A subject with an empty token matches nothing, not even `>`.
-        if !crate::protocol::subject::is_well_formed(to) {
+        if !subject::is_well_formed(to) {
             return seen;
         }
         table.collect(hash, to, &mut |leaf: &Leaf| {
