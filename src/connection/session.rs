@@ -30,6 +30,16 @@ pub(super) struct PlainLine {
     pub arguments: String,
 }
 
+/// Why [`Session::process`] has come back.
+pub(super) enum Pause {
+    /// Every whole operation has been run.
+    Drained,
+    /// A verb for people is to be run first.
+    Plain(PlainLine),
+    /// Much has been handed over already: wait for the destinations before going on.
+    Congested,
+}
+
 /// What the parser of a buffer has found at its front.
 enum Found {
     /// Not a whole operation yet: look again when this many bytes are there.
@@ -164,26 +174,30 @@ impl Session {
         self.publisher.release();
     }
 
-    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time.
-    pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Option<PlainLine>, Reason> {
+    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time, and when the
+    /// operations have led to more than destinations can take at once.
+    pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Pause, Reason> {
         let mut at = 0;
         let outcome = loop {
             if buffer.len() - at < self.need {
-                break Ok(None);
+                break Ok(Pause::Drained);
             }
             match self.step(buffer, &mut at) {
                 Ok(Step::Done) => {
                     self.scanned = 0;
                     self.need = 1;
+                    if self.publisher.is_congested() {
+                        break Ok(Pause::Congested);
+                    }
                 }
                 Ok(Step::Incomplete(need)) => {
                     self.need = need;
-                    break Ok(None);
+                    break Ok(Pause::Drained);
                 }
                 Ok(Step::Plain(line)) => {
                     self.scanned = 0;
                     self.need = 1;
-                    break Ok(Some(line));
+                    break Ok(Pause::Plain(line));
                 }
                 Err(reason) => break Err(reason),
             }
@@ -211,7 +225,7 @@ impl Session {
             return Err(Reason::AuthenticationFailure);
         }
         if self.context.options.trace {
-            tracing::trace!("{} - <<- [{}]", self.label(), line.escape_ascii());
+            self.trace(&operation, line);
         }
         let ClientOp::Publish {
             subject,
@@ -224,12 +238,7 @@ impl Session {
             *at += length;
             return Ok(step);
         };
-        if headers.is_some() && !self.connect.headers {
-            return Err(Reason::ProtocolViolation);
-        }
-        if total > self.context.options.payload_max {
-            return Err(Reason::PayloadExceeded);
-        }
+        self.check_publish(headers.is_some(), total)?;
         let body = *at + length;
         let Some(line_end) = body_end(&buffer[body..], total)? else {
             // One byte of line end may do; a CR that is there already wants its LF.
@@ -267,6 +276,27 @@ impl Session {
             *at = after;
         }
         Ok(Step::Done)
+    }
+
+    /// Whether a publish may go on to its payload.
+    fn check_publish(&self, has_headers: bool, total: usize) -> Result<(), Reason> {
+        if has_headers && !self.connect.headers {
+            return Err(Reason::ProtocolViolation);
+        }
+        if total > self.context.options.payload_max {
+            return Err(Reason::PayloadExceeded);
+        }
+        Ok(())
+    }
+
+    /// Logs an operation; what a CONNECT may hold of secrets is not for a log.
+    #[cold]
+    fn trace(&self, operation: &ClientOp<'_>, line: &[u8]) {
+        let shown = match operation {
+            ClientOp::Connect(_) => &b"CONNECT {...}"[..],
+            _ => line,
+        };
+        tracing::trace!("{} - <<- [{}]", self.label(), shown.escape_ascii());
     }
 
     /// Finds the line at the front of `data`, without looking twice at the same bytes. What comes out does not depend on
@@ -473,14 +503,13 @@ impl Session {
     }
 
     /// Runs a verb for people to its end.
-    pub async fn run_plain(&mut self, line: PlainLine) -> Result<(), Reason> {
+    pub async fn run_plain(&mut self, line: PlainLine) {
         let (context, handle) = (&self.context, &self.handle);
         let plain = self
             .plain
             .get_or_insert_with(|| Box::new(Plain::new(context.clone(), handle.clone())));
         plain.run(line, &mut self.publisher).await;
         self.settle().await;
-        Ok(())
     }
 }
 

@@ -134,6 +134,7 @@ impl Publisher {
             dirty: &mut self.dirty,
             counted: &mut self.counted,
             finished: &mut self.finished,
+            congested: &mut self.congested,
             origin: self.origin.as_ref(),
         };
         let route = self.cache.route(at);
@@ -389,8 +390,10 @@ fn hand_over(destination: &mut Destination) -> Option<Target> {
             (flushed == Flushed::Congested).then(|| destination.target.clone())
         }
         Target::Service(service) => {
-            let origin = destination.batch.origin().cloned();
-            service.accept(std::mem::replace(&mut destination.batch, Batch::new(origin)));
+            if !destination.batch.is_empty() {
+                let origin = destination.batch.origin().cloned();
+                service.accept(std::mem::replace(&mut destination.batch, Batch::new(origin)));
+            }
             service.congested().then(|| destination.target.clone())
         }
     }
@@ -403,6 +406,7 @@ struct Tables<'a> {
     dirty: &'a mut Vec<u32>,
     counted: &'a mut Vec<u32>,
     finished: &'a mut Vec<Arc<Subscription>>,
+    congested: &'a mut Vec<Target>,
     origin: Option<&'a Arc<Client>>,
 }
 
@@ -446,7 +450,7 @@ impl Tables<'_> {
                 } else {
                     message.payload.len()
                 } as u64;
-                if destination.wire.len() > SCRATCH_MAX && !self.is_origin(at) {
+                if destination.wire.len() > SCRATCH_MAX {
                     self.hand_over_early(at);
                 }
             }
@@ -460,17 +464,36 @@ impl Tables<'_> {
         true
     }
 
-    fn is_origin(&self, at: u32) -> bool {
-        matches!((&self.destinations[at as usize].target, self.origin),
-            (Target::Client(client), Some(origin)) if client.id == origin.id)
-    }
-
-    /// Keeps scratch bounded under wide fan-out; congestion is noticed at the next flush.
+    /// Keeps scratch bounded under wide fan-out, and says when it is time to wait. What the origin itself gets may hold a
+    /// PONG: all that was published before it goes first.
     #[cold]
     fn hand_over_early(&mut self, at: u32) {
+        // Who sees a delivery may set a limit next, which counts it.
+        for index in self.counted.drain(..) {
+            let known = &mut self.known[index as usize];
+            let delivered = std::mem::take(&mut known.delivered);
+            known.subscription.add_delivered(u64::from(delivered));
+        }
+        let is_origin = matches!((&self.destinations[at as usize].target, self.origin),
+            (Target::Client(client), Some(origin)) if client.id == origin.id);
+        if is_origin {
+            for &other in self.dirty.iter().filter(|&&other| other != at) {
+                let destination = &mut self.destinations[other as usize];
+                self.congested.extend(hand_over(destination));
+                destination.dirty = true;
+            }
+        }
         let destination = &mut self.destinations[at as usize];
-        hand_over(destination);
+        self.congested.extend(hand_over(destination));
+        // It stands in the list of what is to be handed over still.
         destination.dirty = true;
+        // An origin that no longer takes anything has its batch cut short the same way.
+        if let Target::Client(client) = &destination.target
+            && is_origin
+            && client.outbox.closed().is_some()
+        {
+            self.congested.push(destination.target.clone());
+        }
     }
 }
 

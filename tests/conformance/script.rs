@@ -145,6 +145,11 @@ impl Case {
                 Act::Send(text) => exchange(wire, &unescape(text)),
             });
         }
+        // Nothing of this case may still listen when the next one begins.
+        for wire in clients.values_mut() {
+            wire.finish();
+            wire.drain();
+        }
         answers
     }
 
