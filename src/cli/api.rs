@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, RequestErrorKind};
+use async_nats::{Client, RequestErrorKind};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::context::Connection;
 use super::{Context, Failure, units};
 
 /// A stream was found to be configured in another way.
@@ -16,35 +17,27 @@ pub const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
 /// A connection that speaks to `$JS.API`.
 pub struct Api {
-    client: Client,
+    connection: Connection,
     timeout: Duration,
 }
 
 impl Api {
     /// Connects to the server of the context.
     pub async fn connect(context: &Context) -> Result<Self, Failure> {
-        Ok(Self::over(context.connect().await?, context))
-    }
-
-    /// Speaks over a connection that is there.
-    pub fn over(client: Client, context: &Context) -> Self {
-        let timeout = context.timeout;
-        Self { client, timeout }
+        Ok(Self {
+            connection: context.open().await?,
+            timeout: context.timeout,
+        })
     }
 
     /// The connection below.
     pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// How long answers may take.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
+        &self.connection.client
     }
 
     /// The client library's own view, for key-value and object stores.
     pub fn jetstream(&self) -> async_nats::jetstream::Context {
-        let mut context = async_nats::jetstream::new(self.client.clone());
+        let mut context = async_nats::jetstream::new(self.client().clone());
         context.set_timeout(self.timeout);
         context
     }
@@ -57,28 +50,10 @@ impl Api {
         };
         let subject = format!("$JS.API.{endpoint}");
         let answer = self
-            .client
+            .client()
             .request(subject, payload)
             .await
             .map_err(|error| self.unanswered(error.kind(), endpoint))?;
-        read(&answer.payload)
-    }
-
-    /// Publishes and waits until a stream has it.
-    pub async fn store(&self, subject: &str, headers: HeaderMap, body: Bytes) -> Result<Value, Failure> {
-        let answer = match headers.is_empty() {
-            true => self.client.request(subject.to_owned(), body).await,
-            false => {
-                self.client
-                    .request_with_headers(subject.to_owned(), headers, body)
-                    .await
-            }
-        };
-        let answer = answer.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => Failure::not_found(format!("no stream listens on {subject:?}"))
-                .hint("`mesh stream ls` shows the streams, `mesh stream add` makes one"),
-            kind => self.unanswered(kind, subject),
-        })?;
         read(&answer.payload)
     }
 
@@ -141,14 +116,14 @@ impl Api {
         match kind {
             RequestErrorKind::NoResponders => Failure::unhealthy("JetStream is not enabled on this server")
                 .hint("start `mesh serve`, or nats-server with -js"),
-            RequestErrorKind::TimedOut => Failure::unhealthy(format!(
-                "no answer to {what} within {}",
-                units::show_duration(self.timeout)
-            ))
-            .hint("is the server well? wait longer with --timeout"),
+            RequestErrorKind::TimedOut => self.connection.refusal().unwrap_or_else(|| {
+                let timeout = units::show_duration(self.timeout);
+                Failure::unhealthy(format!("no answer to {what} within {timeout}"))
+                    .hint("is the server well? wait longer with --timeout")
+            }),
             RequestErrorKind::MaxPayloadExceeded => Failure::usage(format!(
                 "larger than the {} the server takes",
-                units::show_bytes(self.client.max_payload() as u64)
+                units::show_bytes(self.client().max_payload() as u64)
             )),
             RequestErrorKind::InvalidSubject => Failure::usage(format!("not a subject: {what:?}")),
             RequestErrorKind::Other => Failure::failed(format!("could not ask {what}")),
@@ -156,7 +131,8 @@ impl Api {
     }
 }
 
-fn read(payload: &[u8]) -> Result<Value, Failure> {
+/// Reads an answer: an API error becomes a failure.
+pub fn read(payload: &[u8]) -> Result<Value, Failure> {
     let answer: Value = serde_json::from_slice(payload).map_err(|error| {
         Failure::failed(format!("the answer is not JSON: {error}"))
             .hint("a stream's ack was expected: does something else listen there?")

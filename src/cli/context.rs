@@ -1,5 +1,6 @@
 //! What every client command shares: which server, who we are, how to print.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl Context {
                 std::future::ready(())
             });
         let client = options
-            .connect(&self.server)
+            .connect(self.shown_server())
             .await
             .map_err(|error| self.refused(&error))?;
         Ok(Connection {
@@ -83,7 +84,11 @@ impl Context {
 
     fn credentials(&self, options: ConnectOptions) -> Result<ConnectOptions, Failure> {
         match (&self.user, &self.pass, &self.token) {
-            (None, None, None) => Ok(options),
+            (None, None, None) => Ok(match self.server.split(',').find_map(Userinfo::of) {
+                None => options,
+                Some(Userinfo::Token(token)) => options.token(token),
+                Some(Userinfo::User(user, pass)) => options.user_and_password(user, pass),
+            }),
             (None, None, Some(token)) => Ok(options.token(token.clone())),
             (Some(user), Some(pass), _) => Ok(options.user_and_password(user.clone(), pass.clone())),
             _ => Err(Failure::usage("--user and --pass belong together")
@@ -113,16 +118,56 @@ impl Context {
         }
     }
 
-    /// The URL without its password: it goes to terminals and logs.
+    /// The URLs without their credentials: for the library, for terminals and for logs.
     pub(super) fn shown_server(&self) -> String {
-        match (self.server.find("://"), self.server.rfind('@')) {
-            (Some(scheme), Some(at)) if at > scheme => {
-                format!("{}{}", &self.server[..scheme + 3], &self.server[at + 1..])
-            }
-            (None, Some(at)) => self.server[at + 1..].to_owned(),
-            _ => self.server.clone(),
-        }
+        let bare = |url: &str| match split_userinfo(url) {
+            (scheme, Some(_), address) => format!("{scheme}{address}"),
+            _ => url.to_owned(),
+        };
+        self.server.split(',').map(bare).collect::<Vec<_>>().join(",")
     }
+}
+
+/// What stands before the @ of a URL.
+#[derive(Debug, PartialEq, Eq)]
+enum Userinfo {
+    Token(String),
+    User(String, String),
+}
+
+impl Userinfo {
+    fn of(url: &str) -> Option<Self> {
+        let (_, userinfo, _) = split_userinfo(url);
+        Some(match userinfo?.split_once(':') {
+            Some((user, pass)) => Self::User(percent_decode(user), percent_decode(pass)),
+            None => Self::Token(percent_decode(userinfo?)),
+        })
+    }
+}
+
+/// A URL as (scheme with its `://`, what stands before the @, the address).
+fn split_userinfo(url: &str) -> (&str, Option<&str>, &str) {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    match rest.rsplit_once('@') {
+        Some((userinfo, address)) => (scheme, Some(userinfo), address),
+        None => (scheme, None, rest),
+    }
+}
+
+/// Undoes `%40` and the like; what is no such escape stays.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = (first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A client, and what the server has said against it.
@@ -153,22 +198,31 @@ impl Connection {
             Ok(())
         };
         let outcome = tokio::time::timeout(self.timeout, round_trip).await;
-        if let Some(text) = self.complaint.take() {
-            return Err(Failure::failed(format!("the server refused: {text}")));
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         outcome.unwrap_or_else(|_| Err(Failure::unhealthy("the server stopped answering")))
+    }
+
+    /// What the server has refused since last asked.
+    pub(super) fn refusal(&self) -> Option<Failure> {
+        let text = self.complaint.take()?;
+        Some(Failure::failed(format!("the server refused: {text}")))
     }
 }
 
 /// The last `-ERR` of the server that concerns what we asked for.
 #[derive(Clone, Default)]
-struct Complaint(Arc<Mutex<Option<String>>>);
+struct Complaint {
+    text: Arc<Mutex<Option<String>>>,
+    disconnected: Arc<AtomicBool>,
+}
 
 impl Complaint {
     fn hear(&self, event: Event) {
         match event {
             Event::ServerError(ServerError::Other(text)) => {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                *self.text.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
             }
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 output::note("The server refuses these credentials");
@@ -176,13 +230,38 @@ impl Complaint {
             Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
                 output::note("Too slow to keep up: messages are being dropped");
             }
-            Event::Disconnected => output::note("Disconnected, trying to reconnect"),
+            Event::Disconnected => {
+                self.disconnected.store(true, Ordering::Relaxed);
+                output::note("Disconnected, trying to reconnect");
+            }
+            Event::Connected if self.disconnected.swap(false, Ordering::Relaxed) => {
+                output::note("Reconnected")
+            }
             Event::LameDuckMode => output::note("The server is shutting down"),
             _ => {}
         }
     }
 
     fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_urls() {
+        let user = |user: &str, pass: &str| Some(Userinfo::User(user.to_owned(), pass.to_owned()));
+        for (url, expected) in [
+            ("nats://127.0.0.1:4222", None),
+            ("nats://bob:s3cret@127.0.0.1:4222", user("bob", "s3cret")),
+            ("nats://b%40b:a:b@h:1", user("b@b", "a:b")),
+            ("tok@h:1", Some(Userinfo::Token("tok".to_owned()))),
+            ("nats://100%@h", Some(Userinfo::Token("100%".to_owned()))),
+        ] {
+            assert_eq!(Userinfo::of(url), expected, "{url}");
+        }
     }
 }

@@ -14,6 +14,10 @@ pub struct Failure {
 impl Failure {
     /// The exit code of a call that was put wrongly.
     pub const USAGE: u8 = 2;
+    /// The exit code when what was named is not there.
+    pub const NOT_FOUND: u8 = 4;
+    /// The exit code when someone else was there first.
+    pub const CONFLICT: u8 = 5;
 
     /// Exit code 1.
     pub fn failed(what: impl fmt::Display) -> Self {
@@ -32,12 +36,12 @@ impl Failure {
 
     /// Exit code 4.
     pub fn not_found(what: impl fmt::Display) -> Self {
-        Self::with_code(4, what)
+        Self::with_code(Self::NOT_FOUND, what)
     }
 
     /// Exit code 5.
     pub fn conflict(what: impl fmt::Display) -> Self {
-        Self::with_code(5, what)
+        Self::with_code(Self::CONFLICT, what)
     }
 
     /// Whoever read our output has gone (`mesh ... | head`): stop at once, silently, with success.

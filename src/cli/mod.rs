@@ -5,16 +5,22 @@
 
 mod api;
 mod bench;
+mod bucket;
 mod completions;
+mod consumer;
 mod context;
 mod failure;
+mod kv;
 mod message;
+mod object;
 mod output;
+mod pipeline;
 mod publish;
 mod reply;
 mod request;
 mod rtt;
 mod serve;
+mod stream;
 mod subscribe;
 mod switches;
 mod template;
@@ -41,7 +47,13 @@ struct Cli {
 enum Command {
     Bench(bench::Bench),
     Completions(completions::Completions),
+    #[command(visible_alias = "con", alias = "c")]
+    Consumer(consumer::Consumer),
+    #[command(name = "kv")]
+    KeyValue(kv::KeyValue),
     Man(completions::Man),
+    #[command(alias = "obj")]
+    Object(object::Object),
     #[command(name = "pub", alias = "publish")]
     Publish(publish::Publish),
     Reply(reply::Reply),
@@ -49,6 +61,8 @@ enum Command {
     Request(request::Request),
     Rtt(rtt::Rtt),
     Serve(serve::Serve),
+    #[command(visible_alias = "str", alias = "st", alias = "s")]
+    Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
     Subscribe(subscribe::Subscribe),
 }
@@ -76,12 +90,16 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Bench(command) => command.run(context),
         Command::Completions(command) => command.run(),
+        Command::Consumer(command) => block_on(command.run(context)),
+        Command::KeyValue(command) => block_on(command.run(context)),
         Command::Man(command) => command.run(),
+        Command::Object(command) => block_on(command.run(context)),
         Command::Publish(command) => block_on(command.run(context)),
         Command::Reply(command) => block_on(command.run(context)),
         Command::Request(command) => block_on(command.run(context)),
         Command::Rtt(command) => block_on(command.run(context)),
         Command::Serve(command) => command.run(),
+        Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
     }
 }
@@ -92,7 +110,10 @@ fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Fail
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
-    runtime.block_on(work)
+    let outcome = runtime.block_on(work);
+    // A read of stdin cannot be called off, and must not keep us.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[cfg(test)]

@@ -39,6 +39,11 @@ pub fn note(line: impl Display) {
     writeln!(anstream::stderr(), "{now} {line}").ok();
 }
 
+/// Says something without the time before it, a line of many.
+pub fn talk(line: impl Display) {
+    writeln!(anstream::stderr(), "{line}").ok();
+}
+
 /// Whether a person sits at stdin and can be asked.
 pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
@@ -146,7 +151,10 @@ impl Columns {
             Line::Pair(label, _) => label.chars().count() + 2,
         };
         let width = self.lines.iter().map(width).max().unwrap_or(0).max(24);
-        let mut text = format!("{heading}\n\n");
+        let mut text = format!("{heading}\n");
+        if matches!(self.lines.first(), Some(Line::Pair(..))) {
+            text.push('\n');
+        }
         let mut lines = self.lines.iter().peekable();
         while let Some(line) = lines.next() {
             match line {
@@ -161,17 +169,19 @@ impl Columns {
 }
 
 /// Resolves when the person at the keyboard, or the system, asks us to end.
-pub async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminated.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
+///
+/// Listens from the call on, not from the first poll: who has been told that a command runs may end it at once.
+pub fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async move {
+        // Without a handler the signal ends the process by itself.
+        let [Ok(mut interrupt), Ok(mut terminate)] = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
     }
-    tokio::signal::ctrl_c().await.ok();
 }

@@ -1,22 +1,25 @@
 //! `mesh pub`: publish messages, and with `--jetstream` wait until a stream has them on disk.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use tokio::io::AsyncBufReadExt;
 
 use super::context::Connection;
+use super::pipeline::Pipeline;
 use super::{Context, Failure, api, message, output, template, units};
 
 /// Up to this many messages are each reported; above it a total is.
 const REPORTED_MAX: u64 = 20;
 /// Publishes that wait for a stream's ack at the same time.
-const UNACKED_MAX: usize = 256;
+const UNACKED_MAX: u64 = 256;
 
 /// Publishes a message
 #[derive(Args, Debug)]
@@ -81,6 +84,12 @@ impl Publish {
                 "--reply and --jetstream exclude each other: the ack is the reply",
             ));
         }
+        if self.subject.split('.').any(|token| matches!(token, "*" | ">")) {
+            return Err(Failure::usage(format!(
+                "cannot publish to a wildcard: {:?}",
+                self.subject
+            )));
+        }
         let connection = context.open().await?;
         let headers = message::headers(&self.header);
         let started = Instant::now();
@@ -109,7 +118,8 @@ impl Publish {
         bar: &ProgressBar,
     ) -> Result<(u64, u64), Failure> {
         let (mut count, mut bytes) = (0, 0);
-        for outgoing in self.messages()? {
+        let mut messages = self.messages()?;
+        while let Some(outgoing) = messages.next().await {
             let Outgoing { subject, body } = outgoing?;
             let size = body.len();
             let client = &to.client;
@@ -136,13 +146,10 @@ impl Publish {
             count += 1;
             bytes += size as u64;
             bar.inc(1);
-            if !self.quiet && self.count <= REPORTED_MAX {
+            if !self.quiet && self.count.max(count) <= REPORTED_MAX {
                 output::note(format!("Published {size} bytes to {subject:?}"));
             }
-            if let Some(pause) = self.sleep.filter(|_| count < self.count) {
-                to.client.flush().await.map_err(Failure::failed)?;
-                tokio::time::sleep(pause).await;
-            }
+            self.pause(count).await;
         }
         Ok((count, bytes))
     }
@@ -154,47 +161,62 @@ impl Publish {
         headers: HeaderMap,
         bar: &ProgressBar,
     ) -> Result<(u64, u64), Failure> {
-        let api = &api::Api::over(connection.client.clone(), context);
-        let (headers, bytes) = (&headers, &std::cell::Cell::new(0_u64));
-        let unacked = if self.sleep.is_some() { 1 } else { UNACKED_MAX };
-        let mut acks = stream::iter(self.messages()?)
-            .map(|outgoing| async move {
-                let Outgoing { subject, body } = outgoing?;
-                bytes.set(bytes.get() + body.len() as u64);
-                api.store(&subject, headers.clone(), body).await
-            })
-            .buffered(unacked);
-        let mut count = 0;
-        while let Some(ack) = acks.next().await {
-            let ack = ack?;
-            count += 1;
-            bar.inc(1);
-            if context.json {
-                output::print_json_line(&ack)?;
-            } else if !self.quiet && !bar.is_hidden() {
-                continue;
-            } else if !self.quiet {
-                output::print(stored(&ack))?;
-            }
-            if let Some(pause) = self.sleep.filter(|_| count < self.count) {
-                tokio::time::sleep(pause).await;
+        let window = if self.sleep.is_some() { 1 } else { UNACKED_MAX };
+        let mut pipeline = Pipeline::open(&connection.client, context).await?;
+        let mut messages = self.messages()?;
+        let (mut count, mut bytes, mut more) = (0, 0, true);
+        loop {
+            // Acks are reported as they come, also while stdin has nothing to say.
+            tokio::select! {
+                ack = pipeline.ack(), if pipeline.unacked() > 0 => {
+                    let ack = ack?;
+                    bar.inc(1);
+                    if context.json {
+                        output::print_json_line(&ack)?;
+                    } else if !self.quiet && bar.is_hidden() {
+                        output::print(stored(&ack))?;
+                    }
+                }
+                outgoing = messages.next(), if more && pipeline.unacked() < window => {
+                    let Some(outgoing) = outgoing.transpose()? else {
+                        more = false;
+                        continue;
+                    };
+                    count += 1;
+                    bytes += outgoing.body.len() as u64;
+                    pipeline.send(&outgoing.subject, headers.clone(), outgoing.body).await?;
+                    self.pause(count).await;
+                }
+                else => return Ok((count, bytes)),
             }
         }
-        Ok((count, bytes.get()))
+    }
+
+    /// Sleeps as told, but not after the last message.
+    async fn pause(&self, count: u64) {
+        let last = count == self.count && self.send_on == SendOn::Eof;
+        if let Some(pause) = self.sleep.filter(|_| !last) {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// The messages to send, one after the other: memory does not grow with `--count`.
-    fn messages(&self) -> Result<Box<dyn Iterator<Item = Result<Outgoing, Failure>> + '_>, Failure> {
+    fn messages(&self) -> Result<BoxStream<'_, Result<Outgoing, Failure>>, Failure> {
         if self.send_on == SendOn::Newline && matches!(self.body.as_deref(), None | Some("-")) {
-            let lines = io::stdin().lock().lines().zip(1..);
-            return Ok(Box::new(
-                lines.map(|(line, number)| Ok(self.message(number, &Bytes::from(line?)))),
-            ));
+            // Read beside the connection, which must go on while a line is waited for.
+            let lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+            return Ok(stream::unfold((lines, 1), move |(mut lines, number)| async move {
+                let outgoing = match lines.next_line().await.transpose()? {
+                    Ok(line) => Ok(self.message(number, &Bytes::from(line))),
+                    Err(error) => Err(Failure::from(error)),
+                };
+                Some((outgoing, (lines, number + 1)))
+            })
+            .boxed());
         }
         let body = message::body(self.body.as_deref())?;
-        Ok(Box::new(
-            (1..=self.count).map(move |number| Ok(self.message(number, &body))),
-        ))
+        let bodies = (1..=self.count).map(move |number| Ok(self.message(number, &body)));
+        Ok(stream::iter(bodies).boxed())
     }
 
     fn message(&self, count: u64, body: &Bytes) -> Outgoing {

@@ -70,14 +70,21 @@ impl Subscribe {
             subscribers.push(subscriber);
         }
         connection.settle().await?;
+        let ending = output::interrupted();
         output::note(format!("Subscribing on {}", self.subjects.join(", ")));
-        self.receive(stream::select_all(subscribers), context.json).await
+        self.receive(stream::select_all(subscribers), ending, context.json)
+            .await
     }
 
-    async fn receive(&self, mut messages: stream::SelectAll<Subscriber>, json: bool) -> Result<(), Failure> {
+    async fn receive(
+        &self,
+        mut messages: stream::SelectAll<Subscriber>,
+        ending: impl Future<Output = ()>,
+        json: bool,
+    ) -> Result<(), Failure> {
         let started = Instant::now();
         let (mut count, mut bytes) = (0_u64, 0_u64);
-        let mut ending = std::pin::pin!(output::interrupted());
+        let mut ending = std::pin::pin!(ending);
         while self.count.is_none_or(|limit| count < limit) {
             let silence = async {
                 match self.wait {

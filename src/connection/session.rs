@@ -2,6 +2,7 @@
 //!
 //! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +45,7 @@ pub(super) enum Pause {
 enum Found {
     /// Not a whole operation yet: look again when this many bytes are there.
     Incomplete(usize),
-    /// A control line of this many bytes, line end included, whose arguments end before the line end.
+    /// A control line of this many bytes, line end included; without it, it ends at `end`.
     Line { length: usize, end: usize },
 }
 
@@ -63,6 +64,7 @@ pub(super) struct Session {
     scanned: usize,
     /// Bytes the buffer must hold before it is worth looking again.
     need: usize,
+    repeat: PublishLine,
     in_msgs: u64,
     in_bytes: u64,
 }
@@ -82,6 +84,7 @@ impl Session {
             pong: false,
             scanned: 0,
             need: 1,
+            repeat: PublishLine::default(),
             in_msgs: 0,
             in_bytes: 0,
         }
@@ -171,6 +174,7 @@ impl Session {
 
     /// Gives memory back; for a connection that has fallen idle.
     pub fn release(&mut self) {
+        self.repeat = PublishLine::default();
         self.publisher.release();
     }
 
@@ -212,11 +216,15 @@ impl Session {
 
     /// Runs one operation at `at`.
     fn step(&mut self, buffer: &mut BytesMut, at: &mut usize) -> Result<Step, Reason> {
+        if self.repeat.stands_at(&buffer[*at..]) && !self.context.options.trace {
+            return self.publish_at(buffer, at);
+        }
         let (length, end) = match self.find_line(&buffer[*at..])? {
             Found::Incomplete(need) => return Ok(Step::Incomplete(need)),
             Found::Line { length, end } => (length, end),
         };
-        let line = &buffer[*at..*at + end];
+        let whole = &buffer[*at..*at + length];
+        let line = &whole[..end];
         let operation = match grammar::control_line(line) {
             Ok(operation) => operation,
             Err(error) => return Err(self.line_error(line, error)),
@@ -239,38 +247,46 @@ impl Session {
             return Ok(step);
         };
         self.check_publish(headers.is_some(), total)?;
-        let body = *at + length;
+        self.repeat
+            .remember(whole, subject, reply, headers.unwrap_or_default(), total);
+        self.publish_at(buffer, at)
+    }
+
+    /// Publishes the message at `at`, whose control line is the one remembered.
+    fn publish_at(&mut self, buffer: &mut BytesMut, at: &mut usize) -> Result<Step, Reason> {
+        let PublishLine {
+            subject,
+            reply,
+            headers,
+            total,
+            ..
+        } = self.repeat.spans();
+        let body = *at + self.repeat.line.len();
         let Some(line_end) = body_end(&buffer[body..], total)? else {
             // One byte of line end may do; a CR that is there already wants its LF.
             let have = buffer.len() - *at;
-            return Ok(Step::Incomplete((length + total + 1).max(have + 1)));
+            return Ok(Step::Incomplete(
+                (self.repeat.line.len() + total + 1).max(have + 1),
+            ));
         };
         let after = body + total + line_end;
-        let headers_len = headers.unwrap_or_default();
-        if total - headers_len >= SHARE_MIN {
-            let spans = (subject.len(), reply.len());
-            let subject_at = offset(&buffer[..], subject);
-            let reply_at = if reply.is_empty() {
-                subject_at
-            } else {
-                offset(&buffer[..], reply)
-            };
+        let (start, payload) = (*at, body + headers..body + total);
+        if payload.len() >= SHARE_MIN {
             let frame = buffer.split_to(after).freeze();
             *at = 0;
             let message = Message {
-                subject: &frame[subject_at..subject_at + spans.0],
-                reply: &frame[reply_at..reply_at + spans.1],
-                headers: &frame[body..body + headers_len],
-                payload: &frame[body + headers_len..body + total],
+                subject: &frame[start + subject.start..start + subject.end],
+                reply: &frame[start + reply.start..start + reply.end],
+                headers: &frame[body..body + headers],
+                payload: &frame[payload.clone()],
             };
-            self.publish(&message, Some(&frame.slice(body + headers_len..body + total)));
+            self.publish(&message, Some(&frame.slice(payload)));
         } else {
-            let body = &buffer[body..body + total];
             let message = Message {
-                subject,
-                reply,
-                headers: &body[..headers_len],
-                payload: &body[headers_len..],
+                subject: &buffer[start + subject.start..start + subject.end],
+                reply: &buffer[start + reply.start..start + reply.end],
+                headers: &buffer[body..body + headers],
+                payload: &buffer[payload],
             };
             self.publish(&message, None);
             *at = after;
@@ -492,6 +508,15 @@ impl Session {
             self.publisher.settle();
             self.context.account.router.remove_client(&self.handle.client);
         }
+        // What was remembered was allowed under the old terms.
+        self.repeat = PublishLine::default();
+        if self.handle.rtt().is_zero() {
+            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
+            self.handle.set_rtt(self.handle.uptime());
+        }
+        self.handle.touch();
+        // What was checked for the line remembered need not hold any more.
+        self.repeat = PublishLine::default();
         self.connected = true;
         self.authorised = true;
         self.publisher.set_echo(connect.echo);
@@ -530,9 +555,48 @@ fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
     }
 }
 
-/// Where `part` begins within `whole`, of which it is a slice.
-fn offset(whole: &[u8], part: &[u8]) -> usize {
-    part.as_ptr() as usize - whole.as_ptr() as usize
+/// The last publish's control line and where its arguments stand in it. Publishers repeat themselves: a line equal to the
+/// one before it need not be found or parsed again.
+#[derive(Default)]
+struct PublishLine {
+    /// With its line end; empty before the first publish.
+    line: Vec<u8>,
+    subject: Range<usize>,
+    reply: Range<usize>,
+    headers: usize,
+    total: usize,
+}
+
+impl PublishLine {
+    #[inline]
+    fn stands_at(&self, data: &[u8]) -> bool {
+        !self.line.is_empty() && data.starts_with(&self.line)
+    }
+
+    fn remember(&mut self, line: &[u8], subject: &[u8], reply: &[u8], headers: usize, total: usize) {
+        let span = |part: &[u8]| {
+            // An argument is a slice of the line; an absent one lies elsewhere and is empty.
+            let start = if part.is_empty() {
+                0
+            } else {
+                part.as_ptr() as usize - line.as_ptr() as usize
+            };
+            start..start + part.len()
+        };
+        (self.subject, self.reply, self.headers, self.total) = (span(subject), span(reply), headers, total);
+        self.line.clear();
+        self.line.extend_from_slice(line);
+    }
+
+    /// A copy without the line itself.
+    fn spans(&self) -> Self {
+        Self {
+            line: Vec::new(),
+            subject: self.subject.clone(),
+            reply: self.reply.clone(),
+            ..*self
+        }
+    }
 }
 
 /// Subjects that clients cannot publish to: routing between clusters and Raft in NATS.

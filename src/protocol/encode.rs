@@ -32,20 +32,18 @@ impl Message<'_> {
     }
 }
 
-/// Writes the control line of a delivery. `headers_len` is zero for MSG; `total` counts headers and payload.
-pub fn delivery_line(
-    out: &mut Vec<u8>,
-    subject: &[u8],
-    sid: &[u8],
-    reply: &[u8],
-    headers_len: usize,
-    total: usize,
-) {
-    out.extend_from_slice(if headers_len > 0 { b"HMSG " } else { b"MSG " });
+/// Writes what the control line of a delivery begins with: `MSG <subject> <sid> `. HMSG puts an `H` before it.
+pub fn delivery_start(out: &mut Vec<u8>, subject: &[u8], sid: &[u8]) {
+    out.extend_from_slice(b"MSG ");
     out.extend_from_slice(subject);
     out.push(b' ');
     out.extend_from_slice(sid);
     out.push(b' ');
+}
+
+/// Writes the rest of that line. `headers_len` is zero for MSG; `total` counts headers and payload.
+#[inline]
+pub fn delivery_end(out: &mut Vec<u8>, reply: &[u8], headers_len: usize, total: usize) {
     if !reply.is_empty() {
         out.extend_from_slice(reply);
         out.push(b' ');
@@ -87,12 +85,13 @@ mod tests {
     #[test]
     fn lines() {
         let mut out = Vec::new();
-        delivery_line(&mut out, b"a.b", b"7", b"", 0, 0);
-        delivery_line(&mut out, b"a.b", b"7", b"r", 0, 1234567890);
-        delivery_line(&mut out, b"a.b", b"7", b"r", 12, 15);
+        for (reply, headers_len, total) in [(&b""[..], 0, 0), (b"r", 0, 1234567890), (b"r", 12, 15)] {
+            delivery_start(&mut out, b"a.b", b"7");
+            delivery_end(&mut out, reply, headers_len, total);
+        }
         error(&mut out, "Invalid Subject");
         let expected =
-            "MSG a.b 7 0\r\nMSG a.b 7 r 1234567890\r\nHMSG a.b 7 r 12 15\r\n-ERR 'Invalid Subject'\r\n";
+            "MSG a.b 7 0\r\nMSG a.b 7 r 1234567890\r\nMSG a.b 7 r 12 15\r\n-ERR 'Invalid Subject'\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

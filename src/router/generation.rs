@@ -4,7 +4,7 @@
 //! subscription moves one of 4,096 counters picked by its subject's hash, a pattern one of 256 picked by its first
 //! token, and only a pattern that begins with a wildcard moves the counter that everyone watches.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::protocol::subject;
 
@@ -16,6 +16,8 @@ pub(super) struct Generations {
     literal: Box<[AtomicU32]>,
     first: Box<[AtomicU32]>,
     any: AtomicU32,
+    /// Moves with every change: while it stands still nothing else need be looked at.
+    epoch: AtomicU64,
 }
 
 /// The counters of one subject at the time it was matched.
@@ -47,6 +49,7 @@ impl Generations {
             literal: counters(LITERALS),
             first: counters(FIRSTS),
             any: AtomicU32::new(0),
+            epoch: AtomicU64::new(1),
         }
     }
 
@@ -60,6 +63,13 @@ impl Generations {
             &self.first[first_index(pattern) as usize]
         };
         counter.fetch_add(1, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// The count of all changes.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// The counters of `subject`; read while the table is locked for reading.

@@ -14,6 +14,7 @@
 
 mod cache;
 mod client;
+mod fanout;
 mod generation;
 mod outbox;
 mod publisher;
@@ -38,8 +39,8 @@ pub use service::{Batch, Service};
 pub use subscription::{Subscription, Target};
 pub use wire::WireBuf;
 
-use generation::Generations;
-use table::Table;
+use generation::{Generations, Seen};
+use table::{Leaf, Table};
 
 /// Bytes waiting in one outbox above which its publishers are asked to wait.
 pub const OUTBOX_WATERMARK: usize = 1 << 20;
@@ -191,9 +192,19 @@ impl Router {
     /// Whether anybody would get a message on this literal subject.
     pub fn has_interest(&self, subject: &[u8]) -> bool {
         let mut found = false;
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.collect(self.hash(subject), subject, &mut |_| found = true);
+        self.collect(self.hash(subject), subject, |_| found = true);
         found
+    }
+
+    /// Calls `found` for what matches `subject`; returns what to check a cached match against. A subject with an empty
+    /// token matches nothing, not even `>`.
+    fn collect(&self, hash: u64, subject: &[u8], mut found: impl FnMut(&Leaf)) -> Seen {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.generations.seen(hash, subject);
+        if crate::protocol::subject::is_well_formed(subject) {
+            table.collect(hash, subject, &mut found);
+        }
+        seen
     }
 
     /// Totals for monitoring.

@@ -41,19 +41,34 @@ impl WireBuf {
         with_headers: bool,
         shared: Option<&Bytes>,
     ) {
+        if with_headers {
+            self.bytes.push(b'H');
+        }
+        encode::delivery_start(&mut self.bytes, message.subject, sid);
+        self.rest(message, with_headers, shared);
+    }
+
+    /// The same with the start of its line at hand.
+    #[inline]
+    pub fn delivery_with(
+        &mut self,
+        line: &[u8],
+        message: &Message<'_>,
+        with_headers: bool,
+        shared: Option<&Bytes>,
+    ) {
+        if with_headers {
+            self.bytes.push(b'H');
+        }
+        self.bytes.extend_from_slice(line);
+        self.rest(message, with_headers, shared);
+    }
+
+    #[inline]
+    fn rest(&mut self, message: &Message<'_>, with_headers: bool, shared: Option<&Bytes>) {
         let headers = if with_headers { message.headers } else { &[] };
         let total = headers.len() + message.payload.len();
-        let copied = if shared.is_some() { headers.len() } else { total };
-        self.bytes
-            .reserve(message.subject.len() + sid.len() + message.reply.len() + copied + 64);
-        encode::delivery_line(
-            &mut self.bytes,
-            message.subject,
-            sid,
-            message.reply,
-            headers.len(),
-            total,
-        );
+        encode::delivery_end(&mut self.bytes, message.reply, headers.len(), total);
         self.bytes.extend_from_slice(headers);
         match shared {
             Some(payload) => {

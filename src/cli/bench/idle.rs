@@ -33,7 +33,7 @@ pub fn run(target: &Target, pid: u32, count: u64) -> io::Result<Memory> {
     let before = resident()?;
     // Sockets alone: what a reader would buffer is of no use here.
     let sockets = (0..count)
-        .map(|_| Conn::open(target, 0).map(|conn| conn.into_parts().0))
+        .map(|_| Conn::open(target, 0).map(Conn::into_socket))
         .collect::<io::Result<Vec<_>>>()?;
     thread::sleep(SETTLE);
     let resident = resident()?;

@@ -8,31 +8,24 @@
 //!   reason for a slow consumer.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use tokio::io::{AsyncRead, ReadBuf};
 
-use super::wire::{self, Conn, Frame, Scanner, Target};
+use super::block::{Block, Check, Messages, STAMP_BYTES};
+use super::wire::{self, Conn, SharedConn, Target};
 
-/// Publishers write blocks of about this size.
-const BLOCK_BYTES: usize = 64 * 1024;
 /// Publishers lead by no more messages than this, nor by more bytes than [`LEAD_BYTES`] over all subscribers.
 const LEAD_MESSAGES: u64 = 64 * 1024;
 const LEAD_BYTES: u64 = 32 * 1024 * 1024;
 /// One message of this many carries a stamp; every one if they are large.
 const STAMP_EVERY: u64 = 64;
 const LARGE_BYTES: usize = 2048;
-/// Sequence (8 bytes), publisher (1), padding.
-const STAMP_BYTES: usize = 16;
-const UNSTAMPED: u64 = u64::MAX;
 /// Up to this many subscribers read on a thread each, more share one.
 const THREADED_SUBSCRIBERS: usize = 4;
 
@@ -75,6 +68,27 @@ impl Load {
         if self.size >= LARGE_BYTES { 1 } else { STAMP_EVERY }
     }
 
+    fn block(&self, subject: &str, publisher: usize) -> Block {
+        Block::new(&Messages {
+            subject,
+            subjects: self.subjects,
+            inbox: None,
+            size: self.size,
+            publisher,
+            offset: publisher as u64 * (self.subjects / self.publishers),
+            stamp_every: self.stamp_every(),
+        })
+    }
+
+    fn check(&self) -> Check {
+        Check::new(self.publishers, self.stamp_every(), self.size, self.queue)
+    }
+
+    /// What each subscriber receives, a queue group as a whole.
+    fn expected(&self) -> u64 {
+        self.per_publisher() * self.publishers
+    }
+
     /// How far publishers may lead.
     fn lead(&self) -> u64 {
         let copies = self.fan_out() * (self.size as u64 + 64);
@@ -100,7 +114,7 @@ impl Load {
         let run = &shared;
         let start = thread::scope(|scope| {
             for (id, conn) in publishers.into_iter().enumerate() {
-                let block = Block::new(self, &subject, id);
+                let block = self.block(&subject, id);
                 scope.spawn(move || run.guard(|| publish(run, conn, block)));
             }
             if subscribers.len() > THREADED_SUBSCRIBERS {
@@ -118,7 +132,7 @@ impl Load {
         around();
         let end = shared.finish()?;
         Ok(Took {
-            count: self.per_publisher() * self.publishers * self.fan_out(),
+            count: self.expected() * self.fan_out(),
             time: end - start,
         })
     }
@@ -249,78 +263,6 @@ struct Lead {
     up_to: u64,
 }
 
-/// Ready-made publishes of one length each, of which stamps and subjects are overwritten in place.
-struct Block {
-    bytes: Vec<u8>,
-    record: usize,
-    count: u64,
-    number_at: usize,
-    stamp_at: Option<usize>,
-    every: u64,
-    subjects: u64,
-    offset: u64,
-}
-
-/// Digits of a message's own subject token.
-const NUMBER_DIGITS: usize = 6;
-
-impl Block {
-    fn new(load: &Load, subject: &str, publisher: usize) -> Self {
-        let size = load.size;
-        let distinct = load.subjects > 0;
-        let token = if distinct { ".000000" } else { "" };
-        let head = format!("PUB {subject}{token} {size}\r\n");
-        let mut payload = vec![b'x'; size];
-        let stamped = size >= STAMP_BYTES;
-        if stamped {
-            payload[..8].copy_from_slice(&UNSTAMPED.to_le_bytes());
-            payload[8] = publisher as u8;
-        }
-        let mut record = head.clone().into_bytes();
-        record.extend_from_slice(&payload);
-        record.extend_from_slice(b"\r\n");
-        // A whole number of stamps, so that every block is stamped at the same places.
-        let every = load.stamp_every();
-        let count = ((BLOCK_BYTES / record.len()) as u64 / every * every).max(every);
-        Self {
-            bytes: record.repeat(count as usize),
-            record: record.len(),
-            count,
-            number_at: "PUB ".len() + subject.len() + 1,
-            stamp_at: stamped.then_some(head.len()),
-            every,
-            subjects: load.subjects,
-            offset: publisher as u64 * (load.subjects / load.publishers),
-        }
-    }
-
-    /// The next `count` messages, the first of which has sequence `base`.
-    fn fill(&mut self, base: u64, count: u64) -> &[u8] {
-        if let Some(at) = self.stamp_at {
-            for index in (0..count).step_by(self.every as usize) {
-                let at = index as usize * self.record + at;
-                self.bytes[at..at + 8].copy_from_slice(&(base + index).to_le_bytes());
-            }
-        }
-        if self.subjects > 0 {
-            for index in 0..count {
-                let at = index as usize * self.record + self.number_at;
-                let number = (self.offset + base + index) % self.subjects;
-                write_digits(&mut self.bytes[at..at + NUMBER_DIGITS], number);
-            }
-        }
-        &self.bytes[..count as usize * self.record]
-    }
-}
-
-/// Writes `number` in decimal over all of `out`.
-fn write_digits(out: &mut [u8], mut number: u64) {
-    for digit in out.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-}
-
 fn publish(run: &Run<'_>, mut conn: Conn, mut block: Block) -> io::Result<Option<Instant>> {
     run.start.wait();
     let total = run.load.per_publisher();
@@ -336,94 +278,40 @@ fn publish(run: &Run<'_>, mut conn: Conn, mut block: Block) -> io::Result<Option
     Ok(run.received.is_empty().then(Instant::now))
 }
 
-/// Counts and checks what one subscriber receives.
-struct Check {
-    next: Vec<u64>,
-    every: u64,
-    queue: bool,
-    stamped: bool,
-    count: u64,
-    expected: u64,
-}
-
-impl Check {
-    fn new(load: &Load) -> Self {
-        Self {
-            next: vec![0; load.publishers as usize],
-            every: load.stamp_every(),
-            queue: load.queue,
-            stamped: load.size >= STAMP_BYTES,
-            count: 0,
-            expected: load.per_publisher() * load.publishers,
-        }
+/// Records progress of subscriber `index`; true when it has all it will get.
+fn progress(run: &Run<'_>, index: usize, count: u64, settled: bool) -> io::Result<bool> {
+    // Sequentially consistent: of two members that finish a queue group together, one must see both counts.
+    run.received[index].0.store(count, Ordering::SeqCst);
+    let count = if run.load.queue { run.delivered() } else { count };
+    let expected = run.load.expected();
+    if count > expected {
+        return Err(io::Error::other(format!("{count} messages came of {expected}")));
     }
-
-    fn message(&mut self, body: &[u8]) -> io::Result<()> {
-        self.count += 1;
-        if !self.stamped {
-            return Ok(());
-        }
-        let Some((Ok(stamp), &publisher)) = body.get(..8).map(<[u8; 8]>::try_from).zip(body.get(8)) else {
-            return Err(io::Error::other("a message came shorter than it was sent"));
-        };
-        let stamp = u64::from_le_bytes(stamp);
-        if stamp == UNSTAMPED {
-            return Ok(());
-        }
-        let Some(next) = self.next.get_mut(usize::from(publisher)) else {
-            return Err(io::Error::other("a message came damaged"));
-        };
-        // A member of a queue group sees some of the messages, any other subscriber all of them.
-        if stamp < *next || (!self.queue && stamp != *next) {
-            return Err(io::Error::other(format!(
-                "message {stamp} of publisher {publisher} came where {next} was due: lost, doubled or reordered"
-            )));
-        }
-        *next = stamp + self.every;
-        Ok(())
+    if count < expected || !settled {
+        return Ok(false);
     }
-
-    /// Records progress; true when this subscriber has all it will get.
-    fn progress(&self, run: &Run<'_>, index: usize, settled: bool) -> io::Result<bool> {
-        // Sequentially consistent: of two members that finish a queue group together, one must see both counts.
-        run.received[index].0.store(self.count, Ordering::SeqCst);
-        let count = if self.queue { run.delivered() } else { self.count };
-        if count > self.expected {
-            return Err(io::Error::other(format!(
-                "{count} messages came of {}",
-                self.expected
-            )));
-        }
-        if count < self.expected || !settled {
-            return Ok(false);
-        }
-        if self.queue {
-            run.over.store(true, Ordering::SeqCst);
-            run.end_reads();
-        }
-        Ok(true)
+    if run.load.queue {
+        run.over.store(true, Ordering::SeqCst);
+        run.end_reads();
     }
+    Ok(true)
 }
 
 fn read_one(run: &Run<'_>, index: usize, mut conn: Conn) -> io::Result<Option<Instant>> {
-    let mut check = Check::new(run.load);
+    let mut check = run.load.check();
     loop {
-        let read = conn.receive(|frame| match frame {
-            Frame::Message { body, .. } => check.message(body),
-            Frame::Control(_) => Ok(()),
-        });
+        let read = conn.receive(|frame| check.frame(&frame));
         if read.is_err() && run.over.load(Ordering::SeqCst) {
             return Ok(None);
         }
         read?;
-        if check.progress(run, index, conn.settled())? {
+        if progress(run, index, check.count, conn.settled())? {
             return Ok(Some(Instant::now()));
         }
     }
 }
 
-/// Many subscribers on one thread, with one buffer for all: what is counted is the server, not a
-/// hundred cold caches.
+/// Many subscribers on one thread.
 fn read_many(run: &Run<'_>, subscribers: Vec<Conn>) -> io::Result<Option<Instant>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -431,12 +319,7 @@ fn read_many(run: &Run<'_>, subscribers: Vec<Conn>) -> io::Result<Option<Instant
     let buffer = RefCell::new(Vec::new());
     let readers = subscribers.into_iter().enumerate().map(|(index, conn)| {
         let buffer = &buffer;
-        async move {
-            let (stream, scanner) = conn.into_parts();
-            stream.set_nonblocking(true)?;
-            let stream = tokio::net::TcpStream::from_std(stream)?;
-            read_shared(run, index, stream, scanner, buffer).await
-        }
+        async move { read_shared(run, index, conn.into_shared()?, buffer).await }
     });
     runtime.block_on(async {
         tokio::select! {
@@ -466,42 +349,18 @@ async fn watch_silence(run: &Run<'_>) -> io::Error {
 async fn read_shared(
     run: &Run<'_>,
     index: usize,
-    mut stream: tokio::net::TcpStream,
-    mut scanner: Scanner,
+    mut conn: SharedConn,
     buffer: &RefCell<Vec<u8>>,
 ) -> io::Result<Option<Instant>> {
-    let mut check = Check::new(run.load);
+    let mut check = run.load.check();
     loop {
-        let done = poll_fn(|cx| {
-            let mut buffer = buffer.borrow_mut();
-            let carried = scanner.carry(&mut buffer);
-            let mut into = ReadBuf::new(&mut buffer[carried..]);
-            std::task::ready!(Pin::new(&mut stream).poll_read(cx, &mut into))?;
-            let read = into.filled().len();
-            if read == 0 {
-                return std::task::Poll::Ready(Err(io::Error::other("the server closed the connection")));
-            }
-            scanner.scan(&buffer[..carried + read], |frame| match frame {
-                Frame::Message { body, .. } => check.message(body),
-                Frame::Control(line) => wire::control(line, Unsent(&stream)),
-            })?;
-            std::task::Poll::Ready(check.progress(run, index, scanner.settled()))
-        });
-        if done.await? {
+        conn.receive(buffer, |frame| check.frame(&frame)).await?;
+        if progress(run, index, check.count, conn.settled())? {
             return Ok(Some(Instant::now()));
         }
     }
 }
 
-/// A pong fits into any socket buffer of a connection that sends nothing else.
-struct Unsent<'a>(&'a tokio::net::TcpStream);
-
-impl Write for Unsent<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

@@ -4,7 +4,9 @@
 //! messages; a client library would measure itself. With a second server every run of the one is
 //! followed by a run of the other, so that what else the machine does falls on both.
 
+mod block;
 mod idle;
+mod js;
 mod load;
 mod process;
 mod report;
@@ -24,13 +26,16 @@ use report::Outcome;
 use scenario::{Scenario, Side};
 use wire::Target;
 
+/// How long a run is made to take where its length is free.
+const RUN_SECONDS: f64 = 1.5;
+
 /// Measure a NATS server, or two in turn
 #[derive(Args, Debug)]
 pub struct Bench {
-    /// What to run; none: everything of the core (see --list)
+    /// What to run: names, `core` (if nothing is named), `js` or `all`; --list names them
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Messages a run, counted where they are received
+    /// Messages a run, counted where they are received; default: what the server does in a second and a half
     #[arg(long, value_name = "N")]
     msgs: Option<u64>,
     /// Payload bytes
@@ -60,6 +65,12 @@ pub struct Bench {
     /// Process of the server compared with
     #[arg(long)]
     compare_pid: Option<u32>,
+    /// Directory the server stores in, where this program did not start it
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Directory the server compared with stores in
+    #[arg(long, value_name = "DIR")]
+    compare_store: Option<PathBuf>,
     /// Say what there is to run
     #[arg(long)]
     list: bool,
@@ -68,30 +79,61 @@ pub struct Bench {
 /// A server under test, perhaps our own child.
 struct Server {
     side: Side,
-    _spawned: Option<Spawned>,
+    spawned: Option<Spawned>,
 }
 
-impl Server {
-    fn at(url: &str, pid: Option<u32>) -> io::Result<Self> {
-        let target = Target::parse(url)?;
-        wire::Conn::open(&target, 0)?;
-        let pid = pid.or_else(|| process::listening_on(target.address));
-        Ok(Self {
-            side: Side { target, pid },
-            _spawned: None,
-        })
+/// How to come by a server.
+struct Source<'a> {
+    program: Option<PathBuf>,
+    sync: Option<&'a str>,
+    url: Option<&'a str>,
+    pid: Option<u32>,
+    store: Option<&'a PathBuf>,
+}
+
+impl Source<'_> {
+    fn server(&self) -> Result<Option<Server>, Failure> {
+        match (&self.program, self.url) {
+            (Some(program), _) => {
+                let spawned = Spawned::start(program, self.sync).map_err(Failure::unhealthy)?;
+                let side = Side {
+                    target: Target::parse(&spawned.url).map_err(Failure::failed)?,
+                    pid: Some(spawned.pid()),
+                    store: Some(spawned.store()),
+                };
+                Ok(Some(Server {
+                    side,
+                    spawned: Some(spawned),
+                }))
+            }
+            (None, Some(url)) => self.reach(url).map(Some).map_err(|error| {
+                Failure::unhealthy(format!("cannot reach a server at {url}: {error}"))
+                    .hint("start one with `mesh serve`, or let --spawn start one for the measurement")
+            }),
+            (None, None) => Ok(None),
+        }
     }
 
-    fn spawned(program: &std::path::Path, sync: Option<&str>) -> io::Result<Self> {
-        let spawned = Spawned::start(program, sync)?;
+    fn reach(&self, url: &str) -> io::Result<Server> {
+        let target = Target::parse(url)?;
+        wire::Conn::open(&target, 0)?;
+        let pid = self.pid.or_else(|| process::listening_on(target.address));
         let side = Side {
-            target: Target::parse(&spawned.url)?,
-            pid: Some(spawned.pid()),
+            target,
+            pid,
+            store: self.store.cloned(),
         };
-        Ok(Self {
-            side,
-            _spawned: Some(spawned),
-        })
+        Ok(Server { side, spawned: None })
+    }
+
+    /// A server nobody has used yet, if it is ours to start.
+    fn refresh(&self, server: &mut Option<Server>) -> Result<(), Failure> {
+        if server.as_ref().is_some_and(|server| server.spawned.is_some()) {
+            // The old one ends before the new one starts: the two would share the machine.
+            *server = None;
+            *server = self.server()?;
+        }
+        Ok(())
     }
 }
 
@@ -99,26 +141,26 @@ impl Bench {
     /// Runs what was asked for and prints it.
     pub fn run(&self, context: &Context) -> Result<(), Failure> {
         if self.list {
-            for scenario in scenario::CORE {
+            for scenario in catalog() {
                 anstream::println!("{:<12} {}", scenario.name, scenario.about);
             }
             return Ok(());
         }
         let chosen = choose(&self.scenarios)?;
         process::raise_file_limit();
-        let ours = self.ours(context)?;
-        let theirs = self.theirs()?;
+        let sources = [self.ours(context)?, self.theirs()];
+        let [mut ours, mut theirs] = [sources[0].server()?, sources[1].server()?];
         let bar = self.progress(&chosen, theirs.is_some());
         let mut outcomes = Vec::new();
-        for scenario in chosen {
+        for (index, scenario) in chosen.into_iter().enumerate() {
             bar.set_message(scenario.name);
+            if index > 0 && !scenario.repeats() {
+                sources[0].refresh(&mut ours)?;
+                sources[1].refresh(&mut theirs)?;
+            }
+            let sides: Vec<&Side> = ours.iter().chain(&theirs).map(|server| &server.side).collect();
             let outcome = self
-                .measure(
-                    scenario,
-                    &ours.side,
-                    theirs.as_ref().map(|server| &server.side),
-                    &bar,
-                )
+                .measure(scenario, &sides, &bar)
                 .map_err(|error| Failure::failed(format!("{}: {error}", scenario.name)))?;
             if context.json {
                 let line = serde_json::to_string(&outcome).map_err(Failure::failed)?;
@@ -133,58 +175,70 @@ impl Bench {
         Ok(())
     }
 
-    fn ours(&self, context: &Context) -> Result<Server, Failure> {
-        match &self.spawn {
-            Some(program) => {
-                let program = program
-                    .clone()
-                    .map_or_else(std::env::current_exe, Ok)
-                    .map_err(Failure::failed)?;
-                Server::spawned(&program, self.sync.as_deref()).map_err(Failure::unhealthy)
-            }
-            None => reach(&context.server, self.pid),
-        }
+    fn ours<'a>(&'a self, context: &'a Context) -> Result<Source<'a>, Failure> {
+        let this = || std::env::current_exe().map_err(Failure::failed);
+        Ok(Source {
+            program: self
+                .spawn
+                .clone()
+                .map(|named| named.map_or_else(this, Ok))
+                .transpose()?,
+            sync: self.sync.as_deref(),
+            url: Some(&context.server),
+            pid: self.pid,
+            store: self.store.as_ref(),
+        })
     }
 
-    fn theirs(&self) -> Result<Option<Server>, Failure> {
-        match (&self.compare_spawn, &self.compare) {
-            (Some(program), _) => {
-                let server = Server::spawned(program, self.compare_sync.as_deref());
-                server.map(Some).map_err(Failure::unhealthy)
-            }
-            (None, Some(url)) => reach(url, self.compare_pid).map(Some),
-            (None, None) => Ok(None),
+    fn theirs(&self) -> Source<'_> {
+        Source {
+            program: self.compare_spawn.clone(),
+            sync: self.compare_sync.as_deref(),
+            url: self.compare.as_deref(),
+            pid: self.compare_pid,
+            store: self.compare_store.as_ref(),
         }
     }
 
     fn measure(
         &self,
         scenario: &'static Scenario,
-        ours: &Side,
-        theirs: Option<&Side>,
+        sides: &[&Side],
         bar: &ProgressBar,
     ) -> io::Result<Outcome> {
-        let count = self.msgs.unwrap_or_else(|| scenario.count(self.size));
-        let sides = || std::iter::once(ours).chain(theirs);
-        if scenario.repeats() {
-            for side in sides() {
-                scenario.run(side, self.size, count / 10)?;
-            }
+        let mut counts = Vec::new();
+        for side in sides {
+            counts.push(self.warm_up(scenario, side)?);
         }
         let runs = if scenario.repeats() { self.runs } else { 1 };
         let mut readings = [Vec::new(), Vec::new()];
         for _ in 0..runs {
-            for (side, readings) in sides().zip(&mut readings) {
-                readings.push(scenario.run(side, self.size, count)?);
+            for ((side, count), readings) in sides.iter().zip(&counts).zip(&mut readings) {
+                readings.push(scenario.run(side, self.size, *count)?);
                 bar.inc(1);
             }
         }
         Ok(Outcome {
             scenario: scenario.name,
             size: scenario.size(self.size),
-            count,
+            counts,
             figures: report::figures(&readings[0], &readings[1]),
         })
+    }
+
+    /// A short run that does not count, but says how many messages make a run of a good length.
+    fn warm_up(&self, scenario: &Scenario, side: &Side) -> io::Result<u64> {
+        let count = self.msgs.unwrap_or_else(|| scenario.count(self.size));
+        if !scenario.repeats() {
+            return Ok(count);
+        }
+        let readings = scenario.run(side, self.size, (count / 10).max(1))?;
+        let rate = readings.iter().find(|reading| reading.name == "rate");
+        Ok(match rate {
+            Some(rate) if self.msgs.is_none() && scenario.paced() => (rate.value * RUN_SECONDS) as u64,
+            _ => count,
+        }
+        .max(1))
     }
 
     fn progress(&self, chosen: &[&Scenario], compared: bool) -> ProgressBar {
@@ -198,22 +252,31 @@ impl Bench {
     }
 }
 
-fn reach(url: &str, pid: Option<u32>) -> Result<Server, Failure> {
-    Server::at(url, pid).map_err(|error| {
-        Failure::unhealthy(format!("cannot reach a server at {url}: {error}"))
-            .hint("start one with `mesh serve`, or let --spawn start one for the measurement")
-    })
+fn catalog() -> impl Iterator<Item = &'static Scenario> {
+    scenario::CORE.iter().chain(scenario::STREAMS)
 }
 
-/// The scenarios named, in the order of the catalog.
+/// The scenarios named, in that order.
 fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, Failure> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| scenario::CORE.iter().all(|known| known.name != **name))
-    {
-        return Err(Failure::usage(format!("there is no scenario {unknown:?}"))
-            .hint("`mesh bench --list` names them"));
+    let named = |name: &str| -> Vec<&'static Scenario> {
+        match name {
+            "core" => scenario::CORE.iter().collect(),
+            "js" => scenario::STREAMS.iter().collect(),
+            "all" => catalog().collect(),
+            name => catalog().filter(|scenario| scenario.name == name).collect(),
+        }
+    };
+    if names.is_empty() {
+        return Ok(named("core"));
     }
-    let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
-    Ok(scenario::CORE.iter().filter(wanted).collect())
+    let mut chosen = Vec::new();
+    for name in names {
+        let scenarios = named(name);
+        if scenarios.is_empty() {
+            let failure = Failure::usage(format!("there is no scenario {name:?}"));
+            return Err(failure.hint("`mesh bench --list` names them"));
+        }
+        chosen.extend(scenarios);
+    }
+    Ok(chosen)
 }

@@ -215,3 +215,7 @@ impl Drop for Spawned {
         fs::remove_dir_all(&self.directory).ok();
     }
 }
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

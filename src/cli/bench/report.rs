@@ -55,7 +55,8 @@ pub struct Figure {
 pub struct Outcome {
     pub scenario: &'static str,
     pub size: usize,
-    pub count: u64,
+    /// Messages a run, ours and theirs.
+    pub counts: Vec<u64>,
     pub figures: Vec<Figure>,
 }
 
@@ -169,3 +170,7 @@ fn number(value: f64) -> String {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

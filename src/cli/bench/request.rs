@@ -1,4 +1,8 @@
 //! Request-reply with one request in flight: what a lone caller waits.
+//!
+//! Requester and responder are two connections of one thread: with one request in flight they never
+//! have work at the same time, and a second thread adds its own wake-ups to every figure. That is also
+//! offered, as what two separate programs see.
 
 use std::io;
 use std::net::Shutdown;
@@ -19,100 +23,127 @@ pub struct Latencies {
     pub histogram: Histogram<u64>,
 }
 
-/// Sends `count` requests of `size` bytes, each after the answer to the one before, to a responder on
-/// a connection of its own. `around` is called right before the first measured request and after the last.
-pub fn run(target: &Target, count: u64, size: usize, mut around: impl FnMut()) -> io::Result<Latencies> {
+/// Sends `count` requests of `size` bytes, each after the answer to the one before, which is as long.
+/// `apart`: the responder has a thread of its own. `mark` is called right before the first measured
+/// request and after the last.
+pub fn run(
+    target: &Target,
+    count: u64,
+    size: usize,
+    apart: bool,
+    mut mark: impl FnMut(),
+) -> io::Result<Latencies> {
     let subject = format!("bench.{}", &nuid::next()[16..]);
     let inbox = format!("_INBOX.{}", nuid::next());
-    let mut responder = Conn::open(target, 0)?;
-    responder.send(format!("SUB {subject} 1\r\n").as_bytes())?;
-    responder.flush()?;
-    let mut requester = Conn::open(target, usize::MAX)?;
-    requester.send(format!("SUB {inbox} 1\r\n").as_bytes())?;
-    requester.flush()?;
-    let mut request = format!("PUB {subject} {inbox} {size}\r\n").into_bytes();
-    request.resize(request.len() + size, b'x');
-    request.extend_from_slice(b"\r\n");
-    let body = vec![b'x'; size];
-
-    let socket = responder.stream.try_clone()?;
+    let mut requester = Requester {
+        conn: subscriber(target, &inbox)?,
+        request: publish(&format!("{subject} {inbox}"), size),
+        size,
+    };
+    let mut responder = Responder {
+        conn: subscriber(target, &subject)?,
+        size,
+    };
+    if !apart {
+        return requester.measure(count, || responder.answer(), &mut mark);
+    }
+    let socket = responder.conn.stream.try_clone()?;
     thread::scope(|scope| {
-        scope.spawn(move || respond(responder, &body));
-        let measured = measure(&mut requester, &request, count, size, &mut around);
+        // What goes wrong here is missed by the requester, which reports it.
+        scope.spawn(move || while responder.answer().is_ok() {});
+        let measured = requester.measure(count, || Ok(()), &mut mark);
         socket.shutdown(Shutdown::Both).ok();
         measured
     })
 }
 
-fn measure(
-    conn: &mut Conn,
-    request: &[u8],
-    count: u64,
+fn subscriber(target: &Target, subject: &str) -> io::Result<Conn> {
+    let mut conn = Conn::open(target, usize::MAX)?;
+    conn.send(format!("SUB {subject} 1\r\n").as_bytes())?;
+    conn.flush()?;
+    Ok(conn)
+}
+
+struct Requester {
+    conn: Conn,
+    request: Vec<u8>,
     size: usize,
-    around: &mut impl FnMut(),
-) -> io::Result<Latencies> {
-    let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX, 3).map_err(io::Error::other)?;
-    for _ in 0..count / 10 {
-        exchange(conn, request, size)?;
-    }
-    around();
-    let start = Instant::now();
-    let mut before = start;
-    for _ in 0..count {
-        exchange(conn, request, size)?;
-        let now = Instant::now();
-        histogram.saturating_record((now - before).as_nanos() as u64);
-        before = now;
-    }
-    around();
-    Ok(Latencies {
-        time: before - start,
-        histogram,
-    })
 }
 
-fn exchange(conn: &mut Conn, request: &[u8], expected: usize) -> io::Result<()> {
-    conn.send(request)?;
-    let mut answers = 0;
-    while answers == 0 {
-        conn.receive(|frame| match frame {
-            Frame::Message { size, line, .. } if size != expected => Err(io::Error::other(format!(
-                "not the answer that was sent: {}",
-                String::from_utf8_lossy(line)
-            ))),
-            Frame::Message { .. } => {
-                answers += 1;
-                Ok(())
-            }
-            Frame::Control(_) => Ok(()),
+impl Requester {
+    fn measure(
+        &mut self,
+        count: u64,
+        mut answer: impl FnMut() -> io::Result<()>,
+        mark: &mut impl FnMut(),
+    ) -> io::Result<Latencies> {
+        let mut exchange = || {
+            self.conn.send(&self.request)?;
+            answer()?;
+            one_message(&mut self.conn, self.size, |_| {})
+        };
+        let mut histogram = Histogram::new_with_bounds(1, LATENCY_MAX, 3).map_err(io::Error::other)?;
+        for _ in 0..count / 10 {
+            exchange()?;
+        }
+        mark();
+        let start = Instant::now();
+        let mut before = start;
+        for _ in 0..count {
+            exchange()?;
+            let now = Instant::now();
+            histogram.saturating_record((now - before).as_nanos() as u64);
+            before = now;
+        }
+        mark();
+        Ok(Latencies {
+            time: before - start,
+            histogram,
+        })
+    }
+}
+
+struct Responder {
+    conn: Conn,
+    size: usize,
+}
+
+impl Responder {
+    fn answer(&mut self) -> io::Result<()> {
+        let mut answer = Vec::new();
+        one_message(&mut self.conn, self.size, |line| {
+            let inbox = line.split(|&byte| byte == b' ').nth(3).unwrap_or_default();
+            answer = publish(&String::from_utf8_lossy(inbox), self.size);
         })?;
+        self.conn.send(&answer)
     }
-    if answers > 1 {
-        return Err(io::Error::other("more than one answer came"));
-    }
-    Ok(())
 }
 
-/// Answers until the socket is shut down.
-fn respond(mut conn: Conn, body: &[u8]) {
-    let mut replies = Vec::new();
-    loop {
-        replies.clear();
-        let read = conn.receive(|frame| {
-            if let Frame::Message { line, .. } = frame
-                && let Some(reply) = line.split(|&byte| byte == b' ').nth(3)
-            {
-                replies.extend_from_slice(b"PUB ");
-                replies.extend_from_slice(reply);
-                replies.extend_from_slice(format!(" {}\r\n", body.len()).as_bytes());
-                replies.extend_from_slice(body);
-                replies.extend_from_slice(b"\r\n");
+fn publish(to: &str, size: usize) -> Vec<u8> {
+    let mut bytes = format!("PUB {to} {size}\r\n").into_bytes();
+    bytes.resize(bytes.len() + size, b'x');
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+/// Reads until exactly one message of `size` bytes has come.
+fn one_message(conn: &mut Conn, size: usize, mut on: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut messages = 0;
+    while messages == 0 {
+        conn.receive(|frame| {
+            if let Frame::Message { line, size: got, .. } = frame {
+                messages += 1;
+                on(line);
+                if got != size {
+                    let line = String::from_utf8_lossy(line);
+                    return Err(io::Error::other(format!("not what was sent: {line}")));
+                }
             }
             Ok(())
-        });
-        // The requester reports what is missing; here there is nobody to tell.
-        if read.is_err() || conn.send(&replies).is_err() {
-            return;
-        }
+        })?;
     }
+    if messages > 1 {
+        return Err(io::Error::other("more than one message came for one"));
+    }
+    Ok(())
 }

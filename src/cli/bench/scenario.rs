@@ -1,8 +1,10 @@
 //! The catalog: what each scenario does, and one run of it.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::js::{self, Refill};
 use super::load::Load;
 use super::report::Reading;
 use super::wire::Target;
@@ -27,8 +29,12 @@ pub enum Work {
         subjects: u64,
         size: Option<usize>,
     },
-    Request,
+    /// Whether the responder has a thread of its own.
+    Request {
+        apart: bool,
+    },
     Idle,
+    Js(js::Work),
 }
 
 const fn load(publishers: u64, subscribers: usize) -> Work {
@@ -116,7 +122,12 @@ pub const CORE: &[Scenario] = &[
     Scenario {
         name: "request",
         about: "request and reply, one in flight",
-        work: Work::Request,
+        work: Work::Request { apart: false },
+    },
+    Scenario {
+        name: "request-apart",
+        about: "the same, the responder on a thread of its own",
+        work: Work::Request { apart: true },
     },
     Scenario {
         name: "1to1-16",
@@ -130,6 +141,81 @@ pub const CORE: &[Scenario] = &[
     },
 ];
 
+const fn js(name: &'static str, about: &'static str, work: js::Work) -> Scenario {
+    Scenario {
+        name,
+        about,
+        work: Work::Js(work),
+    }
+}
+
+const fn stored(publishers: u64, refill: Refill, memory: bool) -> js::Work {
+    js::Work::Publish {
+        publishers,
+        refill,
+        memory,
+    }
+}
+
+/// The scenarios of streams and consumers, disk first: it wants room nobody has used yet.
+pub const STREAMS: &[Scenario] = &[
+    js(
+        "js-disk",
+        "bytes on disk a payload byte at 128 bytes",
+        js::Work::Disk(128),
+    ),
+    js(
+        "js-disk-1k",
+        "bytes on disk a payload byte at 1 KiB",
+        js::Work::Disk(1024),
+    ),
+    js(
+        "js-pub",
+        "one publisher to a file stream, 1,000 acks outstanding",
+        stored(1, Refill::Steady, false),
+    ),
+    js(
+        "js-pub-4",
+        "four publishers, 1,000 acks outstanding each",
+        stored(4, Refill::Steady, false),
+    ),
+    js(
+        "js-pub-batch",
+        "one publisher, the next 1,000 when all were acknowledged",
+        stored(1, Refill::Batch, false),
+    ),
+    js(
+        "js-pub-64",
+        "64 publishers that wait for each ack",
+        js::Work::Lone(64),
+    ),
+    js(
+        "js-mem",
+        "one publisher to a memory stream, 1,000 acks outstanding",
+        stored(1, Refill::Steady, true),
+    ),
+    js(
+        "js-subjects",
+        "publishing to 1,000,000 subjects against 10",
+        js::Work::Subjects,
+    ),
+    js(
+        "js-replay",
+        "500,000 messages to a push consumer without acks",
+        js::Work::Replay,
+    ),
+    js(
+        "js-pull",
+        "pull in batches of 500, acknowledge each",
+        js::Work::Pull,
+    ),
+    js(
+        "js-queue",
+        "work queue: four publishers, four pullers that acknowledge each",
+        js::Work::Queue,
+    ),
+];
+
 /// Deliveries of a throughput run: about a second's worth.
 const LOAD_COUNT: u64 = 2_000_000;
 const LOAD_BYTES_MAX: u64 = 2 << 30;
@@ -141,6 +227,8 @@ const IDLE_COUNT: u64 = 10_000;
 pub struct Side {
     pub target: Target,
     pub pid: Option<u32>,
+    /// Where it stores.
+    pub store: Option<PathBuf>,
 }
 
 impl Scenario {
@@ -148,23 +236,34 @@ impl Scenario {
     pub fn size(&self, size: usize) -> usize {
         match self.work {
             Work::Load { size: Some(own), .. } => own,
+            Work::Js(js::Work::Disk(own)) => own,
             Work::Idle => 0,
             _ => size,
         }
     }
 
-    /// Messages (requests, connections) of a run when none is asked for.
-    pub fn count(&self, size: usize) -> u64 {
+    /// Whether a run may be as long as tells most; otherwise the count is part of what is measured.
+    pub fn paced(&self) -> bool {
         match self.work {
-            Work::Load { .. } => LOAD_COUNT.min(LOAD_BYTES_MAX / self.size(size).max(1) as u64),
-            Work::Request => REQUEST_COUNT,
-            Work::Idle => IDLE_COUNT,
+            Work::Load { .. } | Work::Request { .. } => true,
+            Work::Js(work) => work.paced(),
+            Work::Idle => false,
         }
     }
 
-    /// Whether more than one run of a server tells anything.
+    /// Messages (requests, connections) of a run when none is asked for; where paced, ten warm-ups' worth.
+    pub fn count(&self, size: usize) -> u64 {
+        match self.work {
+            Work::Load { .. } => LOAD_COUNT.min(LOAD_BYTES_MAX / self.size(size).max(1) as u64),
+            Work::Request { .. } => REQUEST_COUNT,
+            Work::Idle => IDLE_COUNT,
+            Work::Js(work) => work.count(),
+        }
+    }
+
+    /// Whether more than one run of a server tells anything: memory and files grow only once.
     pub fn repeats(&self) -> bool {
-        !matches!(self.work, Work::Idle)
+        !matches!(self.work, Work::Idle | Work::Js(js::Work::Disk(_)))
     }
 
     /// One run.
@@ -196,8 +295,8 @@ impl Scenario {
                 readings.extend(cpu.reading(took.count));
                 Ok(readings)
             }
-            Work::Request => {
-                let latencies = request::run(&side.target, count, size, || cpu.mark())?;
+            Work::Request { apart } => {
+                let latencies = request::run(&side.target, count, size, apart, || cpu.mark())?;
                 let at = |name, quantile| {
                     Reading::less(
                         name,
@@ -215,6 +314,7 @@ impl Scenario {
                 readings.extend(cpu.reading(count));
                 Ok(readings)
             }
+            Work::Js(work) => work.run(side, size, count, &mut cpu),
             Work::Idle => {
                 let pid = side.pid.ok_or_else(|| {
                     io::Error::other(
@@ -232,7 +332,7 @@ impl Scenario {
 }
 
 /// Processor time of a server between two marks.
-struct CpuMeter {
+pub struct CpuMeter {
     pid: Option<u32>,
     marks: Vec<Duration>,
 }
@@ -245,11 +345,13 @@ impl CpuMeter {
         }
     }
 
-    fn mark(&mut self) {
+    /// Called right before and right after what is measured.
+    pub fn mark(&mut self) {
         self.marks.extend(self.pid.and_then(process::cpu_time));
     }
 
-    fn reading(&self, count: u64) -> Option<Reading> {
+    /// What a message cost.
+    pub fn reading(&self, count: u64) -> Option<Reading> {
         let [start, end] = self.marks[..] else { return None };
         let micros = (end - start).as_secs_f64() * 1e6;
         Some(Reading::less("server cpu", "us/msg", micros / count as f64))

@@ -3,18 +3,23 @@
 //!
 //! Deliberately absent: TLS, reconnects, and any view of a payload beyond the first bytes asked for.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use memchr::memchr;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 /// How long a silent server is waited for before what is missing counts as lost.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
 /// One read takes at most this much; above it the generator's own cache misses show.
-pub const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 128 * 1024;
 
 /// No control line of a server is longer than this.
 const LINE_BYTES_MAX: usize = 1 << 20;
@@ -208,10 +213,7 @@ impl Conn {
         let carried = self.scanner.carry(&mut self.buffer);
         let read = self.stream.read(&mut self.buffer[carried..])?;
         if read == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the server closed the connection",
-            ));
+            return Err(closed());
         }
         let stream = &self.stream;
         self.scanner
@@ -248,20 +250,88 @@ impl Conn {
         self.stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .ok()?;
-        loop {
-            let error = self.receive(|_| Ok(())).err()?;
-            return (error.kind() == io::ErrorKind::Other).then_some(error);
-        }
+        let reads = (0..100).find_map(|_| self.receive(|_| Ok(())).err());
+        reads.filter(|error| error.kind() == io::ErrorKind::Other)
     }
 
-    /// The socket and scanner, for a reader that multiplexes.
-    pub fn into_parts(self) -> (TcpStream, Scanner) {
-        (self.stream, self.scanner)
+    /// The socket alone: it stays open, what comes is not read.
+    pub fn into_socket(self) -> TcpStream {
+        self.stream
+    }
+
+    /// For the runtime this is called in.
+    pub fn into_shared(self) -> io::Result<SharedConn> {
+        self.stream.set_nonblocking(true)?;
+        Ok(SharedConn {
+            stream: tokio::net::TcpStream::from_std(self.stream)?,
+            scanner: self.scanner,
+        })
     }
 }
 
+/// A connection that shares its thread, and the buffer it reads into, with many others: what is
+/// measured is the server, not a hundred cold caches.
+#[derive(Debug)]
+pub struct SharedConn {
+    stream: tokio::net::TcpStream,
+    scanner: Scanner,
+}
+
+impl SharedConn {
+    /// As [`Conn::receive`].
+    pub async fn receive(
+        &mut self,
+        buffer: &RefCell<Vec<u8>>,
+        mut on: impl FnMut(Frame<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut buffer = buffer.borrow_mut();
+            let carried = self.scanner.carry(&mut buffer);
+            let mut into = ReadBuf::new(&mut buffer[carried..]);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
+            let read = into.filled().len();
+            if read == 0 {
+                return Poll::Ready(Err(closed()));
+            }
+            let stream = &self.stream;
+            Poll::Ready(self.scanner.scan(&buffer[..carried + read], |frame| match frame {
+                Frame::Control(line) => control(line, Unsent(stream)).and_then(|()| on(frame)),
+                message => on(message),
+            }))
+        })
+        .await
+    }
+
+    /// As [`Conn::send`].
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// As [`Conn::settled`].
+    pub fn settled(&self) -> bool {
+        self.scanner.settled()
+    }
+}
+
+/// A pong fits into any socket buffer of a connection that sends little else.
+struct Unsent<'a>(&'a tokio::net::TcpStream);
+
+impl Write for Unsent<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
+}
+
 /// What every client owes a server's control line.
-pub fn control(line: &[u8], mut reply: impl Write) -> io::Result<()> {
+fn control(line: &[u8], mut reply: impl Write) -> io::Result<()> {
     match line {
         b"PING" => reply.write_all(b"PONG\r\n"),
         _ if line.starts_with(b"-ERR") => Err(io::Error::other(format!(
@@ -271,3 +341,7 @@ pub fn control(line: &[u8], mut reply: impl Write) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

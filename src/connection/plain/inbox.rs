@@ -22,13 +22,19 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub fn header(&self, key: &str) -> Option<String> {
-        headers::get(&self.headers, key.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
-    }
-
     /// The status code of an answer without content, such as 404.
     pub fn status(&self) -> Option<u16> {
         headers::status(&self.headers)
+    }
+
+    /// What stands behind the status code.
+    pub fn status_text(&self) -> String {
+        let line = self
+            .headers
+            .split(|&byte| byte == b'\r')
+            .next()
+            .unwrap_or_default();
+        String::from_utf8_lossy(line.get(13..).unwrap_or_default()).into_owned()
     }
 }
 
