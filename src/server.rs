@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::Account;
 use crate::config::Config;
-use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
+use crate::connection::{self, Context, Registry, Totals, Transport};
 use crate::monitor::{Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
@@ -213,9 +213,7 @@ impl Server {
 
     async fn stop(&self) {
         self.accepting.cancel();
-        for handle in self.context.registry.live() {
-            handle.stop(Reason::ServerShutdown);
-        }
+        self.context.registry.close();
         self.tasks.close();
         tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
         // Last, so that the end can be watched.
@@ -228,9 +226,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.cancel();
-        for handle in self.context.registry.live() {
-            handle.stop(Reason::ServerShutdown);
-        }
+        self.context.registry.close();
     }
 }
 

@@ -17,6 +17,7 @@ use crate::router::{Publisher, Router};
 
 use super::handle::Handle;
 use super::plain::Plain;
+use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
 use super::reason::Reason;
 use super::{Context, Options};
 
@@ -553,69 +554,4 @@ fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
         Some([b'\n', ..]) => Ok(Some(1)),
         Some(_) => Err(Reason::ParseError),
     }
-}
-
-/// The last publish's control line and where its arguments stand in it. Publishers repeat themselves: a line equal to the
-/// one before it need not be found or parsed again.
-#[derive(Default)]
-struct PublishLine {
-    /// With its line end; empty before the first publish.
-    line: Vec<u8>,
-    subject: Range<usize>,
-    reply: Range<usize>,
-    headers: usize,
-    total: usize,
-}
-
-impl PublishLine {
-    #[inline]
-    fn stands_at(&self, data: &[u8]) -> bool {
-        !self.line.is_empty() && data.starts_with(&self.line)
-    }
-
-    fn remember(&mut self, line: &[u8], subject: &[u8], reply: &[u8], headers: usize, total: usize) {
-        let span = |part: &[u8]| {
-            // An argument is a slice of the line; an absent one lies elsewhere and is empty.
-            let start = if part.is_empty() {
-                0
-            } else {
-                part.as_ptr() as usize - line.as_ptr() as usize
-            };
-            start..start + part.len()
-        };
-        (self.subject, self.reply, self.headers, self.total) = (span(subject), span(reply), headers, total);
-        self.line.clear();
-        self.line.extend_from_slice(line);
-    }
-
-    /// A copy without the line itself.
-    fn spans(&self) -> Self {
-        Self {
-            line: Vec::new(),
-            subject: self.subject.clone(),
-            reply: self.reply.clone(),
-            ..*self
-        }
-    }
-}
-
-/// Subjects that clients cannot publish to: routing between clusters and Raft in NATS.
-#[inline]
-fn is_reserved_subject(subject: &[u8]) -> bool {
-    matches!(subject.first(), Some(b'_' | b'$'))
-        && (subject.starts_with(b"$NRG.") || is_longer(subject, b"_GR_.") || is_longer(subject, b"$GR."))
-}
-
-/// Replies that only the server itself may ask for.
-#[inline]
-fn is_reserved_reply(reply: &[u8]) -> bool {
-    matches!(reply.first(), Some(b'_' | b'$'))
-        && (reply.starts_with(b"_R_.")
-            || is_longer(reply, b"_GR_.")
-            || is_longer(reply, b"$GR.")
-            || is_longer(reply, b"$JS.ACK."))
-}
-
-fn is_longer(text: &[u8], prefix: &[u8]) -> bool {
-    text.len() > prefix.len() && text.starts_with(prefix)
 }
