@@ -215,7 +215,11 @@ impl Server {
         self.accepting.cancel();
         self.context.registry.close();
         self.tasks.close();
-        tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!("Clients that do not read are cut off");
+            self.context.registry.abandon();
+            tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        }
         // Last, so that the end can be watched.
         if let Some(monitor) = &self.monitor {
             monitor.shutdown().await;

@@ -136,6 +136,13 @@ impl Registry {
         }
     }
 
+    /// Cuts every connection off, whatever it is still owed.
+    pub fn abandon(&self) {
+        for handle in self.live() {
+            handle.client.outbox.abandon();
+        }
+    }
+
     /// The live connections, in no order.
     pub fn live(&self) -> Vec<Arc<Handle>> {
         self.lock().live.values().cloned().collect()

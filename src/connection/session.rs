@@ -2,7 +2,6 @@
 //!
 //! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -555,3 +554,7 @@ fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
         Some(_) => Err(Reason::ParseError),
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

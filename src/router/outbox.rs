@@ -220,6 +220,17 @@ impl Outbox {
         }
     }
 
+    /// Gives up on the client: what is queued or stuck in a write is dropped.
+    pub fn abandon(&self) {
+        let mut inner = self.lock();
+        self.close_locked(&mut inner, Closed::SlowConsumer);
+        inner.closed = Some(Closed::SlowConsumer);
+        inner.queue = WireBuf::default();
+        drop(inner);
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+
     /// The writer's side, at its end: closes for good and gives back what could not be written.
     pub fn discard(&self) {
         self.close(Closed::Done);
