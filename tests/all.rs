@@ -7,3 +7,4 @@ mod conformance;
 mod monitor;
 mod support;
 mod tidy;
+mod wire;
