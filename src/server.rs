@@ -338,9 +338,12 @@ impl TestServer {
             .enable_all()
             .build()
             .expect("the system starts threads");
-        let server = runtime
-            .block_on(Server::start(config))
-            .expect("a test server starts on a free port");
+        // A thread of its own: a test may be running on a runtime already.
+        let starting = std::thread::spawn(move || {
+            let server = runtime.block_on(Server::start(config));
+            (runtime, server.expect("a test server starts on a free port"))
+        });
+        let (runtime, server) = starting.join().expect("the panic has said why");
         Self {
             server: Some(server),
             runtime: Some(runtime),
