@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::Account;
 use crate::config::Config;
-use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
+use crate::connection::{self, Context, Registry, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{Monitor, View};
@@ -245,11 +245,13 @@ impl Server {
 
     async fn stop(&self) {
         self.accepting.cancel();
-        for handle in self.context.registry.live() {
-            handle.stop(Reason::ServerShutdown);
-        }
+        self.context.registry.close();
         self.tasks.close();
-        tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!("Clients that do not read are cut off");
+            self.context.registry.abandon();
+            tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        }
         // After those who publish, so that the last commit holds all they sent.
         if let Some(jetstream) = &self.jetstream {
             jetstream.shutdown().await;
@@ -264,9 +266,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.cancel();
-        for handle in self.context.registry.live() {
-            handle.stop(Reason::ServerShutdown);
-        }
+        self.context.registry.close();
     }
 }
 
@@ -395,9 +395,12 @@ impl TestServer {
             .enable_all()
             .build()
             .expect("the system starts threads");
-        let server = runtime
-            .block_on(Server::start(config))
-            .expect("a test server starts on a free port");
+        // A thread of its own: a test may be running on a runtime already.
+        let starting = std::thread::spawn(move || {
+            let server = runtime.block_on(Server::start(config));
+            (runtime, server.expect("a test server starts on a free port"))
+        });
+        let (runtime, server) = starting.join().expect("the panic has said why");
         Self {
             server: Some(server),
             runtime: Some(runtime),

@@ -1,11 +1,14 @@
 //! The one integration-test binary: a module a feature.
-
 // All of it is tests, helpers included: a broken expectation may panic anywhere.
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod clients;
+mod conformance;
 mod monitor;
 mod outside;
 mod readme;
 mod store;
 mod support;
+mod tidy;
+mod wire;

@@ -39,10 +39,11 @@ impl Auth {
         let given = |field: &Option<String>| field.clone().unwrap_or_default();
         match self {
             Auth::Open => true,
-            Auth::Token(token) => same(token, &given(&connect.auth_token)),
+            // An empty secret is no secret: it admits nobody.
+            Auth::Token(token) => !token.is_empty() && same(token, &given(&connect.auth_token)),
             // Both are compared whatever the first one gives: timing tells nothing.
             Auth::User { user, pass } => {
-                same(user, &given(&connect.user)) & same(pass, &given(&connect.pass))
+                !pass.is_empty() && same(user, &given(&connect.user)) & same(pass, &given(&connect.pass))
             }
         }
     }
@@ -99,6 +100,8 @@ mod tests {
             (&user, r#"{"user":"u","pass":""}"#, false),
             (&user, r#"{"user":"","pass":"p"}"#, false),
             (&user, r#"{"user":"u"}"#, false),
+            (&Auth::Token(String::new()), r#"{"auth_token":""}"#, false),
+            (&Auth::Token(String::new()), "{}", false),
         ];
         for (auth, json, expected) in table {
             assert_eq!(auth.admits(&connect(json)), expected, "{auth:?} {json}");

@@ -9,6 +9,7 @@
 
 mod handle;
 mod plain;
+mod publish_line;
 mod reader;
 mod reason;
 mod registry;

@@ -1,9 +1,11 @@
 //! The reading task of a connection: bytes in, operations run, keepalive, and the end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::protocol::encode;
@@ -11,7 +13,7 @@ use crate::router::{Client, Closed, WireBuf};
 
 use super::handle::Handle;
 use super::reason::Reason;
-use super::session::Session;
+use super::session::{Pause, Session};
 use super::transport::{ReadHalf, Transport};
 use super::{Context, writer};
 
@@ -34,7 +36,9 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     session.greet();
     let reason = if admitted {
         tracing::debug!("{} - client connection created", session.label());
-        Reader::new(read, &mut session).run().await
+        // A panic ends this connection alone, and leaves nothing of it behind.
+        let reading = AssertUnwindSafe(Reader::new(read, &mut session).run());
+        reading.catch_unwind().await.unwrap_or(Reason::InternalError)
     } else {
         session.refuse(Reason::ConnectionsExceeded);
         Reason::ConnectionsExceeded
@@ -81,12 +85,13 @@ impl<'a> Reader<'a> {
         let first = options.ping_interval.min(Duration::from_secs(2));
         let jitter = first.mul_f64(session.jitter() * 0.2);
         let next_ping = now + first + jitter;
+        let first_wake = next_ping.min(now + IDLE_AFTER).min(now + options.auth_timeout);
         Self {
             socket,
             session,
             buffer: BytesMut::new(),
             chunk: READ_MIN,
-            wake: Box::pin(tokio::time::sleep_until(next_ping.min(now + IDLE_AFTER))),
+            wake: Box::pin(tokio::time::sleep_until(first_wake)),
             next_ping,
             pings_out: 0,
             ping_sent: None,
@@ -128,6 +133,7 @@ impl<'a> Reader<'a> {
         if count == self.chunk && self.chunk < READ_MAX {
             self.chunk *= 2;
         }
+        let handle = self.session.handle();
         loop {
             let outcome = self.session.process(&mut self.buffer);
             if self.session.take_pong() {
@@ -137,10 +143,21 @@ impl<'a> Reader<'a> {
                 }
             }
             self.session.settle().await;
-            // A verb for people may take its time: what came behind it waits in the buffer.
             match outcome? {
-                Some(plain) => self.session.run_plain(plain).await?,
-                None => return Ok(()),
+                // It may take its time: what came behind it waits in the buffer, an end from elsewhere does not.
+                Pause::Plain(line) => tokio::select! {
+                    biased;
+                    reason = handle.stopped() => return Err(reason),
+                    () = self.session.run_plain(line) => {}
+                },
+                // Many lines can each mean many deliveries: others get their turn, and an end is seen.
+                Pause::Congested => {
+                    tokio::task::yield_now().await;
+                    if let Some(reason) = handle.reason() {
+                        return Err(reason);
+                    }
+                }
+                Pause::Drained => return Ok(()),
             }
         }
     }

@@ -66,6 +66,8 @@ struct Inner {
     live: HashMap<u64, Arc<Handle>>,
     closed: VecDeque<Arc<Closed>>,
     gone: Totals,
+    /// Set once the server stops: whoever comes still is told at once.
+    closing: bool,
 }
 
 /// See the module documentation.
@@ -93,6 +95,9 @@ impl Registry {
         if inner.live.len() >= max {
             return false;
         }
+        if inner.closing {
+            handle.stop(Reason::ServerShutdown);
+        }
         inner.live.insert(handle.id(), handle.clone());
         true
     }
@@ -119,6 +124,22 @@ impl Registry {
         drop(inner);
         if is_empty {
             self.emptied.notify_waiters();
+        }
+    }
+
+    /// Sends every connection away, those that are just being accepted too.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.closing = true;
+        for handle in inner.live.values() {
+            handle.stop(Reason::ServerShutdown);
+        }
+    }
+
+    /// Cuts every connection off, whatever it is still owed.
+    pub fn abandon(&self) {
+        for handle in self.live() {
+            handle.client.outbox.abandon();
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +16,7 @@ use crate::router::{Publisher, Router};
 
 use super::handle::Handle;
 use super::plain::Plain;
+use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
 use super::reason::Reason;
 use super::{Context, Options};
 
@@ -29,6 +29,16 @@ const VERB_MAX: usize = 16;
 pub(super) struct PlainLine {
     pub verb: plain::Verb,
     pub arguments: String,
+}
+
+/// Why [`Session::process`] has come back.
+pub(super) enum Pause {
+    /// Every whole operation has been run.
+    Drained,
+    /// A verb for people is to be run first.
+    Plain(PlainLine),
+    /// Much has been handed over already: wait for the destinations before going on.
+    Congested,
 }
 
 /// What the parser of a buffer has found at its front.
@@ -164,29 +174,34 @@ impl Session {
 
     /// Gives memory back; for a connection that has fallen idle.
     pub fn release(&mut self) {
+        self.repeat = PublishLine::default();
         self.publisher.release();
     }
 
-    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time.
-    pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Option<PlainLine>, Reason> {
+    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time, and when the
+    /// operations have led to more than destinations can take at once.
+    pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Pause, Reason> {
         let mut at = 0;
         let outcome = loop {
             if buffer.len() - at < self.need {
-                break Ok(None);
+                break Ok(Pause::Drained);
             }
             match self.step(buffer, &mut at) {
                 Ok(Step::Done) => {
                     self.scanned = 0;
                     self.need = 1;
+                    if self.publisher.is_congested() {
+                        break Ok(Pause::Congested);
+                    }
                 }
                 Ok(Step::Incomplete(need)) => {
                     self.need = need;
-                    break Ok(None);
+                    break Ok(Pause::Drained);
                 }
                 Ok(Step::Plain(line)) => {
                     self.scanned = 0;
                     self.need = 1;
-                    break Ok(Some(line));
+                    break Ok(Pause::Plain(line));
                 }
                 Err(reason) => break Err(reason),
             }
@@ -218,7 +233,7 @@ impl Session {
             return Err(Reason::AuthenticationFailure);
         }
         if self.context.options.trace {
-            tracing::trace!("{} - <<- [{}]", self.label(), line.escape_ascii());
+            self.trace(&operation, line);
         }
         let ClientOp::Publish {
             subject,
@@ -231,12 +246,7 @@ impl Session {
             *at += length;
             return Ok(step);
         };
-        if total > self.context.options.payload_max {
-            return Err(Reason::PayloadExceeded);
-        }
-        if headers.is_some() && !self.connect.headers {
-            return Err(Reason::ProtocolViolation);
-        }
+        self.check_publish(headers.is_some(), total)?;
         self.repeat
             .remember(whole, subject, reply, headers.unwrap_or_default(), total);
         self.publish_at(buffer, at)
@@ -284,17 +294,40 @@ impl Session {
         Ok(Step::Done)
     }
 
-    /// Finds the line at the front of `data`, without looking twice at the same bytes.
+    /// Whether a publish may go on to its payload.
+    fn check_publish(&self, has_headers: bool, total: usize) -> Result<(), Reason> {
+        if has_headers && !self.connect.headers {
+            return Err(Reason::ProtocolViolation);
+        }
+        if total > self.context.options.payload_max {
+            return Err(Reason::PayloadExceeded);
+        }
+        Ok(())
+    }
+
+    /// Logs an operation; what a CONNECT may hold of secrets is not for a log.
+    #[cold]
+    fn trace(&self, operation: &ClientOp<'_>, line: &[u8]) {
+        let shown = match operation {
+            ClientOp::Connect(_) => &b"CONNECT {...}"[..],
+            _ => line,
+        };
+        tracing::trace!("{} - <<- [{}]", self.label(), shown.escape_ascii());
+    }
+
+    /// Finds the line at the front of `data`, without looking twice at the same bytes. What comes out does not depend on
+    /// how the bytes were split: a line is bounded as a whole, and its arguments besides.
     fn find_line(&mut self, data: &[u8]) -> Result<Found, Reason> {
-        let max = self.context.options.control_line_max + VERB_MAX;
+        let max = self.context.options.control_line_max;
         let from = self.scanned.min(data.len());
         let Some(found) = memchr::memchr(b'\n', &data[from..]) else {
             self.scanned = data.len();
-            if !grammar::may_begin(data) {
+            let line = data.strip_suffix(b"\r").unwrap_or(data);
+            if !grammar::may_begin(line) {
                 return Err(self.line_error(data, LineError::UnknownOperation));
             }
-            if data.len() > max {
-                return Err(Reason::ControlLineExceeded);
+            if line.len() > max + VERB_MAX {
+                return Err(self.too_long(line));
             }
             return Ok(Found::Incomplete(data.len() + 1));
         };
@@ -306,22 +339,40 @@ impl Session {
         } else {
             newline
         };
-        if end > self.context.options.control_line_max {
-            if !grammar::may_begin(&data[..end]) {
-                return Err(self.line_error(&data[..end], LineError::UnknownOperation));
-            }
-            let arguments = data[..end]
-                .iter()
-                .position(|byte| b" \t".contains(byte))
-                .map_or(0, |verb| end - verb - 1);
-            if arguments > self.context.options.control_line_max {
-                return Err(Reason::ControlLineExceeded);
-            }
+        if end > max {
+            self.check_length(&data[..end])?;
         }
         Ok(Found::Line {
             length: newline + 1,
             end,
         })
+    }
+
+    #[cold]
+    fn check_length(&self, line: &[u8]) -> Result<(), Reason> {
+        if !grammar::may_begin(line) {
+            return Err(self.line_error(line, LineError::UnknownOperation));
+        }
+        let max = self.context.options.control_line_max;
+        let verb = line.iter().position(|byte| b" \t".contains(byte));
+        let arguments = verb.map_or(&[][..], |verb| line[verb..].trim_ascii_start());
+        if line.len() > max + VERB_MAX || arguments.len() > max {
+            return Err(self.too_long(line));
+        }
+        Ok(())
+    }
+
+    /// A line over the limit; one that is not allowed at all comes first.
+    fn too_long(&self, line: &[u8]) -> Reason {
+        if self.authorised
+            || line
+                .first()
+                .is_some_and(|first| first.eq_ignore_ascii_case(&b'C'))
+        {
+            Reason::ControlLineExceeded
+        } else {
+            Reason::AuthenticationFailure
+        }
     }
 
     fn line_error(&self, line: &[u8], error: LineError) -> Reason {
@@ -342,6 +393,10 @@ impl Session {
         self.in_bytes += message.len() as u64;
         if self.connect.pedantic && !subject::is_subject(message.subject) {
             self.error("Invalid Publish Subject");
+        }
+        if is_reserved_subject(message.subject) {
+            let subject = String::from_utf8_lossy(message.subject).into_owned();
+            return self.error(&format!("Permissions Violation for Publish to \"{subject}\""));
         }
         if is_reserved_reply(message.reply) {
             let reply = String::from_utf8_lossy(message.reply).into_owned();
@@ -410,9 +465,6 @@ impl Session {
     }
 
     fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
-        if !subject::is_pattern(pattern) {
-            return self.error("Invalid Subject");
-        }
         if queue == Some(b"_sys_") {
             let pattern = String::from_utf8_lossy(pattern).into_owned();
             let text =
@@ -423,16 +475,20 @@ impl Session {
         if max > 0 && self.handle.client.subscription_count() >= max {
             return self.error("maximum subscriptions exceeded");
         }
+        if !subject::is_pattern(pattern) {
+            return self.error("Invalid Subject");
+        }
         self.router().subscribe(&self.handle.client, sid, pattern, queue);
         self.acknowledge();
     }
 
     fn connect(&mut self, json: &[u8]) -> Result<(), Reason> {
-        let connect = Connect::parse(json).map_err(|error| {
+        let connect = self.connect.merged(json).map_err(|error| {
             tracing::debug!("{} - CONNECT that is no good: {error}", self.label());
             Reason::ProtocolViolation
         })?;
-        if !connect.account.is_empty() || !self.context.account.auth.admits(&connect) {
+        let names_account = !connect.account.is_empty() || connect.new_account;
+        if names_account || !self.context.account.auth.admits(&connect) {
             let user = connect
                 .user
                 .as_deref()
@@ -459,6 +515,8 @@ impl Session {
             self.handle.set_rtt(self.handle.uptime());
         }
         self.handle.touch();
+        // What was checked for the line remembered need not hold any more.
+        self.repeat = PublishLine::default();
         self.connected = true;
         self.authorised = true;
         self.publisher.set_echo(connect.echo);
@@ -470,14 +528,13 @@ impl Session {
     }
 
     /// Runs a verb for people to its end.
-    pub async fn run_plain(&mut self, line: PlainLine) -> Result<(), Reason> {
+    pub async fn run_plain(&mut self, line: PlainLine) {
         let (context, handle) = (&self.context, &self.handle);
         let plain = self
             .plain
             .get_or_insert_with(|| Box::new(Plain::new(context.clone(), handle.clone())));
         plain.run(line, &mut self.publisher).await;
         self.settle().await;
-        Ok(())
     }
 }
 
@@ -498,54 +555,6 @@ fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
     }
 }
 
-/// The last publish's control line and where its arguments stand in it. Publishers repeat themselves: a line equal to the
-/// one before it need not be found or parsed again.
-#[derive(Default)]
-struct PublishLine {
-    /// With its line end; empty before the first publish.
-    line: Vec<u8>,
-    subject: Range<usize>,
-    reply: Range<usize>,
-    headers: usize,
-    total: usize,
-}
-
-impl PublishLine {
-    #[inline]
-    fn stands_at(&self, data: &[u8]) -> bool {
-        !self.line.is_empty() && data.starts_with(&self.line)
-    }
-
-    fn remember(&mut self, line: &[u8], subject: &[u8], reply: &[u8], headers: usize, total: usize) {
-        let span = |part: &[u8]| {
-            // An argument is a slice of the line; an absent one lies elsewhere and is empty.
-            let start = if part.is_empty() {
-                0
-            } else {
-                part.as_ptr() as usize - line.as_ptr() as usize
-            };
-            start..start + part.len()
-        };
-        (self.subject, self.reply, self.headers, self.total) = (span(subject), span(reply), headers, total);
-        self.line.clear();
-        self.line.extend_from_slice(line);
-    }
-
-    /// A copy without the line itself.
-    fn spans(&self) -> Self {
-        Self {
-            line: Vec::new(),
-            subject: self.subject.clone(),
-            reply: self.reply.clone(),
-            ..*self
-        }
-    }
-}
-
-/// Replies that only the server itself may ask for.
-fn is_reserved_reply(reply: &[u8]) -> bool {
-    matches!(reply.first(), Some(b'_' | b'$'))
-        && [&b"_R_."[..], b"_GR_.", b"$JS.ACK."]
-            .iter()
-            .any(|prefix| reply.starts_with(prefix))
-}
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -13,19 +13,30 @@ use super::reason::Reason;
 use super::transport::WriteHalf;
 
 /// Writes until the outbox is closed and drained, or the socket fails.
-pub(super) async fn run(handle: Arc<Handle>, mut socket: WriteHalf, deadline: Duration) {
+pub(super) async fn run(handle: Arc<Handle>, socket: WriteHalf, deadline: Duration) {
+    drain(&handle, socket, deadline).await;
+    // The record of a closed connection is kept: without the bytes it was still owed.
+    handle.client.outbox.discard();
+}
+
+async fn drain(handle: &Handle, mut socket: WriteHalf, deadline: Duration) {
     let outbox = &handle.client.outbox;
     let mut wire = WireBuf::default();
     while outbox.take(&mut wire).await.is_some() {
         let mut rest = wire.cursor();
         while rest.has_remaining() {
-            match socket.write(&mut rest, deadline).await {
-                Ok(0) => return give_up(&handle, Reason::WriteError),
+            let written = tokio::select! {
+                biased;
+                written = socket.write(&mut rest, deadline) => written,
+                () = outbox.cut() => break,
+            };
+            match written {
+                Ok(0) => return handle.stop(Reason::WriteError),
                 Ok(count) => outbox.wrote(count),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return give_up(&handle, Reason::SlowConsumerDeadline);
+                    return handle.stop(Reason::SlowConsumerDeadline);
                 }
-                Err(_) => return give_up(&handle, Reason::WriteError),
+                Err(_) => return handle.stop(Reason::WriteError),
             }
         }
     }
@@ -33,9 +44,4 @@ pub(super) async fn run(handle: Arc<Handle>, mut socket: WriteHalf, deadline: Du
         handle.stop(Reason::SlowConsumerPending);
     }
     socket.shutdown().await;
-}
-
-fn give_up(handle: &Handle, reason: Reason) {
-    handle.stop(reason);
-    handle.client.outbox.close(Closed::Done);
 }

@@ -59,6 +59,7 @@ impl Collector for ServerCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = identity(&self.view);
         families.extend(traffic(&self.view));
+        families.extend(routing(&self.view));
         families.extend(of_process(&self.view));
         families.extend(self.view.sources.iter().flat_map(|source| source.families()));
         families.into_iter().map(family).collect()
@@ -99,7 +100,6 @@ fn identity(view: &View) -> Vec<Family> {
 
 fn traffic(view: &View) -> Vec<Family> {
     let totals = view.context.registry.totals();
-    let router = view.context.account.router.stats();
     vec![
         gauge(
             "mesh_connections",
@@ -153,6 +153,12 @@ fn traffic(view: &View) -> Vec<Family> {
             "Times a publisher waited for a client that reads slowly.",
             totals.stalls,
         ),
+    ]
+}
+
+fn routing(view: &View) -> Vec<Family> {
+    let router = view.context.account.router.stats();
+    vec![
         gauge(
             "mesh_subscriptions",
             "Subscriptions now.",

@@ -1,21 +1,15 @@
 //! The CONNECT object: what a client says of itself.
 
-use serde::Deserialize;
+use std::fmt;
 
-fn yes() -> bool {
-    true
-}
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Fields of CONNECT that the server heeds; unknown ones are passed over.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the fields are those of the NATS client protocol")]
 pub struct Connect {
-    #[serde(default = "yes")]
     pub verbose: bool,
-    #[serde(default = "yes")]
     pub pedantic: bool,
-    #[serde(default = "yes")]
     pub echo: bool,
     pub protocol: i64,
     pub headers: bool,
@@ -27,6 +21,7 @@ pub struct Connect {
     pub lang: String,
     pub version: String,
     pub account: String,
+    pub new_account: bool,
 }
 
 impl Default for Connect {
@@ -46,17 +41,126 @@ impl Default for Connect {
             lang: String::new(),
             version: String::new(),
             account: String::new(),
+            new_account: false,
         }
     }
 }
 
 impl Connect {
-    /// Reads the JSON of a CONNECT line. A field that is `null` counts as absent, as in Go: some clients send every
-    /// field they know.
+    /// Reads the JSON of a first CONNECT line.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json)?;
-        fields.retain(|_, value| !value.is_null());
-        serde_json::from_value(fields.into())
+        Self::default().merged(json)
+    }
+
+    /// Reads the JSON of a CONNECT line; what it does not mention stays as it was. As in nats-server, keys count in any
+    /// case, the last of two wins, and null mentions nothing.
+    pub fn merged(&self, json: &[u8]) -> Result<Self, serde_json::Error> {
+        // What is no UTF-8 is replaced, not refused.
+        let text = String::from_utf8_lossy(json);
+        let Fields(fields) = serde_json::from_str::<Option<Fields>>(&text)?.unwrap_or_default();
+        let mut merged = self.clone();
+        for field in fields {
+            merged.set(field);
+        }
+        Ok(merged)
+    }
+
+    fn set(&mut self, field: Field) {
+        match field {
+            Field::Flag(name, value) => match name {
+                "verbose" => self.verbose = value,
+                "pedantic" => self.pedantic = value,
+                "echo" => self.echo = value,
+                "headers" => self.headers = value,
+                "no_responders" => self.no_responders = value,
+                "new_account" => self.new_account = value,
+                _ => {}
+            },
+            Field::Text(name, value) => match name {
+                "user" => self.user = Some(value),
+                "pass" => self.pass = Some(value),
+                "auth_token" => self.auth_token = Some(value),
+                "name" => self.name = value,
+                "lang" => self.lang = value,
+                "version" => self.version = value,
+                "account" => self.account = value,
+                _ => {}
+            },
+            Field::Protocol(value) => self.protocol = value,
+        }
+    }
+}
+
+/// Boolean fields; of those that mean nothing here only the type is checked.
+const FLAGS: [&str; 7] = [
+    "verbose",
+    "pedantic",
+    "echo",
+    "headers",
+    "no_responders",
+    "new_account",
+    "tls_required",
+];
+/// Text fields, likewise.
+const TEXTS: [&str; 12] = [
+    "user",
+    "pass",
+    "auth_token",
+    "name",
+    "lang",
+    "version",
+    "account",
+    "jwt",
+    "nkey",
+    "sig",
+    "remote_account",
+    "proxy_sig",
+];
+
+enum Field {
+    Flag(&'static str, bool),
+    Text(&'static str, String),
+    Protocol(i64),
+}
+
+/// The fields of the object that have a value, in order.
+#[derive(Default)]
+struct Fields(Vec<Field>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let known = |name: &&&'static str| name.eq_ignore_ascii_case(&key);
+            let field = if let Some(name) = FLAGS.iter().find(known) {
+                map.next_value::<Option<bool>>()?
+                    .map(|value| Field::Flag(name, value))
+            } else if let Some(name) = TEXTS.iter().find(known) {
+                map.next_value::<Option<String>>()?
+                    .map(|value| Field::Text(name, value))
+            } else if key.eq_ignore_ascii_case("protocol") {
+                map.next_value::<Option<i64>>()?.map(Field::Protocol)
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                None
+            };
+            fields.extend(field);
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -66,10 +170,12 @@ mod tests {
 
     #[test]
     fn absent_means_the_default() {
-        let empty = Connect::parse(b"{}").unwrap();
-        assert!(empty.verbose && empty.pedantic && empty.echo && !empty.headers && empty.protocol == 0);
+        for empty in [&b"{}"[..], b"null", br#"{"verbose":null}"#] {
+            let empty = Connect::parse(empty).unwrap();
+            assert!(empty.verbose && empty.pedantic && empty.echo && !empty.headers && empty.protocol == 0);
+        }
         let given =
-            Connect::parse(br#"{"verbose":false,"user":"u","pass":null,"jwt":"x","tls_required":true}"#);
+            Connect::parse(br#"{"Verbose":false,"user":"u","pass":null,"jwt":"x","tls_required":true}"#);
         let given = given.unwrap();
         assert_eq!(
             (given.verbose, given.user.as_deref(), given.pass),
@@ -78,8 +184,26 @@ mod tests {
         let nulls = br#"{"verbose":null,"name":null,"lang":null,"protocol":null,"headers":null,"user":null}"#;
         let nulls = Connect::parse(nulls).unwrap();
         assert!(nulls.verbose && nulls.name.is_empty() && nulls.protocol == 0 && !nulls.headers);
-        for bad in [&b"{"[..], b"[]", b"", br#"{"verbose":"x"}"#] {
+        for bad in [
+            &b"{"[..],
+            b"[]",
+            b"",
+            br#"{"verbose":"x"}"#,
+            br#"{"jwt":1}"#,
+            b"{}{}",
+        ] {
             assert!(Connect::parse(bad).is_err());
         }
+    }
+
+    #[test]
+    fn a_second_one_adds_to_the_first() {
+        let first = Connect::parse(br#"{"verbose":false,"headers":true,"name":"n"}"#).unwrap();
+        let second = first.merged(br#"{"headers":false,"echo":false}"#).unwrap();
+        assert_eq!(
+            (second.verbose, second.headers, second.echo),
+            (false, false, false)
+        );
+        assert_eq!(second.name, "n");
     }
 }

@@ -216,10 +216,13 @@ fn rare(line: &[u8]) -> Result<ClientOp<'_>, LineError> {
     if starts_with(line, b"CONNECT") {
         return Ok(ClientOp::Connect(line[7..].trim_ascii()));
     }
-    if starts_with(line, b"+OK") || starts_with(line, b"INFO ") || starts_with(line, b"INFO\t") {
+    if starts_with(line, b"+OK") {
         return Ok(ClientOp::Ignored);
     }
-    if starts_with(line, b"-ERR") {
+    if starts_with(line, b"INFO") {
+        return info(line[4..].trim_ascii());
+    }
+    if starts_with(line, b"-ERR ") || starts_with(line, b"-ERR\t") {
         return Err(LineError::Arguments);
     }
     let (word, rest) = verb(line);
@@ -229,10 +232,20 @@ fn rare(line: &[u8]) -> Result<ClientOp<'_>, LineError> {
     }
 }
 
+/// A client's INFO is read and means nothing; what cannot be read ends the connection.
+fn info(json: &[u8]) -> Result<ClientOp<'_>, LineError> {
+    match json.first() {
+        Some(b'{' | b'n') if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok() => {
+            Ok(ClientOp::Ignored)
+        }
+        _ => Err(LineError::Arguments),
+    }
+}
+
 /// Whether the unfinished line `start` may still become an operation; if not, it need not be waited for.
 pub fn may_begin(start: &[u8]) -> bool {
     const WHOLE: [&[u8]; 9] = [
-        b"PUB ", b"HPUB ", b"SUB ", b"UNSUB ", b"CONNECT", b"PING", b"PONG", b"INFO ", b"+OK",
+        b"PUB ", b"HPUB ", b"SUB ", b"UNSUB ", b"CONNECT", b"PING", b"PONG", b"INFO", b"+OK",
     ];
     let fits = |verb: &[u8]| {
         let common = verb.len().min(start.len());
@@ -240,7 +253,7 @@ pub fn may_begin(start: &[u8]) -> bool {
             |(want, got): (&u8, &u8)| want.eq_ignore_ascii_case(got) || (*want == b' ' && *got == b'\t');
         verb[..common].iter().zip(start).all(same)
     };
-    WHOLE.iter().any(|verb| fits(verb)) || fits(b"-ERR") || plain::Verb::may_begin(start)
+    WHOLE.iter().any(|verb| fits(verb)) || fits(b"-ERR ") || plain::Verb::may_begin(start)
 }
 
 #[cfg(test)]
@@ -301,6 +314,7 @@ mod tests {
             ("PONG", ClientOp::Pong),
             ("+OK", ClientOp::Ignored),
             ("INFO {}", ClientOp::Ignored),
+            ("INFO{}", ClientOp::Ignored),
             (
                 "say a.b hello  there ",
                 ClientOp::Plain(plain::Verb::Say, b"a.b hello  there"),
@@ -323,6 +337,9 @@ mod tests {
             "HPUB foo 14",
             "HPUB foo 20 14",
             "-ERR 'x'",
+            "INFO",
+            "INFO []",
+            "INFO {bad",
         ];
         for line in bad_arguments {
             assert_eq!(control_line(line.as_bytes()), Err(LineError::Arguments), "{line}");
@@ -338,6 +355,7 @@ mod tests {
             "MSG a 1 0",
             "GET / HTTP/1.1",
             "SAYS x",
+            "-ERR",
             "LS+ a",
         ] {
             assert_eq!(

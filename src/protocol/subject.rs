@@ -23,14 +23,20 @@ pub fn tokens(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| byte == b'.')
 }
 
-/// Whether `text` can be subscribed to: tokens are non-empty, `>` stands last only.
+/// Tokens of a pattern: the router's trie is as deep, and walks it by recursion. More than a control line of the default
+/// length can hold.
+pub const PATTERN_TOKENS_MAX: usize = 2048;
+
+/// Whether `text` can be subscribed to: tokens are non-empty and not too many, `>` stands last only.
 pub fn is_pattern(text: &[u8]) -> bool {
     if !is_well_formed(text) {
         return false;
     }
     let mut rest = tokens(text).peekable();
+    let mut count = 0;
     while let Some(token) = rest.next() {
-        if token == b">" && rest.peek().is_some() {
+        count += 1;
+        if count > PATTERN_TOKENS_MAX || token == b">" && rest.peek().is_some() {
             return false;
         }
     }
@@ -110,6 +116,9 @@ mod tests {
         }
         for bad in ["", ">.a", "a.>.b", "a..>", "a. b"] {
             assert!(!is_pattern(bad.as_bytes()), "{bad}");
+        }
+        for (tokens, expected) in [(PATTERN_TOKENS_MAX, true), (PATTERN_TOKENS_MAX + 1, false)] {
+            assert_eq!(is_pattern(vec!["a"; tokens].join(".").as_bytes()), expected);
         }
     }
 

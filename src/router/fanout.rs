@@ -164,13 +164,43 @@ impl Fanout {
         true
     }
 
-    /// Keeps scratch bounded under wide fan-out. The origin's own bytes wait for the flush: its PONG must come last.
+    /// Keeps scratch bounded under wide fan-out, and says when it is time to wait. What the origin itself gets may hold a
+    /// PONG: all that was published before it goes first.
     #[cold]
     fn hand_over_early(&mut self, at: u32) {
-        if !self.is_origin(at) {
-            self.hand_over(at);
-            self.destinations[at as usize].dirty = true;
+        // Who sees a delivery may set a limit next, which counts it.
+        self.settle();
+        let is_origin = self.is_origin(at);
+        if is_origin {
+            let others = self.dirty.clone();
+            for other in others.into_iter().filter(|&other| other != at) {
+                self.hand_over(other);
+                self.destinations[other as usize].dirty = true;
+            }
         }
+        self.hand_over(at);
+        let destination = &mut self.destinations[at as usize];
+        // It stands in the list of what is to be handed over still.
+        destination.dirty = true;
+        // An origin that no longer takes anything has its batch cut short the same way.
+        if let Target::Client(client) = &destination.target
+            && is_origin
+            && client.outbox.closed().is_some()
+        {
+            self.congested.push(destination.target.clone());
+        }
+    }
+
+    /// Encodes one delivery to the origin itself, whatever it subscribes to.
+    pub fn hand_to_origin(&mut self, sid: &[u8], message: &Message<'_>) {
+        self.own();
+        let Some(origin) = &self.origin else { return };
+        let headers = origin.headers.load(Ordering::Relaxed);
+        let at = self.destination_by_id[&(origin.id << 1)];
+        let destination = &mut self.destinations[at as usize];
+        destination.wire.delivery(sid, message, headers, None);
+        destination.msgs += 1;
+        destination.bytes += message.len() as u64;
     }
 
     fn is_origin(&self, at: u32) -> bool {

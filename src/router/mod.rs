@@ -104,7 +104,8 @@ impl Router {
         let target = Target::Client(client.clone());
         let subscription = {
             let mut table = client.table();
-            if table.contains_key(sid) || client.outbox.closed().is_some() {
+            // One that another publisher is just ending by its limit no longer counts.
+            if table.get(sid).is_some_and(|known| !known.is_closed()) || client.outbox.closed().is_some() {
                 return;
             }
             let subscription = Arc::new(self.make(sid, pattern, queue, target, client.id << 1));
@@ -164,7 +165,14 @@ impl Router {
             return;
         }
         if let Target::Client(client) = &subscription.target {
-            client.table().remove(&subscription.sid);
+            let mut table = client.table();
+            // The sid may have been given anew meanwhile.
+            if table
+                .get(&subscription.sid)
+                .is_some_and(|known| known.id == subscription.id)
+            {
+                table.remove(&subscription.sid);
+            }
         }
         let hash = self.hash(&subscription.pattern);
         self.removes.fetch_add(1, Ordering::Relaxed);
@@ -178,6 +186,7 @@ impl Router {
         for subscription in client.subscriptions() {
             self.remove(&subscription);
         }
+        client.table().shrink_to_fit();
     }
 
     /// Whether anybody would get a message on this literal subject.

@@ -201,11 +201,43 @@ impl Outbox {
             inner.closed = Some(why);
             if why == Closed::SlowConsumer {
                 inner.queue = WireBuf::default();
+                self.pending.store(inner.writing, Ordering::Relaxed);
             }
             self.is_closed.store(true, Ordering::Relaxed);
             self.filled.notify_one();
             self.drained.notify_waiters();
         }
+    }
+
+    /// Completes when the client has become a slow consumer: what its writer is stuck in is not worth waiting for.
+    pub async fn cut(&self) {
+        loop {
+            let drained = self.drained.notified();
+            if self.closed() == Some(Closed::SlowConsumer) {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// Gives up on the client: what is queued or stuck in a write is dropped.
+    pub fn abandon(&self) {
+        let mut inner = self.lock();
+        self.close_locked(&mut inner, Closed::SlowConsumer);
+        inner.closed = Some(Closed::SlowConsumer);
+        inner.queue = WireBuf::default();
+        drop(inner);
+        self.filled.notify_one();
+        self.drained.notify_waiters();
+    }
+
+    /// The writer's side, at its end: closes for good and gives back what could not be written.
+    pub fn discard(&self) {
+        self.close(Closed::Done);
+        let mut inner = self.lock();
+        inner.queue = WireBuf::default();
+        inner.writing = 0;
+        self.pending.store(0, Ordering::Relaxed);
     }
 
     /// Whether and why it no longer takes bytes.

@@ -13,7 +13,7 @@ use super::Router;
 use super::cache::Cache;
 use super::client::Client;
 use super::fanout::Fanout;
-use super::subscription::Target;
+use super::subscription::{Subscription, Target};
 
 /// How long a publisher waits for a congested service before it goes on.
 const SERVICE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -115,21 +115,28 @@ impl Publisher {
         receivers
     }
 
-    /// Delivers to the origin's own subscriptions on `to` only; says how many there were.
-    pub fn deliver_to_self(&mut self, to: &[u8], message: &Message<'_>) -> usize {
+    /// Answers the origin itself on a subject it listens to: as in NATS one of its plain subscriptions gets it, one with
+    /// wildcards before a literal one, and no limit counts it. False when it does not listen.
+    #[cold]
+    pub fn deliver_to_self(&mut self, to: &[u8], message: &Message<'_>) -> bool {
         let Some(origin) = &self.fanout.origin else {
-            return 0;
+            return false;
         };
-        let mut receivers = 0;
-        for subscription in origin
-            .subscriptions()
-            .iter()
-            .filter(|own| subject::matches(own.pattern(), to))
-        {
-            let index = self.fanout.learn(subscription);
-            receivers += usize::from(self.fanout.hand(index, message, None, None));
-        }
-        receivers
+        let own_id = origin.id << 1;
+        let mut chosen: Option<Arc<Subscription>> = None;
+        self.router.collect(self.router.hash(to), to, |leaf| {
+            let is_literal = |chosen: &Arc<Subscription>| !subject::has_wildcard(chosen.pattern());
+            if chosen.as_ref().is_none_or(is_literal)
+                && let Some(own) = leaf.plain.iter().find(|member| member.target_id == own_id)
+            {
+                chosen = Some(own.clone());
+            }
+        });
+        let Some(subscription) = chosen else {
+            return false;
+        };
+        self.fanout.hand_to_origin(subscription.sid(), message);
+        true
     }
 
     /// The cached route of a subject that is not the last one, matched afresh when need be.

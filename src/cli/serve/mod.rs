@@ -166,6 +166,13 @@ fn port(number: i32, zero: Option<u16>) -> Result<Option<u16>, Failure> {
 
 impl Serve {
     fn config(&self) -> Result<Config, Failure> {
+        // An empty variable of the environment counts as given: better no server than an open one.
+        for (name, value) in [("token", &self.token), ("user", &self.user), ("pass", &self.pass)] {
+            if value.as_ref().is_some_and(String::is_empty) {
+                let what = format!("--{name} (or MESH_{}) is empty", name.to_uppercase());
+                return Err(Failure::usage(what).hint("give it a value, or leave it out to serve without"));
+            }
+        }
         let auth = match (&self.token, &self.user, &self.pass) {
             (Some(token), _, _) => Auth::Token(token.clone()),
             (None, Some(user), Some(pass)) => Auth::User {

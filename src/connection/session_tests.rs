@@ -1,0 +1,160 @@
+//! Sessions without sockets: whatever comes, however it is split, the answers are the same and nothing grows.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::account::{Account, Auth};
+use crate::connection::Registry;
+use crate::protocol::info::Info;
+use crate::router::{Client, Closed, WireBuf};
+
+const PAYLOAD_MAX: usize = 300;
+const LINE_MAX: usize = 128;
+
+/// What a session answered, and how it ended if it did.
+type Outcome = (String, Option<Reason>);
+
+/// Feeds a session piece by piece, as the reader of a connection does.
+fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+    let options = Options {
+        payload_max: PAYLOAD_MAX,
+        control_line_max: LINE_MAX,
+        ..Options::default()
+    };
+    let context = Arc::new(Context {
+        options,
+        account: Account::new(auth),
+        info: Info::default(),
+        registry: Arc::new(Registry::default()),
+    });
+    let client = Client::new(1, 64 << 20);
+    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1));
+    let mut session = Session::new(context.clone(), handle);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut buffer = BytesMut::new();
+        let mut end = None;
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            if let Err(reason) = feed(&mut session, &mut buffer).await {
+                end = Some(reason);
+                break;
+            }
+            let bound = PAYLOAD_MAX + LINE_MAX + VERB_MAX + 4;
+            assert!(buffer.len() <= bound, "{} bytes are kept", buffer.len());
+        }
+        if let Some(reason) = end {
+            session.refuse(reason);
+        }
+        drop(session);
+        context.account.router.remove_client(&client);
+        assert_eq!(context.account.router.stats().subscriptions, 0);
+        client.outbox.close(Closed::Done);
+        let (mut out, mut wire) = (Vec::new(), WireBuf::default());
+        while client.outbox.take(&mut wire).await.is_some() {
+            let mut cursor = wire.cursor();
+            while cursor.has_remaining() {
+                let chunk = cursor.chunk().to_vec();
+                cursor.advance(chunk.len());
+                out.extend(chunk);
+            }
+        }
+        (out.escape_ascii().to_string(), end)
+    })
+}
+
+async fn feed(session: &mut Session, buffer: &mut BytesMut) -> Result<(), Reason> {
+    loop {
+        let outcome = session.process(buffer);
+        session.settle().await;
+        match outcome? {
+            Pause::Drained => return Ok(()),
+            Pause::Congested => {}
+            Pause::Plain(line) => session.run_plain(line).await,
+        }
+    }
+}
+
+const SCRIPT: &[u8] = b"CONNECT {\"headers\":true,\"no_responders\":true,\"protocol\":1}\r\nPING\r\n\
+    SUB a.* 1\r\nsub a.b q 2\nSUB \t r  3 \r\nPUB a.b 5\r\nhello\r\nPUB a.b 5\r\nhello\r\nPUB a.b\tr\t0\n\r\n\
+    HPUB a.c 12 14\r\nNATS/1.0\r\n\r\nhi\r\nPUB nobody r 2\r\nhi\r\nUNSUB 1 5\r\nPUB a.b 1\n\n\nPUB a.x 4\r\n\r\n\r\n\r\n\
+    UNSUB 2\r\nPUB a..b 2\r\nxx\r\nPUB x _R_.y 0\r\n\r\nPONG\r\nHELP say\r\nSAY r typed text\nASK nobody hi\r\n\
+    say r\r\nPUB r 6\r\nPING\r\n\r\nPING\r\nSUB b..c 9\r\n+OK\r\nPING\r\nPUB r 301\r\n";
+
+#[test]
+fn every_split_in_two_gives_the_same() {
+    let whole = converse(Auth::Open, [SCRIPT]);
+    assert_eq!(whole.1, Some(Reason::PayloadExceeded));
+    assert_eq!(whole.0.matches("MSG").count(), 13, "{}", whole.0);
+    for at in 0..=SCRIPT.len() {
+        let (left, right) = SCRIPT.split_at(at);
+        assert_eq!(converse(Auth::Open, [left, right]), whole, "split at {at}");
+    }
+    assert_eq!(converse(Auth::Open, SCRIPT.chunks(1)), whole, "byte by byte");
+}
+
+/// Whole operations, good and bad, and garbage.
+fn fragment() -> impl Strategy<Value = Vec<u8>> {
+    let lines = prop::sample::select(vec![
+        "PING\r\n",
+        "PONG\n",
+        "SUB a 1\r\n",
+        "SUB a.> 2\r\n",
+        "SUB a q 3\r\n",
+        "SUB a..b 4\r\n",
+        "UNSUB 1\r\n",
+        "UNSUB 2 2\r\n",
+        "PUB a 2\r\nhi\r\n",
+        "PUB a 2\r\nhi\n",
+        "PUB a.b a 2\r\nhi\r\n",
+        "PUB none a 0\r\n\r\n",
+        "HPUB a 12 14\r\nNATS/1.0\r\n\r\nhi\r\n",
+        "CONNECT {\"headers\":true,\"no_responders\":true,\"verbose\":false}\r\n",
+        "CONNECT {\"auth_token\":\"t\"}\r\n",
+        "CONNECT {\"echo\":false}\r\n",
+        "HELP ask\r\n",
+        "SAY a text\r\n",
+        "+OK\r\n",
+        "INFO {}\r\n",
+    ]);
+    let sizes = (0usize..400, 0usize..400)
+        .prop_map(|(declared, sent)| format!("PUB a {declared}\r\n{}\r\n", "x".repeat(sent)));
+    let long = (1usize..200, 0usize..200)
+        .prop_map(|(blanks, letters)| format!("SUB{}{} 7\r\n", " ".repeat(blanks), "s".repeat(letters)));
+    prop_oneof![
+        20 => lines.prop_map(|line| line.as_bytes().to_vec()),
+        3 => sizes.prop_map(String::into_bytes),
+        2 => long.prop_map(String::into_bytes),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+        1 => "[A-Za-z+-]{1,12}[ \t]?[a-z0-9 ]{0,150}\r?\n".prop_map(String::into_bytes),
+    ]
+}
+
+proptest! {
+    /// Splits change nothing, and what waits in the buffer stays bounded.
+    #[test]
+    fn any_split_gives_the_same(
+        fragments in prop::collection::vec(fragment(), 1..20),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        guarded in any::<bool>(),
+    ) {
+        let bytes = fragments.concat();
+        let auth = || if guarded { Auth::Token("t".into()) } else { Auth::Open };
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+        prop_assert_eq!(converse(auth(), pieces), converse(auth(), [&bytes[..]]));
+    }
+
+    /// Bytes without any sense end a session or wait for more; nothing panics.
+    #[test]
+    fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        converse(Auth::Open, [&bytes[..]]);
+    }
+}
