@@ -15,6 +15,7 @@
 //! ```
 
 pub mod cli;
+pub mod jetstream;
 pub mod mesh;
 pub mod protocol;
 pub mod router;

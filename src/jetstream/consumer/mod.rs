@@ -1,0 +1,7 @@
+//! Consumers.
+
+pub mod config;
+pub mod duration;
+mod errors;
+
+pub use errors::ApiError;

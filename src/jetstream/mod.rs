@@ -1,0 +1,3 @@
+//! Durability on top of subjects: streams, consumers and their API.
+
+pub mod consumer;
