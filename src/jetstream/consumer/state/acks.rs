@@ -146,7 +146,10 @@ impl Consumer {
         let Some(deliveries) = self.pending.get(seq).map(|entry| entry.deliveries) else {
             return self.settle(numbers, false, now, out);
         };
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        let cut = (0..=REASON_BYTES_MAX)
+            .rev()
+            .find(|&at| reason.is_char_boundary(at));
+        reason.truncate(cut.unwrap_or(0));
         out.push(Action::Advisory(Advisory::Terminated {
             consumer_seq: numbers.consumer_seq,
             stream_seq: seq,

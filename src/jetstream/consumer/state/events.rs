@@ -38,6 +38,10 @@ impl Consumer {
     pub(super) fn queue_late(&mut self, now: i64, out: &mut Vec<Action>) {
         let mut late = std::mem::take(&mut self.scratch);
         self.pending.late(now, &mut late);
+        if !late.is_empty() {
+            // Until now somebody may have been at work on it.
+            self.last_active = self.last_active.max(now);
+        }
         for &seq in &late {
             let deliveries = self.pending.get(seq).map_or(0, |entry| entry.deliveries);
             if self.settings.is_last_delivery(deliveries) {
