@@ -1,6 +1,7 @@
 //! How a command ends badly: what happened, what to do next, and the exit code.
 
 use std::fmt;
+use std::io::{self, Write};
 
 /// Why a command failed. Exit codes: 1 failed, 2 usage, 3 unhealthy, 4 not found, 5 conflict.
 #[derive(Debug)]
@@ -39,6 +40,11 @@ impl Failure {
         Self::with_code(5, what)
     }
 
+    /// Whoever read our output has gone (`mesh ... | head`): stop at once, silently, with success.
+    fn reader_gone() -> Self {
+        Self::with_code(0, "")
+    }
+
     fn with_code(code: u8, what: impl fmt::Display) -> Self {
         Self {
             code,
@@ -61,7 +67,9 @@ impl Failure {
 
     /// Prints the failure to stderr.
     pub fn report(&self) {
-        anstream::eprintln!("{self}");
+        if self.code != 0 {
+            writeln!(anstream::stderr(), "{self}").ok();
+        }
     }
 }
 
@@ -76,3 +84,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::reader_gone(),
+            _ => Self::failed(error),
+        }
+    }
+}

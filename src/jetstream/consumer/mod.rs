@@ -11,7 +11,6 @@ pub mod ack_subject;
 pub mod advisory;
 pub mod config;
 pub mod duration;
-mod errors;
 mod pending;
 pub mod pull;
 mod push;
@@ -19,5 +18,3 @@ pub mod snapshot;
 pub mod start;
 pub mod state;
 pub mod status;
-
-pub use errors::ApiError;

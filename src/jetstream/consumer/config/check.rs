@@ -2,8 +2,8 @@
 //! error found is the one answered.
 
 use super::wire::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy};
+use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::duration::{self, MILLISECOND, SECOND};
-use crate::jetstream::consumer::errors::{ApiError, bad, bad_with, invalid_config};
 use crate::protocol::subject;
 
 const ACK_WAIT_DEFAULT: i64 = 30 * SECOND;
@@ -58,7 +58,7 @@ pub struct Limits {
 type Checked = Result<(), ApiError>;
 
 fn pedantic_error(why: &str) -> ApiError {
-    bad_with(10157, format!("pedantic mode: {why}"))
+    error::PEDANTIC.with(why)
 }
 
 /// Puts the defaults in; a pedantic request is told instead.
@@ -162,10 +162,7 @@ pub(super) fn check(config: &ConsumerConfig, stream: &StreamFacts<'_>, limits: &
     names_and_replicas(config, stream)?;
     acks(config)?;
     if config.description.len() > DESCRIPTION_BYTES_MAX {
-        return Err(bad(
-            10107,
-            "consumer description is too long, maximum allowed is 4096",
-        ));
+        return Err(error::CONSUMER_DESCRIPTION_TOO_LONG.with("4096"));
     }
     if config.is_push() {
         push(config, stream)?
@@ -187,67 +184,57 @@ fn is_asset_name(name: &str) -> bool {
 
 fn names_and_replicas(config: &ConsumerConfig, stream: &StreamFacts<'_>) -> Checked {
     if !config.name.is_empty() && !is_asset_name(&config.name) {
-        return Err(invalid_config(
-            "consumer name can not contain '.', '*', '>', '\\', '/'",
-        ));
+        return Err(
+            error::STREAM_INVALID_CONFIG.with("consumer name can not contain '.', '*', '>', '\\', '/'")
+        );
     }
     if !config.durable_name.is_empty() && !is_asset_name(&config.durable_name) {
-        return Err(invalid_config(
-            "consumer durable name can not contain '.', '*', '>', '\\', '/'",
-        ));
+        return Err(error::STREAM_INVALID_CONFIG
+            .with("consumer durable name can not contain '.', '*', '>', '\\', '/'"));
     }
     if config.num_replicas > 0 && config.num_replicas > stream.num_replicas {
-        return Err(bad(10126, "consumer config replica count exceeds parent stream"));
+        return Err(error::CONSUMER_REPLICAS_EXCEED_STREAM);
     }
     if config.num_replicas < 0 {
-        return Err(bad(10133, "replicas count cannot be negative"));
+        return Err(error::REPLICAS_NOT_NEGATIVE);
     }
     let bound = stream.retention != Retention::Limits;
     if bound && config.num_replicas != 0 && config.num_replicas != stream.num_replicas {
-        return Err(bad(
-            10134,
-            "consumer config replicas must match interest retention stream's replicas",
-        ));
+        return Err(error::CONSUMER_REPLICAS_MATCH_STREAM);
     }
     Ok(())
 }
 
 fn acks(config: &ConsumerConfig) -> Checked {
     if config.backoff.iter().any(|&wait| wait < 0) {
-        return Err(bad(10184, "consumer backoff needs to be positive"));
+        return Err(error::CONSUMER_BACKOFF_NEGATIVE);
     }
     if config.ack_wait < 0 {
-        return Err(bad(10183, "consumer ack wait needs to be positive"));
+        return Err(error::CONSUMER_ACK_WAIT_NEGATIVE);
     }
     if config.ack_policy == AckPolicy::FlowControl {
         flow_control_acks(config)?;
     }
     let steps = config.backoff.len() as i64;
     if steps > 0 && config.max_deliver != -1 && steps > config.max_deliver {
-        return Err(bad(
-            10116,
-            "max deliver is required to be > length of backoff values",
-        ));
+        return Err(error::CONSUMER_MAX_DELIVER_BACKOFF);
     }
     Ok(())
 }
 
 fn flow_control_acks(config: &ConsumerConfig) -> Checked {
     if !config.is_push() {
-        Err(bad(
-            10218,
-            "flow control ack policy requires a push based consumer",
-        ))
+        Err(error::CONSUMER_ACK_FC_REQUIRES_PUSH)
     } else if !config.flow_control {
-        Err(bad(10219, "flow control ack policy requires flow control"))
+        Err(error::CONSUMER_ACK_FC_REQUIRES_FC)
     } else if config.idle_heartbeat != FLOW_CONTROL_ACK_HEARTBEAT {
-        Err(invalid_config("flow control ack policy heartbeat needs to be 1s"))
+        Err(error::STREAM_INVALID_CONFIG.with("flow control ack policy heartbeat needs to be 1s"))
     } else if config.max_ack_pending <= 0 {
-        Err(bad(10220, "flow control ack policy requires max ack pending"))
+        Err(error::CONSUMER_ACK_FC_MAX_ACK_PENDING)
     } else if config.ack_wait != 0 || !config.backoff.is_empty() {
-        Err(bad(10221, "flow control ack policy requires unset ack wait"))
+        Err(error::CONSUMER_ACK_FC_NO_ACK_WAIT)
     } else if config.max_deliver > 0 {
-        Err(bad(10222, "flow control ack policy requires unset max deliver"))
+        Err(error::CONSUMER_ACK_FC_NO_MAX_DELIVER)
     } else {
         Ok(())
     }
@@ -256,60 +243,48 @@ fn flow_control_acks(config: &ConsumerConfig) -> Checked {
 fn push(config: &ConsumerConfig, stream: &StreamFacts<'_>) -> Checked {
     let deliver = config.deliver_subject.as_bytes();
     if subject::has_wildcard(deliver) {
-        return Err(bad(10079, "consumer deliver subject has wildcards"));
+        return Err(error::CONSUMER_DELIVER_WILDCARDS);
     }
     if !subject::is_subject(deliver) {
-        return Err(bad(10112, "invalid push consumer deliver subject"));
+        return Err(error::CONSUMER_INVALID_DELIVER_SUBJECT);
     }
     if stream
         .subjects
         .iter()
         .any(|pattern| subject::matches(pattern.as_bytes(), deliver))
     {
-        return Err(bad(10081, "consumer deliver subject forms a cycle"));
+        return Err(error::CONSUMER_DELIVER_CYCLE);
     }
     if config.max_waiting != 0 {
-        return Err(bad(10080, "consumer in push mode can not set max waiting"));
+        return Err(error::CONSUMER_PUSH_MAX_WAITING);
     }
     if config.max_ack_pending > 0 && config.ack_policy == AckPolicy::None {
-        return Err(bad(10082, "consumer requires ack policy for max ack pending"));
+        return Err(error::CONSUMER_MAX_PENDING_ACK_POLICY);
     }
     if config.idle_heartbeat > 0 && config.idle_heartbeat < HEARTBEAT_MIN {
-        return Err(bad(10083, "consumer idle heartbeat needs to be >= 100ms"));
+        return Err(error::CONSUMER_SMALL_HEARTBEAT);
     }
     Ok(())
 }
 
 fn pull(config: &ConsumerConfig, stream: &StreamFacts<'_>, limits: &Limits) -> Checked {
     if config.ack_policy == AckPolicy::None && stream.retention == Retention::WorkQueue {
-        return Err(bad(
-            10084,
-            "consumer in pull mode requires explicit ack policy on workqueue stream",
-        ));
+        return Err(error::CONSUMER_PULL_REQUIRES_ACK);
     }
     if config.rate_limit_bps > 0 {
-        return Err(bad(10086, "consumer in pull mode can not have rate limit set"));
+        return Err(error::CONSUMER_PULL_RATE_LIMIT);
     }
     if config.idle_heartbeat > 0 {
-        return Err(bad(
-            10088,
-            "consumer idle heartbeat requires a push based consumer",
-        ));
+        return Err(error::CONSUMER_HEARTBEAT_REQUIRES_PUSH);
     }
     if config.flow_control {
-        return Err(bad(10089, "consumer flow control requires a push based consumer"));
+        return Err(error::CONSUMER_FLOW_CONTROL_REQUIRES_PUSH);
     }
     if config.max_expires != 0 && config.max_expires < MILLISECOND {
-        return Err(bad(10115, "consumer max request expires needs to be >= 1ms"));
+        return Err(error::CONSUMER_MAX_EXPIRES_TOO_SMALL);
     }
     if limits.max_request_batch > 0 && config.max_batch > limits.max_request_batch {
-        return Err(bad_with(
-            10125,
-            format!(
-                "consumer max request batch exceeds server limit of {}",
-                limits.max_request_batch
-            ),
-        ));
+        return Err(error::CONSUMER_MAX_BATCH_EXCEEDED.with(limits.max_request_batch));
     }
     Ok(())
 }
@@ -317,50 +292,42 @@ fn pull(config: &ConsumerConfig, stream: &StreamFacts<'_>, limits: &Limits) -> C
 fn caps(config: &ConsumerConfig, stream: &StreamFacts<'_>, limits: &Limits) -> Checked {
     for limit in [limits.max_ack_pending, stream.max_ack_pending] {
         if limit > 0 && config.max_ack_pending > limit {
-            let text = format!("consumer max ack pending exceeds system limit of {limit}");
-            return Err(bad_with(10121, text));
+            return Err(error::CONSUMER_MAX_PENDING_EXCESS.with(limit));
         }
     }
     let limit = stream.inactive_threshold;
     if limit > 0 && config.inactive_threshold > limit {
-        let limit = duration::text(limit);
-        return Err(bad_with(
-            10153,
-            format!("consumer inactive threshold exceeds system limit of {limit}"),
-        ));
+        return Err(error::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(duration::text(limit)));
     }
     if config.direct && !config.is_push() {
-        return Err(bad(10090, "consumer direct requires a push based consumer"));
+        return Err(error::CONSUMER_DIRECT_REQUIRES_PUSH);
     }
     if config.direct && config.is_durable() {
-        return Err(bad(10091, "consumer direct requires an ephemeral consumer"));
+        return Err(error::CONSUMER_DIRECT_REQUIRES_EPHEMERAL);
     }
     Ok(())
 }
 
 fn filters(config: &ConsumerConfig) -> Checked {
     if !config.filter_subject.is_empty() && !config.filter_subjects.is_empty() {
-        return Err(bad(
-            10136,
-            "consumer cannot have both FilterSubject and FilterSubjects specified",
-        ));
+        return Err(error::CONSUMER_DUPLICATE_FILTERS);
     }
     let valid = |filter: &str| subject::is_pattern(filter.as_bytes());
     if !config.filter_subject.is_empty() && !valid(&config.filter_subject) {
-        return Err(invalid_config("invalid subject"));
+        return Err(error::STREAM_INVALID_CONFIG.with("invalid subject"));
     }
     if config.filter_subjects.iter().any(String::is_empty) {
-        return Err(bad(10139, "consumer filter in FilterSubjects cannot be empty"));
+        return Err(error::CONSUMER_EMPTY_FILTER);
     }
     for (at, filter) in config.filter_subjects.iter().enumerate() {
         if !valid(filter) {
-            return Err(invalid_config("invalid subject"));
+            return Err(error::STREAM_INVALID_CONFIG.with("invalid subject"));
         }
         let covered = |(other_at, other): (usize, &String)| {
             other_at != at && subject::is_subset(filter.as_bytes(), other.as_bytes())
         };
         if config.filter_subjects.iter().enumerate().any(covered) {
-            return Err(bad(10138, "consumer subject filters cannot overlap"));
+            return Err(error::CONSUMER_OVERLAPPING_FILTERS);
         }
     }
     Ok(())
@@ -370,11 +337,11 @@ fn start(config: &ConsumerConfig) -> Checked {
     let conflict = |policy: &str, what: &str| {
         let text =
             format!("consumer delivery policy is deliver {policy}, but optional start {what} is also set");
-        Err(bad_with(10094, text))
+        Err(error::CONSUMER_INVALID_POLICY.with(text))
     };
     let missing = |policy: &str, what: &str| {
         let text = format!("consumer delivery policy is deliver {policy}, but optional {what} is not set");
-        Err(bad_with(10094, text))
+        Err(error::CONSUMER_INVALID_POLICY.with(text))
     };
     let (seq, time) = (config.opt_start_seq > 0, config.opt_start_time.is_some());
     let policy = match config.deliver_policy {
@@ -401,12 +368,7 @@ fn start(config: &ConsumerConfig) -> Checked {
 }
 
 fn sampling(text: &str) -> Checked {
-    let fail = |why: String| {
-        Err(bad_with(
-            10095,
-            format!("failed to parse consumer sampling configuration: {why}"),
-        ))
-    };
+    let fail = |why: String| Err(error::CONSUMER_INVALID_SAMPLING.with(why));
     let number = text.strip_suffix('%').unwrap_or(text);
     let digits = number.strip_prefix(['+', '-']).unwrap_or(number);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -424,13 +386,10 @@ fn rest(config: &ConsumerConfig) -> Checked {
         sampling(&config.sample_freq)?;
     }
     if config.flow_control && config.idle_heartbeat == 0 {
-        return Err(bad(10108, "consumer with flow control also needs heartbeats"));
+        return Err(error::CONSUMER_FLOW_CONTROL_HEARTBEATS);
     }
     if config.is_durable() && !config.name.is_empty() && config.name != config.durable_name {
-        return Err(bad(
-            10132,
-            "Consumer Durable and Name have to be equal if both are provided",
-        ));
+        return Err(error::CONSUMER_DURABLE_AND_NAME_MISMATCH);
     }
     let bytes: usize = config
         .metadata
@@ -438,7 +397,7 @@ fn rest(config: &ConsumerConfig) -> Checked {
         .map(|(key, value)| key.len() + value.len())
         .sum();
     if bytes > METADATA_BYTES_MAX {
-        return Err(bad(10135, "consumer metadata exceeds maximum size of 128KB"));
+        return Err(error::CONSUMER_METADATA_LENGTH.with("128KB"));
     }
     Ok(())
 }
@@ -447,39 +406,28 @@ fn priority_groups(config: &ConsumerConfig) -> Checked {
     let valid_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"/_=-".contains(&byte);
     if config.priority_policy == PriorityPolicy::None {
         if !config.priority_groups.is_empty() {
-            return Err(bad(
-                10196,
-                "consumer can not have priority groups when policy is none",
-            ));
+            return Err(error::CONSUMER_PRIORITY_GROUP_POLICY_NONE);
         }
         if config.priority_timeout > 0 {
-            return Err(bad(10197, "PinnedTTL cannot be set when PriorityPolicy is none"));
+            return Err(error::CONSUMER_PINNED_TTL_POLICY_NONE);
         }
         return Ok(());
     }
     if config.is_push() {
-        return Err(bad(10178, "priority groups can not be used with push consumers"));
+        return Err(error::CONSUMER_PUSH_PRIORITY_GROUP);
     }
     if config.priority_groups.is_empty() {
-        return Err(bad(
-            10159,
-            "Setting PriorityPolicy requires at least one PriorityGroup to be set",
-        ));
+        return Err(error::CONSUMER_PRIORITY_POLICY_WITHOUT_GROUP);
     }
     for group in &config.priority_groups {
         if group.is_empty() {
-            return Err(bad(10161, "Group name cannot be an empty string"));
+            return Err(error::CONSUMER_EMPTY_GROUP_NAME);
         }
         if group.len() > 16 || !group.bytes().all(valid_byte) {
-            return Err(bad(
-                10162,
-                "Valid priority group name must match A-Z, a-z, 0-9, -_/=)+ and may not exceed 16 characters",
-            ));
+            return Err(error::CONSUMER_INVALID_GROUP_NAME);
         }
     }
-    Err(invalid_config(
-        "consumer priority groups are not supported by this server",
-    ))
+    Err(error::STREAM_INVALID_CONFIG.with("consumer priority groups are not supported by this server"))
 }
 
 /// Our own: a dead letter goes to a subject one can publish to, and never back to its consumer.
@@ -488,7 +436,7 @@ fn dead_letter(config: &ConsumerConfig, stream: &StreamFacts<'_>) -> Checked {
         return Ok(());
     };
     if !subject::is_subject(to) {
-        return Err(invalid_config("consumer dead letter subject is invalid"));
+        return Err(error::STREAM_INVALID_CONFIG.with("consumer dead letter subject is invalid"));
     }
     let in_stream = stream
         .subjects
@@ -497,7 +445,7 @@ fn dead_letter(config: &ConsumerConfig, stream: &StreamFacts<'_>) -> Checked {
     let mut filters = config.filters().peekable();
     let wanted = filters.peek().is_none() || filters.any(|filter| subject::matches(filter.as_bytes(), to));
     if in_stream && wanted {
-        return Err(invalid_config("consumer dead letter subject forms a cycle"));
+        return Err(error::STREAM_INVALID_CONFIG.with("consumer dead letter subject forms a cycle"));
     }
     Ok(())
 }

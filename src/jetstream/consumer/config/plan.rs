@@ -3,7 +3,7 @@
 use super::check::{INACTIVE_THRESHOLD_DEFAULT, Limits, Retention, StreamFacts, check, defaults};
 use super::request::{Action, CreateRequest};
 use super::wire::{AckPolicy, ConsumerConfig, PriorityPolicy};
-use crate::jetstream::consumer::errors::{ApiError, bad, bad_with, create_failed};
+use crate::jetstream::api::error::{self, ApiError};
 use crate::protocol::subject;
 
 const DURABLE_NAME_BYTES_MAX: usize = 255;
@@ -103,10 +103,10 @@ fn finish(
         .collect();
     if let Some(old) = existing {
         if action == Action::Create && config != *old {
-            return Err(bad(10148, "consumer already exists"));
+            return Err(error::CONSUMER_ALREADY_EXISTS);
         }
         if stream.retention == Retention::WorkQueue && !filters_are_free(&config, &counted) {
-            return Err(bad(10100, "filtered consumer not unique on workqueue stream"));
+            return Err(error::CONSUMER_WQ_NOT_UNIQUE);
         }
         updatable(old, &config, standing.deliver_subject_in_use)?;
         // By what it was: giving an ephemeral a durable name does not make it outlive its users.
@@ -114,17 +114,16 @@ fn finish(
         return Ok(Plan::Update(config));
     }
     if action == Action::Update {
-        return Err(bad(10149, "consumer does not exist"));
+        return Err(error::CONSUMER_DOES_NOT_EXIST);
     }
     if stream.max_consumers > 0 && counted.len() as i64 >= stream.max_consumers {
-        return Err(bad(10026, "maximum consumers limit reached"));
+        return Err(error::MAXIMUM_CONSUMERS);
     }
     if stream.retention == Retention::WorkQueue && !config.direct && !config.sourcing {
         fits_work_queue(&config, &counted)?;
     }
     if config.durable_name.len() > DURABLE_NAME_BYTES_MAX {
-        let text = format!("consumer name is too long, maximum allowed is {DURABLE_NAME_BYTES_MAX}");
-        return Err(bad_with(10102, text));
+        return Err(error::CONSUMER_NAME_TOO_LONG.with(DURABLE_NAME_BYTES_MAX));
     }
     if config.name.is_empty() {
         config.name = if config.is_durable() {
@@ -180,19 +179,16 @@ fn filters_are_free(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> bool
 
 fn fits_work_queue(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> Result<(), ApiError> {
     if !matches!(config.ack_policy, AckPolicy::Explicit | AckPolicy::FlowControl) {
-        return Err(bad(10098, "workqueue stream requires explicit ack"));
+        return Err(error::CONSUMER_WQ_EXPLICIT_ACK);
     }
     if config.deliver_policy != super::wire::DeliverPolicy::All {
-        return Err(bad(10101, "consumer must be deliver all on workqueue stream"));
+        return Err(error::CONSUMER_WQ_NOT_DELIVER_ALL);
     }
     if !others.is_empty() && config.filters().next().is_none() {
-        return Err(bad(
-            10099,
-            "multiple non-filtered consumers not allowed on workqueue stream",
-        ));
+        return Err(error::CONSUMER_WQ_MULTIPLE_UNFILTERED);
     }
     if !filters_are_free(config, others) {
-        return Err(bad(10100, "filtered consumer not unique on workqueue stream"));
+        return Err(error::CONSUMER_WQ_NOT_UNIQUE);
     }
     Ok(())
 }
@@ -239,14 +235,14 @@ fn updatable(old: &ConsumerConfig, new: &ConsumerConfig, in_use: bool) -> Result
         ),
     ] {
         if !same {
-            return Err(create_failed(refusal));
+            return Err(error::CONSUMER_CREATE.with(refusal));
         }
     }
     if old.deliver_subject != new.deliver_subject && in_use {
-        return Err(bad(10013, "consumer name already in use"));
+        return Err(error::CONSUMER_NAME_EXISTS);
     }
     if old.max_waiting != new.max_waiting {
-        return Err(create_failed("max waiting can not be updated"));
+        return Err(error::CONSUMER_CREATE.with("max waiting can not be updated"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::wire::ConsumerConfig;
-use crate::jetstream::consumer::errors::{ApiError, bad, bad_with, invalid_json};
+use crate::jetstream::api::error::{self, ApiError};
 
 /// What a request wants of a consumer that exists, or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -63,59 +63,41 @@ impl CreateRequest {
             (Some(rest), _) => (Form::Durable, rest),
             (_, Some(rest)) if rest.contains('.') => (Form::Named, rest),
             (_, Some(rest)) => (Form::Ephemeral, rest),
-            _ => return Err(bad(10003, "bad request")),
+            _ => return Err(error::BAD_REQUEST),
         };
         let mut tokens = rest.splitn(3, '.');
         let stream = tokens.next().unwrap_or_default();
         let named = tokens.next();
         let filter = tokens.next();
         if matches!(form, Form::Durable) && (named.is_none() || filter.is_some()) {
-            return Err(bad(
-                10016,
-                "consumer expected to be durable but no durable name set in subject",
-            ));
+            return Err(error::CONSUMER_DURABLE_NOT_IN_SUBJECT);
         }
         if stream != stream_name {
-            return Err(bad(10056, "stream name in subject does not match request"));
+            return Err(error::STREAM_NAME_MISMATCH);
         }
         let name = named.unwrap_or(&config.name).to_owned();
         if name.contains(['/', '\\']) {
-            return Err(bad(10127, "Consumer name can not contain path separators"));
+            return Err(error::CONSUMER_NAME_PATH_SEPARATORS);
         }
         let durable = config.durable_name.as_str();
         match form {
             Form::Durable if durable.is_empty() => {
-                return Err(bad(
-                    10018,
-                    "consumer expected to be durable but a durable name was not set",
-                ));
+                return Err(error::CONSUMER_DURABLE_NOT_SET);
             }
             Form::Durable | Form::Named if !durable.is_empty() && durable != name => {
-                return Err(bad(
-                    10017,
-                    "consumer name in subject does not match durable name in request",
-                ));
+                return Err(error::CONSUMER_DURABLE_NAME_MISMATCH);
             }
             Form::Ephemeral if !durable.is_empty() => {
-                return Err(bad(
-                    10020,
-                    "consumer expected to be ephemeral but a durable name was set in request",
-                ));
+                return Err(error::CONSUMER_EPHEMERAL_DURABLE_NAME);
             }
             _ => config.name = name,
         }
         if let Some(filter) = filter {
             if !config.filter_subjects.is_empty() {
-                return Err(bad(
-                    10137,
-                    "consumer with multiple subject filters cannot use subject based API",
-                ));
+                return Err(error::CONSUMER_MULTIPLE_FILTERS);
             }
             if config.filter_subject != filter {
-                return Err(bad(
-                    10131,
-                    "Consumer create request did not match filtered subject from create subject",
-                ));
+                return Err(error::CONSUMER_CREATE_FILTER_MISMATCH);
             }
         }
         if config.num_replicas > 1 {
@@ -138,25 +120,22 @@ fn read_body(body: &[u8], strict: bool) -> Result<Body, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(Body::default());
     }
-    let mut value: Value = serde_json::from_slice(body).map_err(invalid_json)?;
+    let mut value: Value = serde_json::from_slice(body).map_err(|error| error::INVALID_JSON.with(error))?;
     let Value::Object(request) = &mut value else {
-        return Err(invalid_json("a create request is an object"));
+        return Err(error::INVALID_JSON.with("a create request is an object"));
     };
     known_fields(request, &["stream_name", "config", "action", "pedantic"], strict)?;
     if let Some(Value::Object(config)) = request.get_mut("config") {
         known_fields(config, ConsumerConfig::FIELDS, strict)?;
     }
-    serde_json::from_value(value).map_err(invalid_json)
+    serde_json::from_value(value).map_err(|error| error::INVALID_JSON.with(error))
 }
 
 /// Drops nulls (a null is a field not given, but for the policies) and finds unknown fields.
 fn known_fields(object: &mut Map<String, Value>, known: &[&str], strict: bool) -> Result<(), ApiError> {
     object.retain(|key, value| !value.is_null() || key.ends_with("_policy") || key == "action");
     match object.keys().find(|key| strict && !known.contains(&key.as_str())) {
-        Some(unknown) => Err(bad_with(
-            10025,
-            format!("invalid JSON: json: unknown field {unknown:?}"),
-        )),
+        Some(unknown) => Err(error::INVALID_JSON.with(format_args!("json: unknown field {unknown:?}"))),
         None => Ok(()),
     }
 }

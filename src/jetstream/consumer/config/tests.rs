@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::jetstream::api::error::ApiError;
 use crate::jetstream::consumer::duration::SECOND;
-use crate::jetstream::consumer::errors::ApiError;
 
 fn facts<'a>(stream: &str, subjects: &'a [String]) -> StreamFacts<'a> {
     let base = StreamFacts {

@@ -1,9 +1,9 @@
 //! What happens around a consumer: time, its stream, its listeners, its administrators.
 
 use super::{Action, Consumer, Interest, Mode};
+use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::advisory::Advisory;
 use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
-use crate::jetstream::consumer::errors::{ApiError, bad};
 use crate::jetstream::consumer::pending::NEVER;
 use crate::jetstream::consumer::snapshot::Position;
 use crate::jetstream::consumer::status::Status;
@@ -187,15 +187,11 @@ impl Consumer {
         let refused = match config.deliver_policy {
             _ if seq == 0 => return Ok(self.floor.stream + 1),
             DeliverPolicy::All => None,
-            DeliverPolicy::ByStartSequence => {
-                (seq < config.opt_start_seq).then_some("invalid reset: below start seq")
-            }
-            DeliverPolicy::ByStartTime => {
-                (seq < seq_at_start_time).then_some("invalid reset: below start time")
-            }
-            _ => Some("invalid reset: not allowed"),
+            DeliverPolicy::ByStartSequence => (seq < config.opt_start_seq).then_some("below start seq"),
+            DeliverPolicy::ByStartTime => (seq < seq_at_start_time).then_some("below start time"),
+            _ => Some("not allowed"),
         };
-        refused.map_or(Ok(seq), |why| Err(bad(10204, why)))
+        refused.map_or(Ok(seq), |why| Err(error::CONSUMER_INVALID_RESET.with(why)))
     }
 
     /// Starts over at `seq` (from [`Consumer::check_reset`]): the one way back for the floor. `num_pending`

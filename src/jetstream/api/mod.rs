@@ -1,0 +1,3 @@
+//! The JetStream API: `$JS.API.>` as subjects, JSON in and out.
+
+pub mod error;

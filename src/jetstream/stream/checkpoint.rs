@@ -1,0 +1,131 @@
+//! What a stream derived from its log, as bytes: so that opening it takes time by what changed, not by what is stored.
+//!
+//! Layout: a version, then the dedupe window, then the index. Numbers are varints, sequences deltas where they go
+//! up. Anything that does not read as expected means the log is replayed instead.
+
+use std::collections::VecDeque;
+
+use super::index::{SubjectIndex, SubjectState};
+
+/// Appends a number, seven bits a byte.
+pub(super) fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Reads a number.
+pub(super) fn take(input: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = input.split_first()?;
+        *input = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// Appends a length and bytes.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads a length and bytes.
+pub(super) fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take(input)?).ok()?;
+    let bytes = input.get(..len)?;
+    *input = &input[len..];
+    Some(bytes)
+}
+
+/// The index as bytes.
+pub(super) fn encode_index(index: &SubjectIndex) -> Vec<u8> {
+    let mut out = Vec::with_capacity(index.len() * 48);
+    put(&mut out, index.len() as u64);
+    put(&mut out, u64::from(index.keeps_sequences()));
+    for id in index.ids() {
+        let state = index.state(id);
+        put_bytes(&mut out, index.subject(id));
+        put(&mut out, state.first);
+        put(&mut out, state.last.saturating_sub(state.first));
+        let flags = u64::from(!state.first_exact) | u64::from(!state.last_exact) << 1;
+        put(&mut out, state.count << 2 | flags);
+        let mut last = state.first;
+        for &seq in index.sequences_of(id).into_iter().flatten() {
+            put(&mut out, seq - last);
+            last = seq;
+        }
+    }
+    out
+}
+
+/// Reads an index; none if the bytes are not one, or one of the other kind.
+pub(super) fn decode_index(input: &mut &[u8], keep_sequences: bool) -> Option<SubjectIndex> {
+    let subjects = take(input)?;
+    if take(input)? != u64::from(keep_sequences) {
+        return None;
+    }
+    // A length that lies does not get more than what its bytes could hold.
+    let room = usize::try_from(subjects).ok()?.min(input.len() / 4);
+    let mut index = SubjectIndex::with_capacity(keep_sequences, room);
+    for _ in 0..subjects {
+        let subject = take_bytes(input)?;
+        let first = take(input)?;
+        let last = first.checked_add(take(input)?)?;
+        let counted = take(input)?;
+        let state = SubjectState {
+            first,
+            last,
+            count: counted >> 2,
+            first_exact: counted & 1 == 0,
+            last_exact: counted & 2 == 0,
+        };
+        let mut sequences = VecDeque::new();
+        if keep_sequences {
+            let mut seq = first;
+            for _ in 0..state.count {
+                seq = seq.checked_add(take(input)?)?;
+                sequences.push_back(seq);
+            }
+        }
+        index.restore(subject, state, sequences);
+    }
+    Some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_index_survives(subjects in prop::collection::vec("[a-c.]{1,4}", 0..60), keep in any::<bool>()) {
+            let mut index = SubjectIndex::new(keep);
+            for (at, subject) in subjects.iter().enumerate() {
+                index.insert(subject.as_bytes(), at as u64 * 3 + 1);
+                if at % 4 == 3 {
+                    index.remove(subjects[at / 2].as_bytes(), (at as u64 / 2) * 3 + 1);
+                }
+            }
+            let bytes = encode_index(&index);
+            let mut input = &bytes[..];
+            let again = decode_index(&mut input, keep).expect("what was encoded");
+            prop_assert!(input.is_empty());
+            prop_assert_eq!(encode_index(&again), bytes.clone());
+            prop_assert_eq!(again.len(), index.len());
+            prop_assert_eq!(again.messages(), index.messages());
+            prop_assert!(decode_index(&mut &bytes[..], !keep).is_none());
+            for cut in 0..bytes.len() {
+                prop_assert!(decode_index(&mut &bytes[..cut], keep).is_none());
+            }
+        }
+    }
+}

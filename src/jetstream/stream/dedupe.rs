@@ -1,0 +1,143 @@
+//! Message ids seen within the duplicate window, with the sequence each was stored under.
+//!
+//! Ids lie one after the other in a ring of bytes, oldest first: what leaves the window leaves from the front.
+//! Some 40 bytes an id beside the id itself.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::checkpoint::{put, put_bytes, take, take_bytes};
+
+/// Bytes at the front that are given back at once.
+const DEAD_BYTES_MIN: usize = 64 << 10;
+
+#[derive(Debug)]
+struct Seen {
+    seq: u64,
+    time_ns: i64,
+    /// Where its bytes end, counted from the first id ever.
+    end: u64,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Dedupe {
+    /// Numbers of entries, counted from the first id ever.
+    table: HashTable<u64>,
+    hasher: DefaultHashBuilder,
+    seen: VecDeque<Seen>,
+    /// Number of the first entry that is still here.
+    first: u64,
+    bytes: Vec<u8>,
+    /// Where the bytes here begin, and where those of the first entry do.
+    base: u64,
+    start: u64,
+}
+
+impl Dedupe {
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn id(&self, number: u64) -> &[u8] {
+        let at = (number - self.first) as usize;
+        let start = if at == 0 {
+            self.start
+        } else {
+            self.seen[at - 1].end
+        };
+        &self.bytes[(start - self.base) as usize..(self.seen[at].end - self.base) as usize]
+    }
+
+    /// The sequence an id was stored under within the window.
+    pub fn find(&self, id: &[u8]) -> Option<u64> {
+        if self.seen.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one(id);
+        let number = self.table.find(hash, |&number| self.id(number) == id)?;
+        Some(self.seen[(number - self.first) as usize].seq)
+    }
+
+    /// Remembers an id that is not there.
+    pub fn insert(&mut self, id: &[u8], seq: u64, time_ns: i64) {
+        let number = self.first + self.seen.len() as u64;
+        self.bytes.extend_from_slice(id);
+        let end = self.base + self.bytes.len() as u64;
+        self.seen.push_back(Seen { seq, time_ns, end });
+        let hash = self.hasher.hash_one(id);
+        let mut table = std::mem::take(&mut self.table);
+        table.insert_unique(hash, number, |&number| self.hasher.hash_one(self.id(number)));
+        self.table = table;
+    }
+
+    /// Forgets what was seen before `time_ns`.
+    pub fn expire(&mut self, time_ns: i64) {
+        while self.seen.front().is_some_and(|seen| seen.time_ns < time_ns) {
+            let hash = self.hasher.hash_one(self.id(self.first));
+            let first = self.first;
+            if let Ok(found) = self.table.find_entry(hash, |&number| number == first) {
+                found.remove();
+            }
+            let gone = self.seen.pop_front().expect("just looked at");
+            self.first += 1;
+            self.start = gone.end;
+        }
+        let dead = (self.start - self.base) as usize;
+        if dead > DEAD_BYTES_MIN && dead * 2 > self.bytes.len() {
+            self.bytes.drain(..dead);
+            self.base = self.start;
+        }
+    }
+
+    /// When the oldest id was seen.
+    pub fn oldest(&self) -> Option<i64> {
+        self.seen.front().map(|seen| seen.time_ns)
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.seen.len() as u64);
+        for (at, seen) in self.seen.iter().enumerate() {
+            put_bytes(out, self.id(self.first + at as u64));
+            put(out, seen.seq);
+            put(out, seen.time_ns as u64);
+        }
+    }
+
+    pub fn decode(input: &mut &[u8]) -> Option<Self> {
+        let mut window = Self::default();
+        for _ in 0..take(input)? {
+            let id = take_bytes(input)?;
+            let seq = take(input)?;
+            window.insert(id, seq, take(input)? as i64);
+        }
+        Some(window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_within_the_window() {
+        let mut window = Dedupe::default();
+        for n in 0..10_000u64 {
+            let id = format!("id-{n}");
+            assert_eq!(window.find(id.as_bytes()), None);
+            window.insert(id.as_bytes(), n + 1, n as i64);
+            window.expire(n as i64 - 99);
+            assert!(window.len() <= 100);
+        }
+        assert!(window.bytes.len() < 256 << 10, "{}", window.bytes.len());
+        assert_eq!(window.find(b"id-9899"), None);
+        assert_eq!(window.find(b"id-9900"), Some(9901));
+        let mut bytes = Vec::new();
+        window.encode(&mut bytes);
+        let again = Dedupe::decode(&mut &bytes[..]).unwrap();
+        assert_eq!((again.len(), again.find(b"id-9999")), (100, Some(10_000)));
+        assert!(Dedupe::decode(&mut &bytes[..bytes.len() - 1]).is_none());
+    }
+}

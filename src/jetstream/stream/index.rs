@@ -1,0 +1,382 @@
+//! What a stream knows of its subjects without reading the log: first and last sequence and count of each.
+//!
+//! One entry a subject (some 60 bytes beside the subject itself), found by hash on the publishing path and by
+//! token for wildcards (`trie.rs`): a filter looks at the subjects its literal tokens lead to and at no others.
+//!
+//! `first` may be too low and `last` too high once a message in between was removed: then the entry says so, and
+//! who needs the exact one looks into the log and tells ([`SubjectIndex::resolve_first`], `resolve_last`). Streams
+//! with a limit a subject keep all sequences of each subject ([`SubjectIndex::keep_sequences`]) and are never wrong.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+use crate::protocol::subject;
+
+use super::trie::Trie;
+
+/// Place of a subject in the index; given back to use when its last message has gone.
+pub type SubjectId = u32;
+
+/// Arena bytes of removed subjects below which compaction is not worth it.
+const DEAD_BYTES_MIN: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
+    /// Offset in the arena, shifted by 16, and length of the subject.
+    place: u64,
+    first: u64,
+    last: u64,
+    count: u64,
+    first_stale: bool,
+    last_stale: bool,
+}
+
+impl Entry {
+    fn range(self) -> std::ops::Range<usize> {
+        let at = (self.place >> 16) as usize;
+        at..at + (self.place & 0xffff) as usize
+    }
+}
+
+/// What the index knows of one subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectState {
+    /// Sequence of its first message, or below it if not exact.
+    pub first: u64,
+    /// Sequence of its last message, or above it if not exact.
+    pub last: u64,
+    /// Messages.
+    pub count: u64,
+    /// Whether `first` is exact.
+    pub first_exact: bool,
+    /// Whether `last` is exact.
+    pub last_exact: bool,
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub struct SubjectIndex {
+    table: HashTable<SubjectId>,
+    hasher: DefaultHashBuilder,
+    entries: Vec<Entry>,
+    free: Vec<SubjectId>,
+    arena: Vec<u8>,
+    dead_bytes: usize,
+    trie: Trie,
+    messages: u64,
+    /// All sequences of each subject, for streams that need the oldest but one.
+    sequences: Option<HashMap<SubjectId, VecDeque<u64>>>,
+}
+
+impl SubjectIndex {
+    /// An empty index; `keep_sequences` for streams with a limit a subject.
+    pub fn new(keep_sequences: bool) -> Self {
+        Self {
+            sequences: keep_sequences.then(HashMap::new),
+            ..Self::default()
+        }
+    }
+
+    /// Whether all sequences of each subject are kept.
+    pub fn keeps_sequences(&self) -> bool {
+        self.sequences.is_some()
+    }
+
+    /// Subjects.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no subject.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Messages of all subjects.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Memory it holds, about.
+    pub fn weight(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + self.table.capacity() * 5
+            + self.arena.capacity()
+            + self.trie.weight()
+            + self.sequences.as_ref().map_or(0, |kept| {
+                kept.values().map(|seqs| seqs.capacity() * 8 + 48).sum::<usize>()
+            })
+    }
+
+    fn find(&self, subject: &[u8]) -> Option<SubjectId> {
+        let hash = self.hasher.hash_one(subject);
+        self.table.find(hash, |&id| self.subject(id) == subject).copied()
+    }
+
+    /// The subject of an id that is in use.
+    pub fn subject(&self, id: SubjectId) -> &[u8] {
+        &self.arena[self.entries[id as usize].range()]
+    }
+
+    /// The id of a subject that has messages.
+    pub fn id(&self, subject: &[u8]) -> Option<SubjectId> {
+        self.find(subject)
+    }
+
+    /// What is known of a subject.
+    pub fn get(&self, subject: &[u8]) -> Option<SubjectState> {
+        self.find(subject).map(|id| self.state(id))
+    }
+
+    /// What is known of the subject of an id that is in use.
+    pub fn state(&self, id: SubjectId) -> SubjectState {
+        let entry = self.entries[id as usize];
+        SubjectState {
+            first: entry.first,
+            last: entry.last,
+            count: entry.count,
+            first_exact: !entry.first_stale,
+            last_exact: !entry.last_stale,
+        }
+    }
+
+    /// Takes in a message; sequences only go up.
+    pub fn insert(&mut self, subject: &[u8], seq: u64) -> SubjectId {
+        let hash = self.hasher.hash_one(subject);
+        let found = self.table.find(hash, |&id| self.subject(id) == subject).copied();
+        let id = found.unwrap_or_else(|| self.add(hash, subject, seq));
+        let entry = &mut self.entries[id as usize];
+        entry.last = seq;
+        entry.last_stale = false;
+        entry.count += 1;
+        self.messages += 1;
+        if let Some(kept) = &mut self.sequences {
+            kept.entry(id).or_default().push_back(seq);
+        }
+        id
+    }
+
+    #[cold]
+    fn add(&mut self, hash: u64, subject: &[u8], seq: u64) -> SubjectId {
+        let entry = Entry {
+            place: (self.arena.len() as u64) << 16 | subject.len() as u64,
+            first: seq,
+            last: seq,
+            ..Entry::default()
+        };
+        self.arena.extend_from_slice(subject);
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id as usize] = entry;
+                id
+            }
+            None => {
+                self.entries.push(entry);
+                u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 subjects fit in memory")
+            }
+        };
+        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        self.table
+            .insert_unique(hash, id, |&id| hasher.hash_one(text(id)));
+        self.trie.insert(id, text);
+        id
+    }
+
+    /// Takes out one message of a subject. False if the index has none there.
+    pub fn remove(&mut self, subject: &[u8], seq: u64) -> bool {
+        self.find(subject).is_some_and(|id| self.remove_id(id, seq))
+    }
+
+    /// Takes out one message of the subject of an id that is in use.
+    pub fn remove_id(&mut self, id: SubjectId, seq: u64) -> bool {
+        let entry = &mut self.entries[id as usize];
+        if seq < entry.first || seq > entry.last {
+            return false;
+        }
+        if let Some(kept) = &mut self.sequences {
+            let seqs = kept.get_mut(&id).expect("every subject's sequences are kept");
+            let Ok(at) = seqs.binary_search(&seq) else {
+                return false;
+            };
+            seqs.remove(at);
+            if let (Some(&first), Some(&last)) = (seqs.front(), seqs.back()) {
+                (entry.first, entry.last) = (first, last);
+            }
+        } else {
+            if seq == entry.first {
+                entry.first += 1;
+                entry.first_stale = true;
+            }
+            if seq == entry.last {
+                entry.last -= 1;
+                entry.last_stale = true;
+            }
+        }
+        entry.count -= 1;
+        self.messages -= 1;
+        match entry.count {
+            0 => self.drop_subject(id),
+            1 if !entry.first_stale || !entry.last_stale => {
+                // One end is exact and it is the only message.
+                let only = if entry.first_stale {
+                    entry.last
+                } else {
+                    entry.first
+                };
+                (entry.first, entry.last) = (only, only);
+                (entry.first_stale, entry.last_stale) = (false, false);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn drop_subject(&mut self, id: SubjectId) {
+        let (entries, arena) = (&self.entries, &self.arena);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        let hash = self.hasher.hash_one(text(id));
+        self.trie.remove(id, text);
+        if let Ok(found) = self.table.find_entry(hash, |&other| other == id) {
+            found.remove();
+        }
+        if let Some(kept) = &mut self.sequences {
+            kept.remove(&id);
+        }
+        self.dead_bytes += self.entries[id as usize].range().len();
+        self.entries[id as usize] = Entry::default();
+        self.free.push(id);
+        if self.dead_bytes > DEAD_BYTES_MIN && self.dead_bytes * 2 > self.arena.len() {
+            self.compact();
+        }
+    }
+
+    /// Rewrites the arena without the subjects that have gone.
+    fn compact(&mut self) {
+        let mut arena = Vec::with_capacity(self.arena.len() - self.dead_bytes);
+        for entry in self.entries.iter_mut().filter(|entry| entry.count > 0) {
+            let at = arena.len() as u64;
+            arena.extend_from_slice(&self.arena[entry.range()]);
+            entry.place = at << 16 | entry.place & 0xffff;
+        }
+        self.arena = arena;
+        self.dead_bytes = 0;
+    }
+
+    /// Forgets everything but how it was made.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.keeps_sequences());
+    }
+
+    /// Tells the exact first sequence of a subject.
+    pub fn resolve_first(&mut self, subject: &[u8], seq: u64) {
+        if let Some(id) = self.find(subject) {
+            let entry = &mut self.entries[id as usize];
+            (entry.first, entry.first_stale) = (seq, false);
+        }
+    }
+
+    /// Tells the exact last sequence of a subject.
+    pub fn resolve_last(&mut self, subject: &[u8], seq: u64) {
+        if let Some(id) = self.find(subject) {
+            let entry = &mut self.entries[id as usize];
+            (entry.last, entry.last_stale) = (seq, false);
+        }
+    }
+
+    /// The sequences of a subject from `from` on, if they are kept.
+    pub fn sequences_from(&self, subject: &[u8], from: u64) -> Option<impl ExactSizeIterator<Item = u64>> {
+        let kept = self.sequences.as_ref()?;
+        let seqs = self.find(subject).and_then(|id| kept.get(&id));
+        let seqs = seqs.map_or_else(
+            || EMPTY.iter(),
+            |seqs| seqs.range(seqs.partition_point(|&seq| seq < from)..),
+        );
+        Some(seqs.copied())
+    }
+
+    /// Calls `f` with every subject a filter matches, in no order, until it says to stop.
+    pub fn matching(&self, filter: &[u8], mut f: impl FnMut(&[u8], SubjectState) -> bool) {
+        if subject::has_wildcard(filter) {
+            self.trie.matching(
+                filter,
+                |id| self.subject(id),
+                |id| f(self.subject(id), self.state(id)),
+            );
+        } else if let Some(id) = self.find(filter) {
+            f(filter, self.state(id));
+        }
+    }
+
+    /// Messages on the subjects a filter matches.
+    pub fn count(&self, filter: &[u8]) -> u64 {
+        if filter == b">" {
+            return self.messages;
+        }
+        let mut count = 0;
+        self.matching(filter, |_, state| {
+            count += state.count;
+            true
+        });
+        count
+    }
+
+    /// Ids in use.
+    pub(super) fn ids(&self) -> impl Iterator<Item = SubjectId> {
+        let used = |(_, entry): &(usize, &Entry)| entry.count > 0;
+        self.entries
+            .iter()
+            .enumerate()
+            .filter(used)
+            .map(|(id, _)| id as SubjectId)
+    }
+
+    /// An empty index with room for `subjects`.
+    pub(super) fn with_capacity(keep_sequences: bool, subjects: usize) -> Self {
+        let mut index = Self::new(keep_sequences);
+        index.entries.reserve(subjects);
+        index
+            .table
+            .reserve(subjects, |_| unreachable!("an empty table rehashes nothing"));
+        index.trie = Trie::with_capacity(subjects);
+        index
+    }
+
+    /// Takes in a subject that is not there yet, as a checkpoint has it.
+    pub(super) fn restore(&mut self, subject: &[u8], state: SubjectState, sequences: VecDeque<u64>) {
+        let hash = self.hasher.hash_one(subject);
+        let id = u32::try_from(self.entries.len()).expect("fewer than 2^32 subjects fit in memory");
+        self.entries.push(Entry {
+            place: (self.arena.len() as u64) << 16 | subject.len() as u64,
+            first: state.first,
+            last: state.last,
+            count: state.count,
+            first_stale: !state.first_exact,
+            last_stale: !state.last_exact,
+        });
+        self.arena.extend_from_slice(subject);
+        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
+        self.table.insert_unique(hash, id, |&id| {
+            hasher.hash_one(&arena[entries[id as usize].range()])
+        });
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        self.trie.insert(id, text);
+        self.messages += state.count;
+        if let Some(kept) = &mut self.sequences {
+            kept.insert(id, sequences);
+        }
+    }
+
+    /// All sequences of an id, if they are kept.
+    pub(super) fn sequences_of(&self, id: SubjectId) -> Option<&VecDeque<u64>> {
+        self.sequences.as_ref()?.get(&id)
+    }
+}
+
+static EMPTY: VecDeque<u64> = VecDeque::new();
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

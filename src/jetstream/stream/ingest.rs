@@ -1,0 +1,246 @@
+//! The way of a published message into a stream: checks in the order of the reference server, then the log, then limits.
+//!
+//! Refused by the first of: sealed, size, header size, batch, counter, expected stream, TTL not allowed, expected last
+//! sequences, schedule, source; answered as duplicate; refused by expected last id, rollup, TTL syntax, full stream.
+
+use crate::jetstream::api::error::{self, ApiError};
+use crate::protocol::encode::Message;
+use crate::store;
+
+use super::acks::{Acks, store_error};
+use super::ask::{Asked, Rollup, Ttl, parse_ttl};
+use super::config::{Discard, Retention};
+use super::state::State;
+
+/// Bytes of headers a message may have.
+const HEADERS_LEN_MAX: usize = (64 << 10) - 1;
+
+/// What became of a message.
+enum Taken {
+    Stored(u64),
+    Duplicate(u64),
+}
+
+impl State {
+    /// Takes one message in and notes its answer.
+    pub fn ingest(&mut self, message: &Message<'_>, now: i64, acks: &mut Acks) {
+        match self.take_in(message, now) {
+            Ok(Taken::Stored(seq)) => acks.stored(message.reply, seq),
+            Ok(Taken::Duplicate(seq)) => acks.duplicate(message.reply, seq),
+            Err(error) => acks.refused(message.reply, &error),
+        }
+    }
+
+    fn take_in(&mut self, message: &Message<'_>, now: i64) -> Result<Taken, ApiError> {
+        if self.config.sealed {
+            return Err(error::STREAM_SEALED);
+        }
+        let size_max = self.config.max_msg_size;
+        if size_max >= 0 && message.len() as i64 > size_max {
+            return Err(error::MESSAGE_TOO_LARGE);
+        }
+        if message.headers.is_empty() {
+            return self
+                .store(message, &Asked::default(), None, now)
+                .map(Taken::Stored);
+        }
+        if message.headers.len() > HEADERS_LEN_MAX {
+            return Err(error::HEADERS_TOO_LARGE);
+        }
+        let asked = Asked::read(message.headers);
+        self.check_features(&asked)?;
+        self.check_expected(&asked, message.subject)?;
+        if asked.schedule.is_some() {
+            return Err(error::SCHEDULES_DISABLED);
+        }
+        if asked.source.is_some() {
+            return Err(error::STREAM_SOURCE_NOT_ALLOWED);
+        }
+        if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id)) {
+            return Ok(Taken::Duplicate(seq));
+        }
+        if let Some(id) = asked.last_msg_id
+            && id != self.last_msg_id
+        {
+            let last = String::from_utf8_lossy(&self.last_msg_id);
+            return Err(error::WRONG_LAST_MSG_ID.with(last));
+        }
+        self.check_rollup(&asked)?;
+        let ttl = self.ttl(&asked)?;
+        self.store(message, &asked, ttl, now).map(Taken::Stored)
+    }
+
+    fn check_features(&self, asked: &Asked<'_>) -> Result<(), ApiError> {
+        if asked.batch.is_some() {
+            return Err(error::BATCH_DISABLED);
+        }
+        if asked.increment.is_some() {
+            return Err(error::COUNTERS_DISABLED);
+        }
+        if asked
+            .stream
+            .is_some_and(|stream| stream != self.config.name.as_bytes())
+        {
+            return Err(error::EXPECTED_STREAM_MISMATCH);
+        }
+        if asked.ttl.is_some() && !self.config.allow_msg_ttl {
+            return Err(error::TTL_DISABLED);
+        }
+        Ok(())
+    }
+
+    fn check_expected(&mut self, asked: &Asked<'_>, subject: &[u8]) -> Result<(), ApiError> {
+        if let Some(expected) = asked.last_subject_seq {
+            let filter = asked.last_subject_seq_subject.unwrap_or(subject);
+            let last = self
+                .last_of(filter)
+                .map_err(|error| store_error(&error))?
+                .unwrap_or(0);
+            if number(expected) != Some(last) {
+                return Err(error::WRONG_LAST_SEQUENCE.with(last));
+            }
+        } else if asked.last_subject_seq_subject.is_some() {
+            return Err(error::EXPECTED_LAST_SUBJECT_SEQUENCE_MISSING);
+        }
+        if let Some(expected) = asked.last_seq
+            && number(expected) != Some(self.last_seq)
+        {
+            return Err(error::WRONG_LAST_SEQUENCE.with(self.last_seq));
+        }
+        Ok(())
+    }
+
+    fn check_rollup(&self, asked: &Asked<'_>) -> Result<(), ApiError> {
+        match asked.rollup() {
+            None => Ok(()),
+            Some(_) if !self.config.allow_rollup_hdrs => {
+                Err(error::ROLLUP_FAILED.with("rollup not permitted"))
+            }
+            Some(Rollup::Unknown(value)) => {
+                let value = String::from_utf8_lossy(value);
+                Err(error::ROLLUP_FAILED.with(format_args!("rollup value invalid: {value:?}")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The time to live asked for; a delete marker is not outlived by what it marks.
+    fn ttl(&self, asked: &Asked<'_>) -> Result<Option<Ttl>, ApiError> {
+        let Some(value) = asked.ttl else { return Ok(None) };
+        let ttl = parse_ttl(value).ok_or(error::TTL_INVALID)?;
+        Ok(Some(match ttl {
+            Ttl::After(ns) => Ttl::After(ns.max(self.config.subject_delete_marker_ttl)),
+            Ttl::Never => Ttl::Never,
+        }))
+    }
+
+    /// A full stream refuses, unless the message takes the place of another one of its subject.
+    fn check_room(&self, message: &Message<'_>) -> Result<(), ApiError> {
+        let config = &self.config;
+        let full = |what| Err(error::STORE_FAILED.with(what));
+        let per_subject = config.max_msgs_per_subject;
+        let mut replaces = false;
+        if per_subject > 0 {
+            let count = self.index.get(message.subject).map_or(0, |state| state.count);
+            replaces = count >= per_subject as u64;
+            if replaces && config.discard_new_per_subject {
+                return full("maximum messages per subject exceeded");
+            }
+        }
+        if config.max_msgs > 0 && self.messages >= config.max_msgs as u64 && !replaces {
+            return full("maximum messages exceeded");
+        }
+        let bytes = (message.len() + message.subject.len() + store::RECORD_OVERHEAD) as u64;
+        if config.max_bytes > 0 && self.bytes + bytes > config.max_bytes as u64 && !replaces {
+            return full("maximum bytes exceeded");
+        }
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        message: &Message<'_>,
+        asked: &Asked<'_>,
+        ttl: Option<Ttl>,
+        now: i64,
+    ) -> Result<u64, ApiError> {
+        if self.config.discard == Discard::New {
+            self.check_room(message)?;
+        }
+        let lost = |error: store::Error| store_error(&error);
+        let seq = if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
+            self.pass_by(message, now).map_err(lost)?
+        } else {
+            self.append(message.subject, message.headers, message.payload, now)
+                .map_err(lost)?
+        };
+        match ttl {
+            Some(Ttl::After(ns)) => {
+                self.expiries.insert((now.saturating_add(ns), seq));
+            }
+            Some(Ttl::Never) => {
+                self.pinned.insert(seq);
+            }
+            None => {}
+        }
+        self.last_msg_id.clear();
+        if let Some(id) = asked.msg_id {
+            self.last_msg_id.extend_from_slice(id);
+            self.dedupe.insert(id, seq, now);
+        }
+        // It is in the log: what is removed on its account can no longer refuse it.
+        if let Err(error) = self.make_way(message.subject, asked.rollup(), seq) {
+            tracing::warn!(stream = self.config.name, "removing what {seq} replaces: {error}");
+        }
+        Ok(seq)
+    }
+
+    /// Nobody wants it: its sequence goes by.
+    fn pass_by(&mut self, message: &Message<'_>, now: i64) -> Result<u64, store::Error> {
+        if self.messages == 0 {
+            self.last_seq += 1;
+            self.first_seq = self.last_seq + 1;
+            self.last_time = now.max(self.last_time);
+            self.skipped = true;
+            self.changes += 1;
+            return Ok(self.last_seq);
+        }
+        // A gap among messages is durable as a message that is removed with the same commit.
+        let seq = self.append(message.subject, b"", b"", now)?;
+        self.remove(seq, message.subject)?;
+        Ok(seq)
+    }
+
+    /// Removes what a new message replaces.
+    fn make_way(&mut self, subject: &[u8], rollup: Option<Rollup<'_>>, seq: u64) -> Result<(), store::Error> {
+        match rollup {
+            Some(Rollup::All) => {
+                self.remove_below(seq)?;
+            }
+            Some(Rollup::Subject) => {
+                self.purge_subject(subject, seq, 0)?;
+            }
+            _ => {}
+        }
+        let per_subject = self.config.max_msgs_per_subject;
+        if per_subject > 0 {
+            self.trim_subject(subject, per_subject as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Limits of the whole stream; the oldest messages give way.
+    pub fn enforce_limits(&mut self) -> Result<(), store::Error> {
+        let over = |limit: i64, value: u64| limit > 0 && value > limit as u64;
+        let (messages_max, bytes_max) = (self.config.max_msgs, self.config.max_bytes);
+        if over(messages_max, self.messages) || over(bytes_max, self.bytes) {
+            self.trim_front(|messages, bytes| over(messages_max, messages) || over(bytes_max, bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// A decimal number without a sign.
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}

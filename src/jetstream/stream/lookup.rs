@@ -1,0 +1,199 @@
+//! Questions about the messages of a stream: the last of a subject, the next one a filter takes, how many there are.
+//!
+//! The index answers alone where its entry is exact; the log is looked into for the rest.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use crate::protocol::subject;
+use crate::store;
+
+use super::index::SubjectState;
+use super::state::State;
+
+/// Whether one of the filters takes a subject; no filter takes all.
+pub fn takes(filters: &[Box<[u8]>], to: &[u8]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| subject::matches(filter, to))
+}
+
+impl State {
+    /// The last sequence on the subjects a filter matches.
+    pub fn last_of(&mut self, filter: &[u8]) -> Result<Option<u64>, store::Error> {
+        loop {
+            let mut best: Option<(u64, bool, Box<[u8]>)> = None;
+            self.index.matching(filter, |subject, state| {
+                if best.as_ref().is_none_or(|best| best.0 < state.last) {
+                    let text = if state.last_exact {
+                        Box::default()
+                    } else {
+                        subject.into()
+                    };
+                    best = Some((state.last, state.last_exact, text));
+                }
+                true
+            });
+            match best {
+                None => return Ok(None),
+                Some((seq, true, _)) => return Ok(Some(seq)),
+                Some((seq, false, subject)) => {
+                    let exact = self.look_back(&subject, seq)?;
+                    self.index.resolve_last(&subject, exact);
+                }
+            }
+        }
+    }
+
+    /// The last message of a subject at or below `seq`, found by walking back; it is known that there is one.
+    fn look_back(&self, wanted: &[u8], mut seq: u64) -> Result<u64, store::Error> {
+        let mut way = self.tail.iter().rev().filter(|record| record.seq <= seq);
+        let found = way.find(|record| !self.is_dying(record.seq) && self.index.subject(record.id) == wanted);
+        if let Some(record) = found {
+            return Ok(record.seq);
+        }
+        while let Some(record) = self.log.prev(seq)? {
+            if record.subject[..] == *wanted && !self.is_dying(record.seq) {
+                return Ok(record.seq);
+            }
+            seq = record.seq - 1;
+        }
+        Ok(self.first_seq)
+    }
+
+    /// The last sequence of each subject the filters take, in no order.
+    pub fn last_of_each(&mut self, filters: &[Box<[u8]>]) -> Result<Vec<u64>, store::Error> {
+        let mut last = Vec::new();
+        let mut doubtful: Vec<Box<[u8]>> = Vec::new();
+        self.each(filters, |subject, state| {
+            if state.last_exact {
+                last.push(state.last);
+            } else {
+                doubtful.push(subject.into());
+            }
+        });
+        for subject in doubtful {
+            last.extend(self.last_of(&subject)?);
+        }
+        Ok(last)
+    }
+
+    /// Every subject the filters take, once.
+    fn each(&self, filters: &[Box<[u8]>], mut f: impl FnMut(&[u8], SubjectState)) {
+        if filters.is_empty() {
+            self.index.matching(b">", |subject, state| {
+                f(subject, state);
+                true
+            });
+        }
+        for (at, filter) in filters.iter().enumerate() {
+            self.index.matching(filter, |subject, state| {
+                if !filters[..at].iter().any(|other| subject::matches(other, subject)) {
+                    f(subject, state);
+                }
+                true
+            });
+        }
+    }
+
+    /// The first sequence at or above `from` that the filters take, as far as it can be told without walking: none
+    /// if there is none, and never above the right one.
+    pub fn next_bound(&self, filters: &[Box<[u8]>], from: u64) -> Option<u64> {
+        if filters.is_empty() || filters.iter().any(|filter| **filter == *b">") {
+            return (self.messages > 0 && from <= self.last_seq).then_some(from.max(self.first_seq));
+        }
+        let mut bound = None;
+        for filter in filters {
+            self.index.matching(filter, |subject, state| {
+                let exact = self.index.sequences_from(subject, from);
+                let next = match exact {
+                    Some(mut seqs) => seqs.next(),
+                    None => (state.last >= from).then_some(state.first.max(from)),
+                };
+                bound = [bound, next].into_iter().flatten().min();
+                // Nothing can be below `from` itself.
+                bound != Some(from)
+            });
+            if bound == Some(from) {
+                break;
+            }
+        }
+        bound
+    }
+
+    /// Messages at or above `from` that the filters take: exact.
+    pub fn count_from(&self, filters: &[Box<[u8]>], from: u64) -> Result<u64, store::Error> {
+        if from > self.last_seq {
+            return Ok(0);
+        }
+        let mut count = 0;
+        // Subjects with messages on both sides of `from`, whose own cannot be told apart without a look.
+        let mut split: HashSet<Box<[u8]>> = HashSet::new();
+        let all = filters.is_empty() || filters.iter().any(|filter| **filter == *b">");
+        if all && from <= self.first_seq {
+            return Ok(self.messages);
+        }
+        self.each(filters, |subject, state| {
+            if from <= state.first {
+                count += state.count;
+            } else if from <= state.last {
+                match self.index.sequences_from(subject, from) {
+                    Some(seqs) => count += seqs.len() as u64,
+                    None => {
+                        split.insert(subject.into());
+                    }
+                }
+            }
+        });
+        if !split.is_empty() {
+            self.walk(from, |met| {
+                count += u64::from(split.contains(met.subject));
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(count)
+    }
+
+    /// Removes the oldest messages of a subject until `keep` are left.
+    pub fn trim_subject(&mut self, subject: &[u8], keep: u64) -> Result<(), store::Error> {
+        while let Some(state) = self.index.get(subject) {
+            if state.count <= keep {
+                break;
+            }
+            if !state.first_exact {
+                self.purge_subject(subject, u64::MAX, keep)?;
+                break;
+            }
+            if !self.remove(state.first, subject)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the messages of the subjects a filter matches that are below `below`, but for the `keep` last of all of
+    /// them; says how many.
+    pub fn purge_subject(&mut self, filter: &[u8], below: u64, keep: u64) -> Result<u64, store::Error> {
+        let (mut first, mut last, mut count) = (u64::MAX, 0, 0);
+        self.index.matching(filter, |_, state| {
+            first = first.min(state.first);
+            last = last.max(state.last);
+            count += state.count;
+            true
+        });
+        let mut gone = Vec::new();
+        let mut excess = count.saturating_sub(keep);
+        if excess == 0 || first >= below {
+            return Ok(0);
+        }
+        self.walk(first, |met| {
+            if met.seq >= below || met.seq > last || excess == 0 {
+                return ControlFlow::Break(());
+            }
+            if subject::matches(filter, met.subject) {
+                gone.push((met.seq, met.subject.into()));
+                excess -= 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.remove_all(&gone)
+    }
+}

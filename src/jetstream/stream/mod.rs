@@ -1,0 +1,377 @@
+//! Streams: what was published to their subjects, kept in order.
+//!
+//! A [`Stream`] subscribes to its subjects and takes whole batches in the publishing connection's flush, under its one
+//! lock: checks, sequence, index, append to the log. The commit is asked for outside the lock; when it has synced,
+//! a thread of the store publishes the PubAcks of the batch with one flush and moves the tail on.
+//!
+//! Invariants: no PubAck before the commit that holds the message has synced, a duplicate's no earlier than the
+//! original's; sequences have no gap that was not asked for and never repeat; whoever follows the tail sees durable
+//! messages only. A commit that fails makes the stream doubtful: promises of its batch become errors, and the state
+//! is read from the log again before the next batch is taken.
+//!
+//! Deliberately absent: consumers. They follow [`Stream::tail`], read by sequence, and register their interest.
+
+mod acks;
+mod ask;
+mod checkpoint;
+pub mod config;
+mod dedupe;
+mod expire;
+pub mod index;
+mod info;
+mod ingest;
+mod lookup;
+mod read;
+mod recover;
+mod state;
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{Notify, watch};
+
+use crate::jetstream::api::error::{self, ApiError};
+use crate::jetstream::time::now_ns;
+use crate::router::{Batch, Publisher, Router, Service};
+use crate::store::{self, Log};
+
+use acks::{AckPrefix, Acks, store_error};
+use config::StreamConfig;
+use state::State;
+
+pub use info::{StreamInfo, StreamState};
+pub use lookup::takes;
+pub use read::{Found, Want};
+
+/// Bytes on their way to the disk above which publishers are asked to wait, and below which they go on.
+const PENDING_HIGH: usize = 32 << 20;
+const PENDING_LOW: usize = 16 << 20;
+/// Bytes on their way to the disk above which publishes are refused.
+const PENDING_MAX: usize = 512 << 20;
+/// Changes since the last checkpoint that make another one worth its writing.
+const CHECKPOINT_CHANGES: u64 = 250_000;
+/// Buffers kept for the next batch.
+const SPARE_MAX: usize = 8;
+
+/// See the module documentation.
+pub struct Stream {
+    name: String,
+    created: i64,
+    router: Arc<Router>,
+    state: Mutex<State>,
+    log: Log,
+    prefix: AckPrefix,
+    /// Publishers not in use: one is taken for the answers of a commit, so that no lock is held while it flushes.
+    publishers: Mutex<Vec<Publisher>>,
+    pending: AtomicUsize,
+    relieved: Notify,
+    /// Highest durable sequence.
+    tail: watch::Sender<u64>,
+    /// Commits landed: what [`Stream::settled`] waits for.
+    landed: watch::Sender<u64>,
+    /// When the clock has to look at this stream next.
+    next_expiry: AtomicI64,
+    me: Weak<Self>,
+}
+
+impl Stream {
+    /// A stream over its log, as it was recovered.
+    pub(super) fn open(
+        config: StreamConfig,
+        created: i64,
+        log: Log,
+        router: Arc<Router>,
+        domain: Option<&str>,
+    ) -> Result<Arc<Self>, store::Error> {
+        let prefix = AckPrefix::new(&config.name, domain);
+        let name = config.name.clone();
+        let mut state = State::recover(Arc::new(config), log.clone(), now_ns())?;
+        let next_expiry = AtomicI64::new(state.next_expiry());
+        Ok(Arc::new_cyclic(|me| Self {
+            name,
+            created,
+            router,
+            tail: watch::Sender::new(state.last_seq),
+            landed: watch::Sender::new(0),
+            state: Mutex::new(state),
+            log,
+            prefix,
+            publishers: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            relieved: Notify::new(),
+            next_expiry,
+            me: me.clone(),
+        }))
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// When it was created, nanoseconds since the Unix epoch.
+    pub fn created(&self) -> i64 {
+        self.created
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<StreamConfig> {
+        self.lock().config.clone()
+    }
+
+    /// The log: for the rows of consumers, which become durable with [`Stream::commit`].
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The highest durable sequence; it changes when more messages can be delivered.
+    pub fn tail(&self) -> watch::Receiver<u64> {
+        self.tail.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in the middle of a change leaves counters that may be off: the log decides.
+        self.state.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+            let mut state: MutexGuard<'_, State> = poisoned.into_inner();
+            state.doubtful = true;
+            self.state.clear_poison();
+            state
+        })
+    }
+
+    /// The state, read from the log again if a commit failed. An error while the store does not answer.
+    fn sound(&self) -> Result<MutexGuard<'_, State>, ApiError> {
+        let mut state = self.lock();
+        if state.gone {
+            return Err(error::STREAM_NOT_FOUND);
+        }
+        if state.doubtful {
+            if state.landed < state.started {
+                return Err(error::STORE_FAILED.with("store is recovering"));
+            }
+            let again = State::recover(state.config.clone(), self.log.clone(), now_ns())
+                .map_err(|error| store_error(&error))?;
+            let old = std::mem::replace(&mut *state, again);
+            state.interest = old.interest;
+            (state.started, state.landed) = (old.started, old.landed);
+        }
+        Ok(state)
+    }
+
+    /// Makes what was put into the log durable; `then` hears how it went, on a thread of the store or at once.
+    pub fn commit(&self, then: impl FnOnce(Result<(), store::Error>) + Send + 'static) {
+        let number = self.lock().start_commit();
+        self.commit_started(number, 0, Box::new(then));
+    }
+
+    fn commit_started(&self, number: u64, bytes: usize, then: store::Done) {
+        let me = self.me.upgrade().expect("a stream is alive while it is called");
+        self.log.commit(Box::new(move |result| {
+            me.land(number, bytes, &result);
+            then(result);
+        }));
+    }
+
+    /// A commit has ended: counters first, then whoever waits.
+    fn land(&self, number: u64, bytes: usize, result: &Result<(), store::Error>) {
+        if let Err(error) = result {
+            tracing::error!(stream = self.name, "a commit failed: {error}");
+        }
+        self.lock().land_commit(number, result.is_ok());
+        if bytes > 0 {
+            let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
+            if before >= PENDING_LOW && before - bytes < PENDING_LOW {
+                self.relieved.notify_waiters();
+            }
+        }
+    }
+
+    /// Tells who follows: after the acks have left.
+    fn announce(&self, number: u64) {
+        let durable = self.log.durable_seq();
+        self.tail.send_if_modified(|tail| {
+            let moved = durable > *tail;
+            *tail = durable.max(*tail);
+            moved
+        });
+        self.landed.send_if_modified(|landed| {
+            let moved = number > *landed;
+            *landed = number.max(*landed);
+            moved
+        });
+    }
+
+    /// Takes a batch in: answers and tail follow when it is durable.
+    fn take_in(&self, batch: &Batch) {
+        let mut acks = Acks::default();
+        let now = now_ns();
+        let bytes = batch.bytes();
+        let commit = match self.sound() {
+            Err(error) => {
+                for message in batch.iter() {
+                    acks.refused(message.reply, &error);
+                }
+                None
+            }
+            Ok(mut state) => {
+                let changes = state.changes;
+                for message in batch.iter() {
+                    state.ingest(&message, now, &mut acks);
+                }
+                if let Err(error) = state.enforce_limits() {
+                    tracing::warn!(stream = self.name, "removing what is over the limits: {error}");
+                }
+                if state.config.no_ack {
+                    acks = Acks::default();
+                }
+                self.note_expiry(&mut state, now);
+                // Answers to duplicates wait for the original: a commit of their own comes after its.
+                let waits = state.changes != changes || state.landed < state.started;
+                waits.then(|| state.start_commit())
+            }
+        };
+        let Some(number) = commit else {
+            self.publish(&acks, None);
+            return;
+        };
+        self.pending.fetch_add(bytes, Ordering::Relaxed);
+        let me = self.me.upgrade().expect("a stream is alive while it is called");
+        self.log.commit(Box::new(move |result| {
+            me.land(number, bytes, &result);
+            me.publish(&acks, result.err().map(|error| store_error(&error)).as_ref());
+            me.announce(number);
+        }));
+    }
+
+    fn publish(&self, acks: &Acks, failed: Option<&ApiError>) {
+        if acks.is_empty() {
+            return;
+        }
+        let spare = self.spare().pop();
+        let mut publisher = spare.unwrap_or_else(|| Publisher::new(self.router.clone()));
+        acks.publish(&self.prefix, failed, &mut publisher);
+        let mut publishers = self.spare();
+        if publishers.len() < SPARE_MAX {
+            publishers.push(publisher);
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Publisher>> {
+        self.publishers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_expiry(&self, state: &mut State, now: i64) {
+        // Nothing that is there already goes later than thought: looking too early does no harm.
+        if self.next_expiry.load(Ordering::Relaxed) > now {
+            let next = state.next_expiry();
+            self.next_expiry.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// The clock: removes what is over its time, if something may be.
+    pub(super) fn tick(&self, now: i64) {
+        if self.next_expiry.load(Ordering::Relaxed) > now {
+            return;
+        }
+        let Ok(mut state) = self.sound() else { return };
+        let removed = state.expire(now).unwrap_or_else(|error| {
+            tracing::warn!(stream = self.name, "removing what is over its age: {error}");
+            false
+        });
+        let next = state.next_expiry();
+        self.next_expiry.store(next, Ordering::Relaxed);
+        if !removed {
+            return;
+        }
+        let number = state.start_commit();
+        drop(state);
+        self.commit_quietly(number);
+    }
+
+    fn commit_quietly(&self, number: u64) {
+        let me = self.me.upgrade().expect("a stream is alive while it is called");
+        self.commit_started(number, 0, Box::new(move |_| me.announce(number)));
+    }
+
+    /// Hands the store what opening this stream again will start from, if enough has changed.
+    pub(super) fn checkpoint(&self, always: bool) {
+        let mut state = self.lock();
+        let quiet = state.tail.is_empty() && state.landed == state.started && !state.doubtful && !state.gone;
+        if quiet && state.changes > 0 && (always || state.changes >= CHECKPOINT_CHANGES) {
+            self.log.put_checkpoint(state.last_seq, state.checkpoint());
+            state.changes = 0;
+        }
+    }
+
+    /// Waits until everything that was published before is durable, or known not to be.
+    pub async fn settled(&self) {
+        let (started, landed) = {
+            let state = self.lock();
+            (state.started, state.landed)
+        };
+        if landed >= started {
+            return;
+        }
+        let mut follow = self.landed.subscribe();
+        follow.wait_for(|landed| *landed >= started).await.ok();
+    }
+
+    /// Commits and waits.
+    pub(super) async fn commit_and_wait(&self, number: u64) -> Result<(), ApiError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let me = self.me.upgrade().expect("a stream is alive while it is called");
+        self.commit_started(
+            number,
+            0,
+            Box::new(move |result| {
+                me.announce(number);
+                tell.send(result).ok();
+            }),
+        );
+        match told.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(store_error(&error)),
+            Err(_) => Err(error::STORE_FAILED.with("store is closed")),
+        }
+    }
+
+    /// Takes nothing more.
+    pub(super) fn retire(&self) {
+        self.lock().gone = true;
+    }
+}
+
+impl Service for Stream {
+    fn accept(&self, batch: Batch) {
+        if self.pending.load(Ordering::Relaxed) > PENDING_MAX {
+            let mut acks = Acks::default();
+            for message in batch.iter() {
+                acks.refused(message.reply, &error::TOO_MANY_REQUESTS);
+            }
+            self.publish(&acks, None);
+            return;
+        }
+        self.take_in(&batch);
+    }
+
+    fn congested(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > PENDING_HIGH
+    }
+
+    fn relief(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let relieved = self.relieved.notified();
+                if self.pending.load(Ordering::Relaxed) <= PENDING_LOW {
+                    return;
+                }
+                relieved.await;
+            }
+        })
+    }
+}

@@ -1,0 +1,341 @@
+//! Reading and changing a stream from outside: by sequence, by subject, by time; purge, delete, update.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::jetstream::api::error::{self, ApiError};
+use crate::jetstream::time::now_ns;
+use crate::protocol::subject;
+use crate::store::{self, Record};
+
+use super::acks::store_error;
+use super::config::StreamConfig;
+use super::info::{StreamInfo, StreamState};
+use super::{Stream, takes};
+
+/// Bytes looked through under one call into the log while searching.
+const SEARCH_BYTES: u64 = 4 << 20;
+
+/// Which message is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The one with this sequence.
+    Seq(u64),
+    /// The last on a subject; wildcards are taken.
+    Last(Vec<u8>),
+    /// The first at or above a sequence on a subject; wildcards are taken.
+    Next(u64, Vec<u8>),
+}
+
+/// A message that was found.
+pub type Found = Record;
+
+impl Stream {
+    /// A message; what was published before is seen, as soon as it is durable.
+    pub async fn find(&self, want: &Want) -> Result<Option<Found>, ApiError> {
+        let seq = match want {
+            Want::Seq(seq) => Some(*seq),
+            Want::Last(filter) => self.last_seq(filter)?,
+            Want::Next(from, filter) => {
+                self.settled().await;
+                return self.next(*from, &[filter.as_slice().into()]);
+            }
+        };
+        let Some(seq) = seq else { return Ok(None) };
+        if seq > self.log.durable_seq() || self.is_unsettled() {
+            self.settled().await;
+            if let Want::Last(filter) = want {
+                return match self.last_seq(filter)? {
+                    Some(seq) => self.get(seq),
+                    None => Ok(None),
+                };
+            }
+        }
+        self.get(seq)
+    }
+
+    /// Whether removals are on their way that reads do not show yet.
+    fn is_unsettled(&self) -> bool {
+        let state = self.lock();
+        state.landed < state.started && state.has_dying()
+    }
+
+    /// The durable message with a sequence.
+    pub fn get(&self, seq: u64) -> Result<Option<Found>, ApiError> {
+        self.log.get(seq).map_err(|error| store_error(&error))
+    }
+
+    fn last_seq(&self, filter: &[u8]) -> Result<Option<u64>, ApiError> {
+        self.sound()?.last_of(filter).map_err(|error| store_error(&error))
+    }
+
+    /// The first durable message at or above `from` that the filters take (none: all).
+    pub fn next(&self, from: u64, filters: &[Box<[u8]>]) -> Result<Option<Found>, ApiError> {
+        let failed = |error: store::Error| store_error(&error);
+        let mut seq = from;
+        loop {
+            let Some(bound) = self.sound()?.next_bound(filters, seq) else {
+                return Ok(None);
+            };
+            let mut found = None;
+            let next = self
+                .log
+                .scan(bound, SEARCH_BYTES, |record| {
+                    if takes(filters, record.subject) {
+                        found = Some(record.seq);
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                })
+                .map_err(failed)?;
+            if let Some(seq) = found {
+                return self.log.get(seq).map_err(failed);
+            }
+            // The index may know of a gap: ask again from where the search has come to.
+            match next {
+                Some(next) => seq = next,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Up to `messages_max` durable messages from `from` on that the filters take, and where to go on.
+    pub fn read(
+        &self,
+        from: u64,
+        filters: &[Box<[u8]>],
+        messages_max: usize,
+        bytes_max: u64,
+    ) -> Result<(Vec<Found>, u64), ApiError> {
+        if filters.is_empty() {
+            let found = self
+                .log
+                .read(from, messages_max, bytes_max)
+                .map_err(|error| store_error(&error))?;
+            let next = found.last().map_or(from, |last| last.seq + 1);
+            return Ok((found, next));
+        }
+        let (mut found, mut bytes, mut next) = (Vec::new(), 0, from);
+        while found.len() < messages_max && bytes < bytes_max {
+            let Some(record) = self.next(next, filters)? else {
+                break;
+            };
+            next = record.seq + 1;
+            bytes += record.stored_len();
+            found.push(record);
+        }
+        Ok((found, next))
+    }
+
+    /// The first sequence stored at or after a time; one above the last if there is none.
+    pub fn seq_at(&self, time_ns: i64) -> Result<u64, ApiError> {
+        let state = self.log.state();
+        let (mut low, mut high) = (state.first_seq, state.last_seq + 1);
+        // Times never run backwards within a stream.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.log.next(middle).map_err(|error| store_error(&error))? {
+                Some(record) if record.seq < high && record.time_ns < time_ns => low = record.seq + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Messages at or above `from` that the filters take, those on their way to the disk counted in.
+    pub fn count_from(&self, filters: &[Box<[u8]>], from: u64) -> Result<u64, ApiError> {
+        self.sound()?
+            .count_from(filters, from)
+            .map_err(|error| store_error(&error))
+    }
+
+    /// The last sequence of each subject the filters take, going up.
+    pub fn last_of_each(&self, filters: &[Box<[u8]>]) -> Result<Vec<u64>, ApiError> {
+        let mut last = self
+            .sound()?
+            .last_of_each(filters)
+            .map_err(|error| store_error(&error))?;
+        last.sort_unstable();
+        last.dedup();
+        Ok(last)
+    }
+
+    /// Subjects a filter matches with their counts, in order.
+    pub fn subjects(&self, filter: &[u8]) -> Vec<(String, u64)> {
+        let mut subjects = Vec::new();
+        self.lock().index.matching(filter, |subject, state| {
+            subjects.push((String::from_utf8_lossy(subject).into_owned(), state.count));
+            true
+        });
+        subjects.sort_unstable();
+        subjects
+    }
+
+    /// Counters.
+    pub fn state(&self) -> StreamState {
+        self.lock().counters()
+    }
+
+    /// Sequences that hold no message, for people.
+    pub fn deleted(&self) -> Result<Vec<u64>, ApiError> {
+        self.sound()?.deleted().map_err(|error| store_error(&error))
+    }
+
+    /// What answers say of it, without subjects and deleted sequences.
+    pub fn info(&self) -> StreamInfo {
+        let (config, state) = {
+            let mut state = self.lock();
+            (state.config.clone(), state.counters())
+        };
+        StreamInfo {
+            config: StreamConfig::clone(&config),
+            created: self.created,
+            state,
+            subjects: Vec::new(),
+            deleted: Vec::new(),
+            leader: None,
+            domain: None,
+            time: now_ns(),
+        }
+    }
+
+    /// Removes one message, durably.
+    pub async fn delete(&self, seq: u64) -> Result<(), ApiError> {
+        let config = self.config();
+        if config.sealed {
+            return Err(error::STREAM_SEALED);
+        }
+        if config.deny_delete {
+            return Err(error::MSG_DELETE_FAILED.with("message delete not permitted"));
+        }
+        self.settled().await;
+        let number = {
+            let mut state = self.sound()?;
+            if seq > state.last_seq {
+                return Err(error::MSG_DELETE_FAILED.with("stream store EOF"));
+            }
+            let record = self.log.get(seq).map_err(|error| store_error(&error))?;
+            let removed = match record {
+                Some(record) => state.remove(seq, &record.subject),
+                None => Ok(false),
+            };
+            if !removed.map_err(|error| store_error(&error))? {
+                return Err(error::SEQUENCE_NOT_FOUND.with(seq));
+            }
+            state.start_commit()
+        };
+        self.commit_and_wait(number).await
+    }
+
+    /// Removes messages that consumers have done with; they are gone with the next commit of the stream.
+    pub fn acked(&self, seqs: impl IntoIterator<Item = u64>) -> Result<(), ApiError> {
+        let mut state = self.sound()?;
+        for seq in seqs {
+            let record = self.log.get(seq).map_err(|error| store_error(&error))?;
+            if let Some(record) = record {
+                state
+                    .remove(seq, &record.subject)
+                    .map_err(|error| store_error(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes messages, durably: those on `filter` (empty: all), below `seq` (zero: all), but for the `keep` last.
+    pub async fn purge(&self, filter: &[u8], seq: u64, keep: u64) -> Result<u64, ApiError> {
+        let config = self.config();
+        if config.sealed {
+            return Err(error::STREAM_SEALED);
+        }
+        if config.deny_purge {
+            return Err(error::PURGE_FAILED.with("stream purge not permitted"));
+        }
+        self.settled().await;
+        let (purged, number) = {
+            let mut state = self.sound()?;
+            let all = filter.is_empty() || filter == b">";
+            let purged = match (all, seq, keep) {
+                (true, 0, 0) => {
+                    let next = state.last_seq + 1;
+                    state.remove_below(next)
+                }
+                (true, seq, 0) => state.remove_below(seq),
+                (true, _, keep) => {
+                    let before = state.messages;
+                    state
+                        .trim_front(|messages, _| messages > keep)
+                        .map(|()| before.saturating_sub(keep))
+                }
+                (false, 0, keep) => state.purge_subject(filter, u64::MAX, keep),
+                (false, seq, keep) => state.purge_subject(filter, seq, keep),
+            };
+            let purged = purged.map_err(|error| store_error(&error))?;
+            (purged, state.start_commit())
+        };
+        self.commit_and_wait(number).await?;
+        Ok(purged)
+    }
+
+    /// Puts another configuration in force, durably. It was checked against the present one.
+    pub(in crate::jetstream) async fn reconfigure(
+        &self,
+        config: StreamConfig,
+        meta: Vec<u8>,
+    ) -> Result<(), ApiError> {
+        self.settled().await;
+        let number = {
+            let mut state = self.sound()?;
+            let keeps = state.index.keeps_sequences();
+            let old = std::mem::replace(&mut state.config, Arc::new(config));
+            if keeps != (state.config.max_msgs_per_subject > 0) {
+                // The index is kept in another way: read it from the log once.
+                state.doubtful = true;
+                drop(state);
+                state = self.sound()?;
+            }
+            self.log.put_meta(meta);
+            let limit = state.config.max_msgs_per_subject;
+            let tightened = |new: i64, old: i64| new > 0 && (old <= 0 || new < old);
+            let mut trimmed = Ok(());
+            if tightened(limit, old.max_msgs_per_subject) {
+                let mut over = Vec::new();
+                state.index.matching(b">", |subject, known| {
+                    if known.count > limit as u64 {
+                        over.push(subject.to_vec());
+                    }
+                    true
+                });
+                trimmed = over
+                    .iter()
+                    .try_for_each(|subject| state.trim_subject(subject, limit as u64));
+            }
+            if let Err(error) = trimmed.and_then(|()| state.enforce_limits()) {
+                tracing::warn!(
+                    stream = self.name,
+                    "removing what is over the new limits: {error}"
+                );
+            }
+            let next = state.next_expiry();
+            self.next_expiry.store(next, std::sync::atomic::Ordering::Relaxed);
+            state.start_commit()
+        };
+        self.commit_and_wait(number).await
+    }
+
+    /// A consumer is there: what matches its filters (none: everything) is kept for it on an interest stream.
+    pub fn add_interest(&self, consumer: &str, filters: Vec<Box<[u8]>>) {
+        self.lock().interest.insert(consumer.to_owned(), filters);
+    }
+
+    /// A consumer has gone.
+    pub fn remove_interest(&self, consumer: &str) {
+        self.lock().interest.remove(consumer);
+    }
+
+    /// Whether the subjects of the stream and a filter have some subject in common.
+    pub fn overlaps(&self, filter: &[u8]) -> bool {
+        let config = self.config();
+        let mut subjects = config.subjects.iter();
+        subjects.any(|own| subject::overlap(own.as_bytes(), filter))
+    }
+}

@@ -1,0 +1,149 @@
+//! A stream from its log: the last checkpoint, and what came after it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::store::{self, Log, RecordRef};
+
+use super::ask::{Asked, Ttl, parse_ttl};
+use super::checkpoint::{decode_index, encode_index, put, put_bytes, take, take_bytes};
+use super::config::StreamConfig;
+use super::dedupe::Dedupe;
+use super::state::State;
+
+/// The first number of a checkpoint: how the rest is laid out.
+const VERSION: u64 = 1;
+
+impl State {
+    /// The state of a stream as its log has it.
+    pub fn recover(config: Arc<StreamConfig>, log: Log, now: i64) -> Result<Self, store::Error> {
+        let mut state = Self::new(config, log);
+        let from = state.load_checkpoint()?.unwrap_or(0);
+        let log = state.log.clone();
+        let mut next = Some(from + 1);
+        while let Some(seq) = next {
+            next = log.scan(seq, u64::MAX, |record| {
+                state.replay(record, now);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let durable = log.state();
+        state.messages = durable.messages;
+        state.bytes = durable.bytes;
+        state.first_seq = durable.first_seq;
+        state.last_seq = durable.last_seq;
+        state.first_time = durable.first_time;
+        state.last_time = durable.last_time;
+        state.changes = durable.last_seq.saturating_sub(from);
+        if state.index.messages() != durable.messages && log.damaged().is_empty() {
+            tracing::warn!(
+                stream = state.config.name,
+                "the checkpoint counts {} messages, the log {}: reading the whole log",
+                state.index.messages(),
+                durable.messages
+            );
+            return Self::reread(state, now);
+        }
+        Ok(state)
+    }
+
+    /// Without a checkpoint; only what the log holds counts.
+    fn reread(old: Self, now: i64) -> Result<Self, store::Error> {
+        let mut state = Self::new(old.config.clone(), old.log.clone());
+        let mut next = Some(0);
+        while let Some(seq) = next {
+            next = old.log.scan(seq, u64::MAX, |record| {
+                state.replay(record, now);
+                ControlFlow::Continue(())
+            })?;
+        }
+        (state.messages, state.bytes) = (old.messages, old.bytes);
+        (state.first_seq, state.last_seq) = (old.first_seq, old.last_seq);
+        (state.first_time, state.last_time) = (old.first_time, old.last_time);
+        state.changes = old.last_seq;
+        Ok(state)
+    }
+
+    fn replay(&mut self, record: &RecordRef<'_>, now: i64) {
+        self.index.insert(record.subject, record.seq);
+        self.last_msg_id.clear();
+        if record.headers.is_empty() {
+            return;
+        }
+        let asked = Asked::read(record.headers);
+        if let Some(id) = asked.msg_id {
+            self.last_msg_id.extend_from_slice(id);
+            let in_window = record.time_ns >= now.saturating_sub(self.config.duplicate_window);
+            if in_window && self.dedupe.find(id).is_none() {
+                self.dedupe.insert(id, record.seq, record.time_ns);
+            }
+        }
+        if !self.config.allow_msg_ttl {
+            return;
+        }
+        match asked.ttl.and_then(parse_ttl) {
+            Some(Ttl::After(ns)) => {
+                let ns = ns.max(self.config.subject_delete_marker_ttl);
+                self.expiries
+                    .insert((record.time_ns.saturating_add(ns), record.seq));
+            }
+            Some(Ttl::Never) => {
+                self.pinned.insert(record.seq);
+            }
+            None => {}
+        }
+    }
+
+    /// What [`State::load_checkpoint`] reads. Nothing may be on its way.
+    pub fn checkpoint(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, VERSION);
+        put_bytes(&mut out, &self.last_msg_id);
+        self.dedupe.encode(&mut out);
+        put(&mut out, self.expiries.len() as u64);
+        for &(time, seq) in &self.expiries {
+            put(&mut out, time as u64);
+            put(&mut out, seq);
+        }
+        put(&mut out, self.pinned.len() as u64);
+        for &seq in &self.pinned {
+            put(&mut out, seq);
+        }
+        out.extend_from_slice(&encode_index(&self.index));
+        out
+    }
+
+    /// Takes a checkpoint over, and says up to which sequence it goes; none if there is none that fits.
+    fn load_checkpoint(&mut self) -> Result<Option<u64>, store::Error> {
+        let Some(found) = self.log.checkpoint()? else {
+            return Ok(None);
+        };
+        if self.decode_checkpoint(&found.bytes).is_none() {
+            *self = Self::new(self.config.clone(), self.log.clone());
+            return Ok(None);
+        }
+        for (seq, subject) in &found.removed {
+            self.index.remove(subject, *seq);
+            self.pinned.remove(seq);
+        }
+        Ok(Some(found.upto_seq))
+    }
+
+    fn decode_checkpoint(&mut self, mut bytes: &[u8]) -> Option<()> {
+        let input = &mut bytes;
+        if take(input)? != VERSION {
+            return None;
+        }
+        self.last_msg_id = take_bytes(input)?.to_vec();
+        self.dedupe = Dedupe::decode(input)?;
+        for _ in 0..take(input)? {
+            let time = take(input)? as i64;
+            self.expiries.insert((time, take(input)?));
+        }
+        for _ in 0..take(input)? {
+            self.pinned.insert(take(input)?);
+        }
+        self.index = decode_index(input, self.index.keeps_sequences())?;
+        input.is_empty().then_some(())
+    }
+}

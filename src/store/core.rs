@@ -1,0 +1,380 @@
+//! What the store's threads share: the tables, the cache, the open logs, the state.
+
+use super::block::{Block, Chunk, Data, Entry};
+use super::cache::Cache;
+use super::disk::Disk;
+use super::error::Error;
+use super::group::Group;
+use super::info::{Metrics, State};
+use super::log::{Done, Inner, Log, Shared};
+use super::tables::{Numbers, Part, Tables, take_update};
+use super::view::{Source, View};
+use super::{Options, StreamId, lock};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+/// A commit on its way.
+pub(super) struct Submitted {
+    pub work: Work,
+    pub done: Done,
+}
+
+/// What a commit brings.
+#[derive(Clone)]
+pub(super) struct Work {
+    pub log: Arc<Shared>,
+    /// `None`: the stream goes.
+    pub group: Option<Arc<Group>>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub commits: VecDeque<Submitted>,
+    pub closed: bool,
+}
+
+pub(super) struct Core {
+    pub options: Options,
+    pub disk: Arc<dyn Disk>,
+    pub tables: Tables,
+    pub cache: Mutex<Cache>,
+    pub logs: Mutex<BTreeMap<u64, Arc<Shared>>>,
+    pub queue: Mutex<Queue>,
+    /// Wakes the writer.
+    pub wake: Condvar,
+    pub state: Mutex<State>,
+    pub stopped: AtomicBool,
+    /// Entries up to this are in the logs' views.
+    pub landed: AtomicU64,
+    /// Entries up to this are in the tables.
+    pub applied: AtomicU64,
+    pub epoch: AtomicU64,
+    pub next_stream: AtomicU64,
+    /// Streams with something for the next checkpoint; those that are gone stay in `dropped` until written.
+    pub dirty: Mutex<BTreeSet<u64>>,
+    pub dropped: Mutex<BTreeSet<u64>>,
+    /// Bytes of blocks that removals rewrote and no checkpoint has written.
+    pub rewritten: AtomicU64,
+    /// Live bytes of all streams at the last checkpoint.
+    pub stored_bytes: AtomicU64,
+    /// Asks for a checkpoint.
+    pub checkpoints: Mutex<Option<SyncSender<()>>>,
+    /// The streams between recovery and the first log.
+    pub recovered: Mutex<BTreeMap<u64, View>>,
+    /// One checkpoint at a time.
+    checkpointing: Mutex<()>,
+    pub metrics: Metrics,
+    pub damage: Vec<String>,
+    pub torn: u64,
+}
+
+impl Core {
+    pub fn new(options: Options, disk: Arc<dyn Disk>, tables: Tables) -> Core {
+        let cache = Cache::new(options.cache_bytes_max - options.cache_bytes_max / 4);
+        Core {
+            options,
+            disk,
+            tables,
+            cache: Mutex::new(cache),
+            logs: Mutex::default(),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            state: Mutex::new(State::Ok),
+            stopped: AtomicBool::new(false),
+            landed: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            next_stream: AtomicU64::new(0),
+            dirty: Mutex::default(),
+            dropped: Mutex::default(),
+            rewritten: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+            checkpoints: Mutex::default(),
+            recovered: Mutex::default(),
+            checkpointing: Mutex::new(()),
+            metrics: Metrics::default(),
+            damage: Vec::new(),
+            torn: 0,
+        }
+    }
+
+    /// Whether writes are taken; the reason if not.
+    pub fn accepting(&self) -> Result<(), Error> {
+        if !self.stopped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &*lock(&self.state) {
+            State::Ok => Err(Error::Closed),
+            State::Full(why) => Err(Error::Full(why.clone())),
+            State::Failed(why) => Err(Error::Failed(why.clone())),
+        }
+    }
+
+    /// Stops taking writes because of an error.
+    pub fn stop(&self, error: &Error) {
+        let state = match error {
+            Error::Full(why) => State::Full(why.clone()),
+            other => State::Failed(other.to_string()),
+        };
+        let mut current = lock(&self.state);
+        if *current != state {
+            tracing::error!(%error, "store stopped");
+            *current = state;
+        }
+        self.stopped.store(true, Ordering::Release);
+        self.wake.notify_all();
+    }
+
+    pub fn resume(&self) {
+        *lock(&self.state) = State::Ok;
+        self.stopped.store(false, Ordering::Release);
+        tracing::info!("store resumed");
+    }
+
+    /// Queues a commit. The caller holds the log's lock, which keeps the order of its commits.
+    pub fn submit(&self, log: &Log, group: Arc<Group>, done: Done) -> Result<(), (Error, Done)> {
+        self.enqueue(Submitted {
+            work: Work {
+                log: log.0.clone(),
+                group: Some(group),
+            },
+            done,
+        })
+    }
+
+    pub fn enqueue(&self, commit: Submitted) -> Result<(), (Error, Done)> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err((Error::Closed, commit.done));
+        }
+        queue.commits.push_back(commit);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The data of a block that is not in memory. `None` if the block is not what it was meanwhile.
+    pub fn load(&self, stream: StreamId, id: u64, block: &BlockRef) -> Result<Data, Error> {
+        let key = (stream.0, id, block.version);
+        if let Some(data) = lock(&self.cache).get(key) {
+            return Ok(data);
+        }
+        let data = self.tables.load_block((stream.0, id), block.last)?;
+        let data = data
+            .and_then(|data| fit(data, block))
+            .unwrap_or_else(|| lost(block));
+        if data.damaged().next().is_none() {
+            lock(&self.cache).insert(key, data.clone());
+        }
+        Ok(data)
+    }
+
+    pub fn load_checkpoint(&self, stream: StreamId) -> Result<Option<Bytes>, Error> {
+        self.tables.load_checkpoint(stream.0)
+    }
+
+    /// Asks for a checkpoint soon.
+    pub fn request_checkpoint(&self) {
+        if let Some(requests) = &*lock(&self.checkpoints) {
+            let _ = requests.try_send(());
+        }
+    }
+
+    /// Applies a group the journal had.
+    pub fn replay(&self, stream: StreamId, inner: &mut Inner, group: &Group) -> Result<(), Error> {
+        inner.view.apply(group, &mut Loader { core: self, stream })?;
+        lock(&self.dirty).insert(stream.0);
+        Ok(())
+    }
+
+    /// Writes what a replay changed.
+    pub fn write_recovered(&self, views: &mut BTreeMap<u64, View>, numbers: Numbers) -> Result<(), Error> {
+        let dropped = std::mem::take(&mut *lock(&self.dropped));
+        let mut parts: Vec<Part> = dropped
+            .into_iter()
+            .map(|id| Part {
+                stream: StreamId(id),
+                update: None,
+            })
+            .collect();
+        for id in std::mem::take(&mut *lock(&self.dirty)) {
+            if let Some(view) = views.get_mut(&id) {
+                parts.push(Part {
+                    stream: StreamId(id),
+                    update: Some(take_update(id, view)),
+                });
+            }
+        }
+        self.tables.write(&parts, numbers)?;
+        for part in parts {
+            if let (Some(update), Some(view)) = (part.update, views.get_mut(&part.stream.0)) {
+                view.written(update);
+            }
+        }
+        self.landed.store(numbers.applied, Ordering::Release);
+        self.applied.store(numbers.applied, Ordering::Release);
+        self.epoch.store(numbers.epoch, Ordering::Release);
+        self.stored_bytes
+            .store(views.values().map(|v| v.bytes).sum(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Moves a durable commit into its log.
+    pub fn land(&self, work: &Work) {
+        let stream = work.log.id;
+        let Some(group) = &work.group else {
+            lock(&self.logs).remove(&stream.0);
+            lock(&self.dropped).insert(stream.0);
+            return;
+        };
+        let mut inner = lock(&work.log.inner);
+        let before = inner.view.changes.rewritten_bytes;
+        if let Err(error) = inner.land(group, &mut Loader { core: self, stream }) {
+            // The journal has it, so the next open applies it; going on would serve what is deleted.
+            self.stop(&Error::Failed(format!("stream {stream}: {error}")));
+        }
+        let grown = inner.view.changes.rewritten_bytes.saturating_sub(before);
+        drop(inner);
+        self.rewritten.fetch_add(grown as u64, Ordering::Relaxed);
+        if !group.is_empty() {
+            lock(&self.dirty).insert(stream.0);
+        }
+    }
+
+    /// Writes what changed to the tables; afterwards the journal is not needed up to what had landed.
+    pub fn checkpoint(&self, epoch: Option<u64>) -> Result<(), Error> {
+        let _one = lock(&self.checkpointing);
+        let start = Instant::now();
+        let epoch = epoch.unwrap_or_else(|| self.epoch.load(Ordering::Acquire));
+        let applied = self.landed.load(Ordering::Acquire);
+        let dirty = std::mem::take(&mut *lock(&self.dirty));
+        let dropped = std::mem::take(&mut *lock(&self.dropped));
+        let rewritten = self.rewritten.load(Ordering::Relaxed);
+        let logs = lock(&self.logs).clone();
+        let mut parts: Vec<Part> = dropped
+            .iter()
+            .map(|&id| Part {
+                stream: StreamId(id),
+                update: None,
+            })
+            .collect();
+        for id in dirty.iter().filter(|id| !dropped.contains(id)) {
+            if let Some(log) = logs.get(id) {
+                let update = take_update(*id, &mut lock(&log.inner).view);
+                parts.push(Part {
+                    stream: StreamId(*id),
+                    update: Some(update),
+                });
+            }
+        }
+        let next_stream = self.next_stream.load(Ordering::Acquire);
+        let result = self.tables.write(
+            &parts,
+            Numbers {
+                applied,
+                epoch,
+                next_stream,
+            },
+        );
+        if result.is_err() {
+            lock(&self.dirty).extend(dirty);
+            lock(&self.dropped).extend(dropped);
+        } else {
+            self.rewritten.fetch_sub(rewritten, Ordering::Relaxed);
+            self.epoch.store(epoch, Ordering::Release);
+            self.applied.store(applied, Ordering::Release);
+            let stored = logs.values().map(|log| lock(&log.inner).view.bytes).sum();
+            self.stored_bytes.store(stored, Ordering::Relaxed);
+        }
+        for part in parts {
+            let (Some(update), Some(log)) = (part.update, logs.get(&part.stream.0)) else {
+                continue;
+            };
+            let mut inner = lock(&log.inner);
+            if result.is_err() {
+                inner.view.put_back(update);
+                continue;
+            }
+            let written = inner.view.written(update);
+            drop(inner);
+            let mut cache = lock(&self.cache);
+            written
+                .into_iter()
+                .for_each(|(id, version, data)| cache.insert((part.stream.0, id, version), data));
+        }
+        self.metrics.checkpoint.add_time(start.elapsed());
+        result
+    }
+}
+
+/// What a reader has to know of a block to fetch its data without the log's lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlockRef {
+    pub version: u32,
+    pub last: u64,
+    pub records: u32,
+}
+
+impl From<&Block> for BlockRef {
+    fn from(block: &Block) -> BlockRef {
+        BlockRef {
+            version: block.version,
+            last: block.last,
+            records: block.records,
+        }
+    }
+}
+
+/// Fetches blocks for changes to a view, under its lock.
+pub(super) struct Loader<'a> {
+    pub core: &'a Core,
+    pub stream: StreamId,
+}
+
+impl Source for Loader<'_> {
+    fn load(&mut self, id: u64, block: &Block) -> Result<Data, Error> {
+        self.core.load(self.stream, id, &BlockRef::from(block))
+    }
+}
+
+/// Gives damaged data the number of records it had, so that the places of those behind the damage are right.
+fn fit(data: Data, block: &BlockRef) -> Option<Data> {
+    let missing = (block.records as usize).checked_sub(data.records())?;
+    if missing == 0 {
+        return Some(data);
+    }
+    let chunk = data.chunks().first()?;
+    let bad = chunk.index.iter().position(|e| e.damaged)?;
+    let mut index = chunk.index.to_vec();
+    let end = index.get(bad + 1).map_or(chunk.bytes.len() as u32, |e| e.off);
+    let filler = Entry {
+        seq: index[bad].seq,
+        off: end,
+        damaged: true,
+    };
+    index.splice(bad + 1..bad + 1, std::iter::repeat_n(filler, missing));
+    Some(Data::new(Chunk {
+        bytes: chunk.bytes.clone(),
+        index: index.into(),
+    }))
+}
+
+/// Stands in for a block whose row cannot be read.
+fn lost(block: &BlockRef) -> Data {
+    let index = vec![
+        Entry {
+            seq: block.last,
+            off: 0,
+            damaged: true
+        };
+        block.records as usize
+    ];
+    Data::new(Chunk {
+        bytes: Bytes::new(),
+        index: index.into(),
+    })
+}

@@ -1,0 +1,97 @@
+//! The seam to the disk: every byte the store keeps goes through a [`StorageBackend`] that a [`Disk`]
+//! opened, so that tests can put one in its place that fails, fills up or loses power.
+
+use super::error::Error;
+pub use redb::StorageBackend;
+use redb::backends::FileBackend;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Opens the files of a store by name, creating those that are not there.
+pub trait Disk: std::fmt::Debug + Send + std::marker::Sync {
+    /// Opens one file; the store may open it again after an error.
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Bytes the files take on disk.
+    fn disk_bytes(&self) -> u64;
+}
+
+/// Files in a directory.
+#[derive(Debug)]
+pub(super) struct Dir(pub PathBuf);
+
+impl Disk for Dir {
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        let path = self.0.join(name);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        File::open(&self.0)?.sync_all()?;
+        Ok(Box::new(
+            FileBackend::new(file).map_err(|e| io::Error::other(e.to_string()))?,
+        ))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|meta| allocated(&meta))
+            .sum()
+    }
+}
+
+#[cfg(unix)]
+fn allocated(meta: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(meta) * 512
+}
+
+#[cfg(not(unix))]
+fn allocated(meta: &std::fs::Metadata) -> u64 {
+    meta.len()
+}
+
+/// Holds a store directory for one process. The lock ends with the process, however it ends.
+#[derive(Debug)]
+pub(super) struct DirLock(#[allow(dead_code, reason = "held for its lock")] File);
+
+impl DirLock {
+    pub fn take(dir: &Path) -> Result<DirLock, Error> {
+        let open = |e: io::Error| Error::Open(format!("{}: {e}", dir.display()));
+        std::fs::create_dir_all(dir).map_err(open)?;
+        let path = dir.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(open)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let read = file.read_to_string(&mut pid);
+                let pid = read
+                    .ok()
+                    .map(|_| pid.trim().to_string())
+                    .filter(|p| !p.is_empty());
+                let pid = pid.unwrap_or_else(|| "unknown".to_string());
+                return Err(Error::InUse {
+                    dir: dir.display().to_string(),
+                    pid,
+                });
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
+        }
+        let write = file.set_len(0).and_then(|()| file.rewind());
+        write
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(open)?;
+        Ok(DirLock(file))
+    }
+}

@@ -1,0 +1,538 @@
+//! Faults: power cuts, IO errors, a full disk, flipped bits. One seed drives the work and the fault; an
+//! oracle knows what was acknowledged. `MESH_CRASH_SEEDS=n` runs n seeds of each (and from
+//! `MESH_CRASH_FROM` on); a failing one prints itself.
+
+use super::log_tests::{Model, Step, record};
+use super::{Disk, Error, Log, Options, State, StorageBackend, Store, Sync, lock};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+/// A small generator, so that a seed alone says what happens.
+#[derive(Debug, Clone)]
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct File {
+    synced: Vec<u8>,
+    now: Vec<u8>,
+    /// Since the last sync.
+    writes: Vec<Write>,
+}
+
+#[derive(Debug, Clone)]
+enum Write {
+    At(usize, Vec<u8>),
+    Len(usize),
+}
+
+impl Write {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Write::Len(len) => to.resize(*len, 0),
+            Write::At(at, data) => {
+                if to.len() < at + data.len() {
+                    to.resize(at + data.len(), 0);
+                }
+                to[*at..at + data.len()].copy_from_slice(data);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Sim {
+    files: BTreeMap<String, File>,
+    /// Calls that change something, so far.
+    calls: u64,
+    /// The power goes at this call; later ones fail.
+    off_at: Option<u64>,
+    /// This many calls from the first number on fail.
+    fail: Option<(u64, u64)>,
+    /// All files together may not be longer than this.
+    quota: Option<usize>,
+}
+
+/// A disk in memory that remembers what was synced.
+#[derive(Debug, Clone, Default)]
+struct SimDisk(Arc<Mutex<Sim>>);
+
+#[derive(Debug)]
+struct SimFile(SimDisk, String);
+
+impl Sim {
+    fn call(&mut self) -> io::Result<()> {
+        self.calls += 1;
+        if self.off_at.is_some_and(|at| self.calls >= at) {
+            return Err(io::Error::other("the power is off"));
+        }
+        if self
+            .fail
+            .is_some_and(|(from, n)| (from..from + n).contains(&self.calls))
+        {
+            return Err(io::Error::other("injected"));
+        }
+        Ok(())
+    }
+
+    /// What takes room: bytes that are not zero pages, as with sparse files.
+    fn room(&self, grow: usize) -> io::Result<()> {
+        let used: usize = self.files.values().map(|f| f.now.len()).sum();
+        match self.quota {
+            Some(quota) if used + grow > quota => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SimDisk {
+    /// The disk as it is found after the power came back: each unsynced write kept, dropped or torn.
+    fn after_power_cut(&self, rng: &mut Rng) -> SimDisk {
+        let mut files = lock(&self.0).files.clone();
+        for file in files.values_mut() {
+            let mut left = file.synced.clone();
+            let keep_all = rng.below(4) == 0;
+            for write in &file.writes {
+                match (rng.below(3), write) {
+                    (0, _) if !keep_all => {}
+                    (1, Write::At(at, data)) if !keep_all => {
+                        for (n, sector) in data.chunks(512).enumerate() {
+                            if rng.below(2) == 0 {
+                                Write::At(at + n * 512, sector.to_vec()).apply(&mut left);
+                            }
+                        }
+                    }
+                    _ => write.apply(&mut left),
+                }
+            }
+            *file = File {
+                synced: left.clone(),
+                now: left,
+                writes: Vec::new(),
+            };
+        }
+        SimDisk(Arc::new(Mutex::new(Sim {
+            files,
+            ..Sim::default()
+        })))
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        lock(&self.0).files.entry(name.to_string()).or_default();
+        Ok(Box::new(SimFile(self.clone(), name.to_string())))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        lock(&self.0).files.values().map(|f| f.now.len() as u64).sum()
+    }
+}
+
+impl StorageBackend for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.0.0).files[&self.1].now.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let sim = lock(&self.0.0);
+        let from = sim.files[&self.1]
+            .now
+            .get(offset as usize..offset as usize + out.len());
+        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut sim = lock(&self.0.0);
+        sim.call()?;
+        let now = sim.files[&self.1].now.len();
+        sim.room((len as usize).saturating_sub(now))?;
+        let file = sim.files.get_mut(&self.1).unwrap();
+        file.writes.push(Write::Len(len as usize));
+        file.now.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut sim = lock(&self.0.0);
+        let called = sim.call();
+        let file = sim.files.get_mut(&self.1).unwrap();
+        if called.is_err() {
+            return called;
+        }
+        for write in std::mem::take(&mut file.writes) {
+            write.apply(&mut file.synced);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut sim = lock(&self.0.0);
+        let called = sim.call();
+        let off = sim.off_at.is_some_and(|at| sim.calls > at);
+        let file = sim.files.get_mut(&self.1).unwrap();
+        // The write during which the power goes may still reach the disk, in part.
+        if called.is_ok() || !off {
+            let write = Write::At(offset as usize, data.to_vec());
+            write.apply(&mut file.now);
+            file.writes.push(write);
+        }
+        called
+    }
+}
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|v: String| v.parse::<u64>().ok())
+    };
+    let from = number("MESH_CRASH_FROM").unwrap_or(0);
+    from..from + number("MESH_CRASH_SEEDS").unwrap_or(default)
+}
+
+/// Prints the seed if the test panics.
+struct Seed(&'static str, u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "{}: failing seed: MESH_CRASH_FROM={} MESH_CRASH_SEEDS=1",
+                self.0, self.1
+            );
+        }
+    }
+}
+
+fn options(disk: &SimDisk) -> Options {
+    Options {
+        disk: Some(Arc::new(disk.clone())),
+        cache_bytes_max: 4 << 20,
+        ..Options::new("unused")
+    }
+}
+
+fn random_step(rng: &mut Rng) -> Step {
+    match rng.below(20) {
+        0..=8 => Step::Append {
+            gap: if rng.below(10) == 0 { rng.below(30) } else { 0 },
+            size: if rng.below(8) == 0 {
+                rng.below(60_000) as usize
+            } else {
+                rng.below(300) as usize
+            },
+        },
+        9..=12 => Step::Delete(rng.next()),
+        13 => Step::DeleteRange(rng.next(), rng.next()),
+        14 => Step::Truncate(rng.next()),
+        15 => Step::Consumer(rng.below(4) as u8, rng.next() as u8),
+        16 => Step::RemoveConsumer(rng.below(4) as u8),
+        _ => Step::Commit,
+    }
+}
+
+fn try_commit(log: &Log) -> Result<(), Error> {
+    let (tx, rx) = mpsc::channel();
+    log.commit(Box::new(move |result| tx.send(result).unwrap()));
+    rx.recv_timeout(Duration::from_secs(20))
+        .expect("every commit is answered")
+}
+
+fn same(model: &Model, log: &Log) -> bool {
+    let mut seen = Vec::new();
+    let end = log.scan(0, u64::MAX, |r| {
+        seen.push(r.seq);
+        ControlFlow::Continue(())
+    });
+    let rows: BTreeMap<_, _> = log.consumers().into_iter().map(|(n, r)| (n, r.meta)).collect();
+    end == Ok(None)
+        && seen.iter().eq(model.records.keys())
+        && log.state().last_seq == model.last_seq
+        && rows == model.consumers
+}
+
+/// One life of a store: random work on two streams until the disk says no. For each stream the last
+/// acknowledged model, and those committed since.
+fn live(store: &Store, rng: &mut Rng, lives: &mut BTreeMap<u64, Vec<Model>>, steps: u64) {
+    while lives.len() < 2 {
+        let Ok(log) = store.create_stream("meta") else {
+            return;
+        };
+        if try_commit(&log).is_err() {
+            return;
+        }
+        lives.insert(log.stream_id().0, vec![Model::default()]);
+    }
+    let ids: Vec<u64> = lives.keys().copied().collect();
+    for _ in 0..steps {
+        let id = ids[rng.below(2) as usize];
+        let log = store.open_log(super::StreamId(id)).unwrap();
+        let models = lives.get_mut(&id).unwrap();
+        let mut model = models.last().unwrap().clone();
+        for _ in 0..rng.below(12) {
+            if model.apply_quietly(&log, &random_step(rng)).is_err() {
+                break;
+            }
+        }
+        models.push(model);
+        match try_commit(&log) {
+            Ok(()) => drop(models.drain(..models.len() - 1)),
+            Err(_) => return,
+        }
+        if rng.below(10) == 0 {
+            log.put_checkpoint(log.durable_seq(), vec![7; rng.below(200_000) as usize]);
+        }
+    }
+}
+
+#[test]
+fn power_cuts_lose_nothing_that_was_acknowledged() {
+    for seed in seeds(300) {
+        let _seed = Seed("power cut", seed);
+        let mut rng = Rng(seed);
+        let mut disk = SimDisk::default();
+        let mut lives = BTreeMap::new();
+        for round in 0..3 {
+            let mut sim = lock(&disk.0);
+            sim.off_at = Some(sim.calls + 12 + rng.below(200));
+            drop(sim);
+            if let Ok(store) = Store::open(options(&disk)) {
+                live(&store, &mut rng, &mut lives, 120);
+                drop(store);
+            }
+            disk = disk.after_power_cut(&mut rng);
+            let store = Store::open(options(&disk)).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            assert_eq!(store.info().damage, Vec::<String>::new());
+            for (id, models) in &mut lives {
+                let log = store.open_log(super::StreamId(*id)).unwrap();
+                // What was acknowledged, or that and what was under way, whole.
+                let found = models.iter().rposition(|m| same(m, &log));
+                let found =
+                    found.unwrap_or_else(|| panic!("stream {id}: {:?} is none of\n{models:#?}", log.state()));
+                models.drain(..found);
+                models.truncate(1);
+                models[0].check(&log);
+            }
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_io_error_stops_the_store_until_it_works_again_and_loses_nothing() {
+    for seed in seeds(60) {
+        let _seed = Seed("io error", seed);
+        let mut rng = Rng(seed);
+        let disk = SimDisk::default();
+        let store = Store::open(options(&disk)).unwrap();
+        let log = store.create_stream("meta").unwrap();
+        let mut model = Model::default();
+        let calls = lock(&disk.0).calls;
+        lock(&disk.0).fail = Some((calls + 1 + rng.below(40), 1 + rng.below(12)));
+        let mut failed = false;
+        for _ in 0..60 {
+            for _ in 0..rng.below(8) {
+                match model.apply_quietly(&log, &random_step(&mut rng)) {
+                    Ok(()) => {}
+                    Err(Error::Failed(_)) => wait_for_ok(&store),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            if let Err(error) = try_commit(&log) {
+                assert!(matches!(error, Error::Failed(_)), "{error}");
+                failed = true;
+                wait_for_ok(&store);
+            }
+        }
+        wait_for_ok(&store);
+        while try_commit(&log).is_err() {
+            wait_for_ok(&store);
+        }
+        model.check(&log);
+        store.close().unwrap();
+        let store = Store::open(options(&disk)).unwrap();
+        assert_eq!(store.info().damage, Vec::<String>::new(), "failed: {failed}");
+        model.check(&store.open_log(log.stream_id()).unwrap());
+    }
+}
+
+fn wait_for_ok(store: &Store) {
+    for _ in 0..2000 {
+        if store.info().state == State::Ok {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("the store did not resume: {:?}", store.info().state);
+}
+
+#[test]
+fn a_full_disk_refuses_clearly_and_resumes_when_there_is_room() {
+    let disk = SimDisk::default();
+    let store = Store::open(options(&disk)).unwrap();
+    let log = store.create_stream("meta").unwrap();
+    lock(&disk.0).quota = Some(6 << 20);
+    let mut acked = 0;
+    let error = loop {
+        if let Err(error) = log.append(&record(acked + 1, 20_000).as_ref()) {
+            break error;
+        }
+        match try_commit(&log) {
+            Ok(()) => acked += 1,
+            Err(error) => break error,
+        }
+        assert!(acked < 2_000, "40 MB fit into 6");
+    };
+    assert!(matches!(error, Error::Full(_)), "{error}");
+    assert!(matches!(store.info().state, State::Full(_)));
+    assert!(matches!(
+        log.append(&record(acked + 9, 1).as_ref()),
+        Err(Error::Full(_))
+    ));
+    assert!(log.get(acked).unwrap().is_some(), "reads go on");
+    lock(&disk.0).quota = None;
+    wait_for_ok(&store);
+    let last = log.head().unwrap().last_seq;
+    log.append(&record(last + 1, 20_000).as_ref()).unwrap();
+    try_commit(&log).unwrap();
+    drop(store);
+    let store = Store::open(options(&disk)).unwrap();
+    let log = store.open_log(log.stream_id()).unwrap();
+    assert_eq!((log.state().last_seq, log.state().messages), (last + 1, last + 1));
+    assert!(last >= acked);
+}
+
+/// Every record that is served is the one that was stored; the others are named, or the store says what
+/// is wrong.
+fn flip(files: &BTreeMap<String, File>, name: &str, bit: usize, records: u64) -> bool {
+    let mut files = files.clone();
+    let file = files.get_mut(name).unwrap();
+    file.now[bit / 8] ^= 1 << (bit % 8);
+    file.synced = file.now.clone();
+    let disk = SimDisk(Arc::new(Mutex::new(Sim {
+        files,
+        ..Sim::default()
+    })));
+    let store = match Store::open(options(&disk)) {
+        Ok(store) => store,
+        Err(_) => return true,
+    };
+    let rows = store.streams().unwrap();
+    let mut told = !store.info().damage.is_empty() || store.info().torn_entries > 0;
+    let mut good = 0;
+    for row in rows {
+        let log = store.open_log(row.id).unwrap();
+        for seq in 1..=records {
+            match log.get(seq) {
+                Ok(Some(found)) => {
+                    assert_eq!(found, record(seq, 200), "served as good: bit {bit} of {name}");
+                    good += 1;
+                }
+                Ok(None) => {}
+                Err(_) => told = true,
+            }
+        }
+        let _ = log.scan(0, u64::MAX, |r| {
+            assert_eq!(
+                *r,
+                record(r.seq, 200).as_ref(),
+                "scanned as good: bit {bit} of {name}"
+            );
+            ControlFlow::Continue(())
+        });
+    }
+    assert!(
+        told || good == records,
+        "bit {bit} of {name}: {good} of {records} records, and nobody says so"
+    );
+    told
+}
+
+#[test]
+fn a_flipped_bit_is_found_or_harmless() {
+    let records = 400;
+    let disk = SimDisk::default();
+    let store = Store::open(options(&disk)).unwrap();
+    let log = store.create_stream("meta").unwrap();
+    for seq in 1..=records {
+        log.append(&record(seq, 200).as_ref()).unwrap();
+        if seq % 40 == 0 {
+            try_commit(&log).unwrap();
+        }
+    }
+    try_commit(&log).unwrap();
+    // As after a kill: the journal holds it all. Then as after a clean stop: the tables do.
+    let killed = lock(&disk.0).files.clone();
+    store.close().unwrap();
+    let closed = lock(&disk.0).files.clone();
+    let mut found = 0;
+    let mut rng = Rng(7);
+    for (files, name) in [(&killed, "journal.0"), (&closed, "mesh.redb")] {
+        let used = files[name].now.iter().rposition(|&b| b != 0).unwrap() + 1;
+        let flips = seeds(400).end - seeds(400).start;
+        for n in 0..flips {
+            // Some of them where headers are.
+            let byte = if n % 4 == 0 {
+                rng.below(4096.min(used as u64))
+            } else {
+                rng.below(used as u64)
+            };
+            found += u64::from(flip(
+                files,
+                name,
+                byte as usize * 8 + rng.below(8) as usize,
+                records,
+            ));
+        }
+    }
+    assert!(found > 100, "only {found} were found");
+}
+
+#[test]
+fn a_lazy_store_keeps_a_prefix_through_a_power_cut() {
+    for seed in seeds(30) {
+        let _seed = Seed("lazy", seed);
+        let mut rng = Rng(seed);
+        let disk = SimDisk::default();
+        let lazy = Options {
+            sync: Sync::Interval(Duration::from_millis(2)),
+            ..options(&disk)
+        };
+        let store = Store::open(lazy).unwrap();
+        let log = store.create_stream("meta").unwrap();
+        try_commit(&log).unwrap();
+        let mut sim = lock(&disk.0);
+        sim.off_at = Some(sim.calls + 20 + rng.below(100));
+        drop(sim);
+        for seq in 1.. {
+            if log.append(&record(seq, 100).as_ref()).is_err() || try_commit(&log).is_err() {
+                break;
+            }
+        }
+        drop(store);
+        let disk = disk.after_power_cut(&mut rng);
+        let store = Store::open(options(&disk)).unwrap();
+        if let Some(row) = store.streams().unwrap().first() {
+            let state = store.open_log(row.id).unwrap().state();
+            assert_eq!(state.messages, state.last_seq, "a hole in what was kept");
+        }
+    }
+}

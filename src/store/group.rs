@@ -1,0 +1,107 @@
+//! Groups: all that was put into one log between two commits. A group becomes durable whole or not at all.
+
+use super::block::{Chunk, ChunkBuilder};
+use super::record::RecordRef;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// What happens to one consumer's row: removal first, then the puts.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct ConsumerChange {
+    pub remove: bool,
+    pub meta: Option<Bytes>,
+    pub state: Option<Bytes>,
+}
+
+/// Sequences only go up, so within a group appending first and removing after gives the same as the
+/// order of the calls.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub chunk: Chunk,
+    /// Removed sequences, as inclusive ranges.
+    pub removed: Vec<(u64, u64)>,
+    pub truncate: Option<u64>,
+    pub meta: Option<Bytes>,
+    pub consumers: BTreeMap<String, ConsumerChange>,
+    /// About how much memory and journal it takes.
+    pub bytes: usize,
+}
+
+impl Group {
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+/// A group being filled.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub records: ChunkBuilder,
+    group: Group,
+}
+
+impl Pending {
+    pub fn bytes(&self) -> usize {
+        self.records.len() + self.group.bytes
+    }
+
+    pub fn append(&mut self, record: &RecordRef<'_>) {
+        self.records.append(record);
+    }
+
+    pub fn remove(&mut self, a: u64, b: u64) {
+        match self.group.removed.last_mut() {
+            Some((_, end)) if *end + 1 == a => *end = b,
+            _ => {
+                self.group.removed.push((a, b));
+                self.group.bytes += 16;
+            }
+        }
+    }
+
+    pub fn truncate(&mut self, first: u64) {
+        self.group.bytes += 8;
+        self.group.truncate = self.group.truncate.max(Some(first));
+    }
+
+    pub fn put_meta(&mut self, meta: Bytes) {
+        self.group.bytes += meta.len() + 8;
+        self.group.meta = Some(meta);
+    }
+
+    fn consumer(&mut self, name: &str, bytes: usize) -> &mut ConsumerChange {
+        self.group.bytes += name.len() + bytes + 16;
+        if !self.group.consumers.contains_key(name) {
+            self.group
+                .consumers
+                .insert(name.to_string(), ConsumerChange::default());
+        }
+        self.group.consumers.get_mut(name).expect("just inserted")
+    }
+
+    pub fn put_consumer(&mut self, name: &str, meta: Bytes) {
+        let change = self.consumer(name, meta.len());
+        change.meta = Some(meta);
+    }
+
+    pub fn put_consumer_state(&mut self, name: &str, state: Bytes) {
+        let change = self.consumer(name, state.len());
+        change.state = Some(state);
+    }
+
+    pub fn remove_consumer(&mut self, name: &str) {
+        *self.consumer(name, 0) = ConsumerChange {
+            remove: true,
+            meta: None,
+            state: None,
+        };
+    }
+
+    pub fn take(&mut self) -> Group {
+        let records = std::mem::take(&mut self.records);
+        let mut group = std::mem::take(&mut self.group);
+        group.bytes += records.len();
+        group.chunk = records.finish();
+        group
+    }
+}

@@ -1,0 +1,413 @@
+//! The journal: what was acknowledged but is not yet in the tables.
+//!
+//! Two files take turns. An entry is one write and one sync; it holds the groups of many logs. When a file
+//! is full the other one is begun, once everything in it is in the tables (see `tables.rs`), so the files
+//! keep their size and a sync has no file metadata to write.
+//!
+//! ```text
+//! entry, at a multiple of 4 KiB: "MJN1" | crc32 of the header | epoch | lsn | synced lsn | body length
+//!                                | crc32 of the body | body: groups
+//! group: stream | length | crc32 | payload
+//! ```
+//!
+//! The lsn goes up by one an entry. The epoch is drawn anew, and written to the tables, whenever the journal
+//! begins from nothing, so that no entry of an earlier life is taken for one of this. `synced` is the last
+//! lsn that was known to be synced when the entry was written: an entry that is not whole but lies at or
+//! below a later `synced` is damage; otherwise it is the torn end, which nobody was promised.
+
+use super::block::{ChunkBuilder, index};
+use super::disk::{Disk, StorageBackend};
+use super::group::{ConsumerChange, Group};
+use super::wire::{Reader, put_bytes};
+use bytes::{BufMut, Bytes};
+use std::io;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"MJN1");
+const HEADER: usize = 52;
+const ALIGN: u64 = 4096;
+/// New room is written with zeros this much at a time.
+const GROW_BYTES: u64 = 1 << 20;
+const NAMES: [&str; 2] = ["journal.0", "journal.1"];
+
+const RECORDS: u8 = 1;
+const REMOVED: u8 = 2;
+const TRUNCATE: u8 = 3;
+const META: u8 = 4;
+const CONSUMER: u8 = 5;
+const DROP_STREAM: u8 = 6;
+
+/// One file of the two.
+#[derive(Debug)]
+struct Segment {
+    file: Box<dyn StorageBackend>,
+    /// Where the next entry goes.
+    pos: u64,
+    /// Up to here the file has its blocks.
+    room: u64,
+    /// The last entry in it; it may be begun anew once the tables hold that.
+    last_lsn: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    segments: [Segment; 2],
+    active: usize,
+    epoch: u64,
+    /// The last entry written, and the last one synced.
+    pub lsn: u64,
+    pub synced: u64,
+}
+
+impl Journal {
+    /// Begins an empty journal, whose `epoch` is in the tables.
+    pub fn begin(disk: &dyn Disk, epoch: u64, lsn: u64) -> io::Result<Journal> {
+        let segment = |name| {
+            let file = disk.open(name)?;
+            let room = file.len()?;
+            Ok::<_, io::Error>(Segment {
+                file,
+                pos: 0,
+                room,
+                last_lsn: 0,
+            })
+        };
+        let segments = [segment(NAMES[0])?, segment(NAMES[1])?];
+        Ok(Journal {
+            segments,
+            active: 0,
+            epoch,
+            lsn,
+            synced: lsn,
+        })
+    }
+
+    /// Whether the active file has reached its limit.
+    pub fn full(&self, limit: u64) -> bool {
+        self.segments[self.active].pos >= limit
+    }
+
+    /// Goes on in the other file, if the tables hold all that is in it.
+    pub fn turn(&mut self, applied: u64, limit: u64) -> io::Result<bool> {
+        let other = &mut self.segments[1 - self.active];
+        if other.last_lsn > applied {
+            return Ok(false);
+        }
+        // One large entry does not make the file large for ever.
+        if other.room > 4 * limit {
+            other.file.set_len(limit)?;
+            other.room = limit;
+        }
+        other.pos = 0;
+        self.active = 1 - self.active;
+        Ok(true)
+    }
+
+    /// Writes one entry. `body` begins with [`HEADER`] bytes of room, see [`body`].
+    pub fn write(&mut self, mut entry: Vec<u8>) -> io::Result<()> {
+        let lsn = self.lsn + 1;
+        fill_header(&mut entry, self.epoch, lsn, self.synced);
+        let segment = &mut self.segments[self.active];
+        let end = (segment.pos + entry.len() as u64).next_multiple_of(ALIGN);
+        if end > segment.room {
+            let room = end.next_multiple_of(GROW_BYTES);
+            segment.file.set_len(room)?;
+            // The zeros reach the disk with this entry's sync; from then on syncs are of data alone.
+            let zeros = vec![0; (room - end) as usize];
+            segment.file.write(end, &zeros)?;
+            segment.room = room;
+        }
+        segment.file.write(segment.pos, &entry)?;
+        segment.pos = end;
+        segment.last_lsn = lsn;
+        self.lsn = lsn;
+        Ok(())
+    }
+
+    /// Makes all entries durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        // The other file may hold unsynced entries only if it was active since the last sync.
+        let other = &self.segments[1 - self.active];
+        if other.last_lsn > self.synced {
+            other.file.sync_data()?;
+        }
+        self.segments[self.active].file.sync_data()?;
+        self.synced = self.lsn;
+        Ok(())
+    }
+}
+
+/// An entry's buffer, before its groups.
+pub(super) fn body() -> Vec<u8> {
+    vec![0; HEADER]
+}
+
+fn fill_header(entry: &mut [u8], epoch: u64, lsn: u64, synced: u64) {
+    let (header, body) = entry.split_at_mut(HEADER);
+    let mut rest = &mut header[8..];
+    rest.put_u64_le(epoch);
+    rest.put_u64_le(lsn);
+    rest.put_u64_le(synced);
+    rest.put_u64_le(body.len() as u64);
+    rest.put_u32_le(crc32fast::hash(body));
+    let crc = crc32fast::hash(&header[8..]);
+    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Appends a group to an entry; `None` drops the stream.
+pub(super) fn put_group(out: &mut Vec<u8>, stream: u64, group: Option<&Group>) {
+    out.put_u64_le(stream);
+    let at = out.len();
+    out.put_u64_le(0);
+    match group {
+        None => out.put_u8(DROP_STREAM),
+        Some(group) => put_payload(out, group),
+    }
+    let payload = &out[at + 8..];
+    let (len, crc) = (payload.len() as u32, crc32fast::hash(payload));
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn put_payload(out: &mut Vec<u8>, group: &Group) {
+    if !group.chunk.bytes.is_empty() {
+        out.put_u8(RECORDS);
+        put_bytes(out, &group.chunk.bytes);
+    }
+    if !group.removed.is_empty() {
+        out.put_u8(REMOVED);
+        out.put_u32_le(group.removed.len() as u32);
+        for &(a, b) in &group.removed {
+            out.put_u64_le(a);
+            out.put_u64_le(b);
+        }
+    }
+    if let Some(first) = group.truncate {
+        out.put_u8(TRUNCATE);
+        out.put_u64_le(first);
+    }
+    if let Some(meta) = &group.meta {
+        out.put_u8(META);
+        put_bytes(out, meta);
+    }
+    for (name, change) in &group.consumers {
+        out.put_u8(CONSUMER);
+        put_bytes(out, name.as_bytes());
+        let flags = [change.remove, change.meta.is_some(), change.state.is_some()];
+        out.put_u8(
+            flags
+                .iter()
+                .enumerate()
+                .map(|(bit, &on)| u8::from(on) << bit)
+                .sum(),
+        );
+        change
+            .meta
+            .iter()
+            .chain(&change.state)
+            .for_each(|bytes| put_bytes(out, bytes));
+    }
+}
+
+/// A group as it was read back.
+pub(super) enum Replayed {
+    Group(u64, Group),
+    DropStream(u64),
+}
+
+fn parse_group(stream: u64, payload: &[u8]) -> Option<Replayed> {
+    let mut group = Group::default();
+    let mut r = Reader(payload);
+    while !r.0.is_empty() {
+        match r.u8()? {
+            RECORDS => group.chunk = index(Bytes::copy_from_slice(r.bytes()?), 1..=u64::MAX - 1),
+            REMOVED => {
+                for _ in 0..r.u32()? {
+                    group.removed.push((r.u64()?, r.u64()?));
+                }
+            }
+            TRUNCATE => group.truncate = Some(r.u64()?),
+            META => group.meta = Some(Bytes::copy_from_slice(r.bytes()?)),
+            CONSUMER => {
+                let name = String::from_utf8(r.bytes()?.to_vec()).ok()?;
+                let flags = r.u8()?;
+                let mut part = |bit: u8| {
+                    if flags & bit == 0 {
+                        Some(None)
+                    } else {
+                        Some(Some(Bytes::copy_from_slice(r.bytes()?)))
+                    }
+                };
+                let (meta, state) = (part(2)?, part(4)?);
+                group.consumers.insert(
+                    name,
+                    ConsumerChange {
+                        remove: flags & 1 != 0,
+                        meta,
+                        state,
+                    },
+                );
+            }
+            DROP_STREAM => return Some(Replayed::DropStream(stream)),
+            _ => return None,
+        }
+    }
+    Some(Replayed::Group(stream, group))
+}
+
+/// What an opening store found in the journal.
+#[derive(Default)]
+pub(super) struct Found {
+    /// In order.
+    pub groups: Vec<Replayed>,
+    pub last_lsn: u64,
+    /// One line for each damaged spot that held promised data.
+    pub damage: Vec<String>,
+    /// Entries at the end that were not whole: writes cut off, which nobody was promised.
+    pub torn: u64,
+}
+
+struct Entry {
+    lsn: u64,
+    synced: u64,
+    /// Whether it matches its checksums.
+    whole: bool,
+    body: Vec<u8>,
+}
+
+/// Reads the entries of `epoch` behind `applied`.
+pub(super) fn read(disk: &dyn Disk, epoch: u64, applied: u64) -> io::Result<Found> {
+    let mut entries = Vec::new();
+    for name in NAMES {
+        let file = disk.open(name)?;
+        read_file(&*file, epoch, applied, &mut entries)?;
+    }
+    entries.sort_by_key(|e| e.lsn);
+    let promised = entries.iter().map(|e| e.synced).max().unwrap_or(0);
+    let mut found = Found {
+        last_lsn: applied,
+        ..Found::default()
+    };
+    for entry in entries {
+        let expected = found.last_lsn + 1;
+        let missing = entry.lsn != expected;
+        if (missing && promised < expected) || (!entry.whole && promised < entry.lsn) {
+            found.torn += 1;
+            // What follows a torn entry was never promised either, and must not be applied without it.
+            break;
+        }
+        if missing {
+            found.damage.push(format!(
+                "journal entries {expected} to {} are not readable",
+                entry.lsn - 1
+            ));
+        }
+        if !entry.whole {
+            found
+                .damage
+                .push(format!("journal entry {} is damaged", entry.lsn));
+        }
+        parse_entry(&entry, &mut found);
+        found.last_lsn = entry.lsn;
+    }
+    if found.last_lsn < promised {
+        found.damage.push(format!(
+            "journal entries {} to {promised} are not readable",
+            found.last_lsn + 1
+        ));
+        found.last_lsn = promised;
+    }
+    Ok(found)
+}
+
+fn read_file(file: &dyn StorageBackend, epoch: u64, applied: u64, out: &mut Vec<Entry>) -> io::Result<()> {
+    let len = file.len()?;
+    let (mut at, mut header) = (0, [0; HEADER]);
+    while at + HEADER as u64 <= len {
+        file.read(at, &mut header)?;
+        let parsed = parse_header(&header).filter(|h| h.0 == epoch && h.3 <= len - at - HEADER as u64);
+        let Some((_, lsn, synced, body_len, crc)) = parsed else {
+            if resembles(&header, epoch, applied) {
+                let lsn = out.last().map_or(applied, |e: &Entry| e.lsn) + 1;
+                out.push(Entry {
+                    lsn,
+                    synced: 0,
+                    whole: false,
+                    body: Vec::new(),
+                });
+            }
+            at += ALIGN;
+            continue;
+        };
+        if lsn > applied {
+            let mut body = vec![0; body_len as usize];
+            file.read(at + HEADER as u64, &mut body)?;
+            let whole = crc32fast::hash(&body) == crc;
+            out.push(Entry {
+                lsn,
+                synced,
+                whole,
+                body,
+            });
+        }
+        at = (at + HEADER as u64 + body_len).next_multiple_of(ALIGN);
+    }
+    Ok(())
+}
+
+fn parse_header(header: &[u8]) -> Option<(u64, u64, u64, u64, u32)> {
+    let mut r = Reader(header);
+    if r.u32()? != MAGIC || r.u32()? != crc32fast::hash(r.0) {
+        return None;
+    }
+    Some((r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u32()?))
+}
+
+/// Whether a header that is not whole was once one of this epoch: two of its three marks are left.
+fn resembles(header: &[u8], epoch: u64, applied: u64) -> bool {
+    let mut r = Reader(header);
+    let magic = r.u32() == Some(MAGIC);
+    let _crc = r.u32();
+    let (epoch, lsn) = (r.u64() == Some(epoch), r.u64().unwrap_or(0));
+    let next = lsn > applied && lsn - applied < 1 << 20;
+    usize::from(magic) + usize::from(epoch) + usize::from(next) >= 2 && lsn > applied
+}
+
+fn parse_entry(entry: &Entry, found: &mut Found) {
+    let mut r = Reader(&entry.body);
+    while !r.0.is_empty() {
+        let (Some(stream), Some(len), Some(crc)) = (r.u64(), r.u32(), r.u32()) else {
+            break;
+        };
+        let Some(payload) = r.take(len as usize) else {
+            break;
+        };
+        if crc32fast::hash(payload) == crc {
+            found.groups.extend(parse_group(stream, payload));
+            continue;
+        }
+        found.damage.push(format!(
+            "a group of stream {stream} in journal entry {} is damaged",
+            entry.lsn
+        ));
+        // Its records carry checksums of their own: the good ones are kept, the bad ones marked.
+        let mut inner = Reader(payload);
+        if inner.u8() == Some(RECORDS)
+            && let Some(records) = inner.bytes()
+        {
+            let mut kept = ChunkBuilder::default();
+            let chunk = index(Bytes::copy_from_slice(records), 1..=u64::MAX - 1);
+            for (place, entry) in chunk.index.iter().enumerate() {
+                let off = entry.off as usize;
+                kept.append_raw(*entry, &chunk.bytes[off..off + super::block::span(&chunk, place)]);
+            }
+            found.groups.push(Replayed::Group(
+                stream,
+                Group {
+                    chunk: kept.finish(),
+                    ..Group::default()
+                },
+            ));
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! A log: the records of one stream, and the rows of its consumers.
+
+use super::block::{Block, Data, Dead, record_at};
+use super::core::{BlockRef, Core};
+use super::error::Error;
+use super::group::{Group, Pending};
+use super::ranges::RangeSet;
+use super::record::{RECORD_BYTES_MAX, Record, RecordRef};
+use super::view::{ConsumerRow, LogState, Source, View};
+use super::{StreamId, lock};
+use bytes::Bytes;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Called once when a commit is durable, or when it is not known to be.
+pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// How many records and bytes a removal took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Records.
+    pub messages: u64,
+    /// Their [`Record::stored_len`].
+    pub bytes: u64,
+}
+
+/// What the caller derived from a log (a subject index, dedupe ids) as of some sequence.
+///
+/// Written along with the store's own checkpoints, not with commits: after a crash an older one, or
+/// none, may be found. The caller replays the records above `upto_seq`, and takes out `removed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The highest sequence it covers.
+    pub upto_seq: u64,
+    /// The caller's bytes.
+    pub bytes: Bytes,
+    /// Records at or below `upto_seq` that were removed since it was taken: sequence and subject.
+    pub removed: Vec<(u64, Bytes)>,
+}
+
+/// The records of one stream. Cloning gives another handle of the same log.
+///
+/// Writes gather in memory until [`commit`](Log::commit). What is read is durable: a record shows up,
+/// or disappears, when the commit that holds the change has synced.
+#[derive(Clone)]
+pub struct Log(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    pub id: StreamId,
+    pub core: Option<Arc<Core>>,
+    pub inner: Mutex<Inner>,
+}
+
+/// Counters with everything that is pending counted in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    messages: u64,
+    bytes: u64,
+    last_seq: u64,
+    last_time: i64,
+}
+
+pub(super) struct Inner {
+    pub view: View,
+    pending: Pending,
+    /// Committed groups that are not yet in the view.
+    inflight: VecDeque<Arc<Group>>,
+    inflight_bytes: usize,
+    /// Removed in `pending` or `inflight`.
+    dying: RangeSet,
+    head: Head,
+    /// The block read last: consumers read one after the other.
+    hot: Option<(u64, u32, Data)>,
+    pub damaged: BTreeSet<u64>,
+    /// The stream was removed.
+    pub dropped: bool,
+}
+
+impl Inner {
+    pub fn new(view: View) -> Inner {
+        let state = view.state();
+        let head = Head {
+            messages: state.messages,
+            bytes: state.bytes,
+            last_seq: state.last_seq,
+            last_time: state.last_time,
+        };
+        Inner {
+            view,
+            pending: Pending::default(),
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            dying: RangeSet::default(),
+            head,
+            hot: None,
+            damaged: BTreeSet::new(),
+            dropped: false,
+        }
+    }
+
+    /// Moves a durable group into the view. Called in the order of the commits.
+    pub fn land(&mut self, group: &Group, source: &mut dyn Source) -> Result<(), Error> {
+        let result = self.view.apply(group, source);
+        if self.inflight.front().is_some_and(|g| std::ptr::eq(&**g, group)) {
+            self.inflight.pop_front();
+            self.inflight_bytes -= group.bytes;
+        }
+        for &(a, b) in &group.removed {
+            self.dying.remove(a, b);
+        }
+        if let Some(first) = group.truncate {
+            self.dying.remove(0, first - 1);
+        }
+        result
+    }
+
+    /// Live records in `a..=b`, pending ones included, that no pending removal covers.
+    fn count(&self, a: u64, b: u64, source: &mut dyn Source) -> Result<Removed, Error> {
+        let (mut messages, mut bytes) = (0, 0);
+        let mut from = a;
+        while from <= b {
+            if let Some((_, end)) = self.dying.covering(from) {
+                from = end + 1;
+                continue;
+            }
+            let to = self.dying.next_start(from).map_or(b, |s| b.min(s - 1));
+            let (n, len) = self.view.count(from, to, source)?;
+            messages += n;
+            bytes += len;
+            let waiting = self.inflight.iter().flat_map(|g| g.chunk.range(from, to));
+            for record in waiting.chain(self.pending.records.range(from, to)) {
+                messages += 1;
+                bytes += record.stored_len();
+            }
+            from = to + 1;
+        }
+        Ok(Removed { messages, bytes })
+    }
+}
+
+impl Log {
+    /// A log that lives in memory alone.
+    pub fn memory() -> Log {
+        Log(Arc::new(Shared {
+            id: StreamId(0),
+            core: None,
+            inner: Mutex::new(Inner::new(View::default())),
+        }))
+    }
+
+    pub(super) fn file(id: StreamId, core: Arc<Core>, view: View) -> Log {
+        Log(Arc::new(Shared {
+            id,
+            core: Some(core),
+            inner: Mutex::new(Inner::new(view)),
+        }))
+    }
+
+    /// The stream this log belongs to; 0 for a memory log.
+    pub fn stream_id(&self) -> StreamId {
+        self.0.id
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.0.inner)
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        self.0.core.as_ref().map_or(Ok(()), |core| core.accepting())
+    }
+
+    /// Adds a record to the pending group. The caller assigns sequences, which only go up; those left
+    /// out count as deleted. Refused while the store is stopped, so that nothing piles up.
+    pub fn append(&self, record: &RecordRef<'_>) -> Result<(), Error> {
+        self.check_open()?;
+        let len = record.stored_len();
+        if len > RECORD_BYTES_MAX as u64 || record.subject.len() > usize::from(u16::MAX) {
+            return Err(Error::TooLarge(len));
+        }
+        let mut inner = self.inner();
+        if record.seq <= inner.head.last_seq {
+            return Err(Error::Sequence {
+                seq: record.seq,
+                last: inner.head.last_seq,
+            });
+        }
+        inner.pending.append(record);
+        inner.head.messages += 1;
+        inner.head.bytes += len;
+        (inner.head.last_seq, inner.head.last_time) = (record.seq, record.time_ns);
+        Ok(())
+    }
+
+    /// Removes one record with the next commit. `messages` is 0 if there is none.
+    pub fn delete(&self, seq: u64) -> Result<Removed, Error> {
+        self.delete_range(seq..=seq)
+    }
+
+    /// Removes the records in a range with the next commit; what a pending removal covers counts no more.
+    pub fn delete_range(&self, range: RangeInclusive<u64>) -> Result<Removed, Error> {
+        let (removed, mut inner) = self.count_range(*range.start(), *range.end())?;
+        let last = inner.head.last_seq;
+        if removed.messages > 0 {
+            let (a, b) = (*range.start(), (*range.end()).min(last));
+            inner.pending.remove(a, b);
+            inner.dying.insert(a, b);
+            inner.head.messages -= removed.messages;
+            inner.head.bytes -= removed.bytes;
+        }
+        Ok(removed)
+    }
+
+    /// Removes everything below `first_seq`, and lets the log begin there: the next sequence is at
+    /// least `first_seq`, even if the log is empty.
+    pub fn truncate_front(&self, first_seq: u64) -> Result<Removed, Error> {
+        if first_seq <= 1 {
+            return Ok(Removed::default());
+        }
+        let (removed, mut inner) = self.count_range(0, first_seq - 1)?;
+        if removed.messages > 0 || first_seq > inner.head.last_seq + 1 {
+            inner.pending.truncate(first_seq);
+            inner.dying.insert(0, first_seq - 1);
+            inner.head.messages -= removed.messages;
+            inner.head.bytes -= removed.bytes;
+            inner.head.last_seq = inner.head.last_seq.max(first_seq - 1);
+        }
+        Ok(removed)
+    }
+
+    /// Counts what is live in a range. Blocks that are not in memory are fetched without the lock.
+    fn count_range(&self, a: u64, b: u64) -> Result<(Removed, MutexGuard<'_, Inner>), Error> {
+        let mut loaded: Vec<(u64, u32, Data)> = Vec::new();
+        loop {
+            let inner = self.inner();
+            let mut missing = None;
+            let counted = inner.count(a, b, &mut |id: u64, block: &Block| {
+                let known = loaded
+                    .iter()
+                    .chain(&inner.hot)
+                    .find(|(i, v, _)| (*i, *v) == (id, block.version));
+                match known {
+                    Some((_, _, data)) => Ok(data.clone()),
+                    None => {
+                        missing = Some((id, BlockRef::from(block)));
+                        Err(Error::Closed)
+                    }
+                }
+            });
+            match (counted, missing) {
+                (Ok(removed), _) => return Ok((removed, inner)),
+                (Err(_), Some((id, block))) => {
+                    drop(inner);
+                    let data = self.load(id, &block)?;
+                    loaded.push((id, block.version, data));
+                }
+                (Err(error), None) => return Err(error),
+            }
+        }
+    }
+
+    /// Fetches a block that is not in memory, without the lock.
+    fn load(&self, id: u64, block: &BlockRef) -> Result<Data, Error> {
+        let core = self
+            .0
+            .core
+            .as_ref()
+            .expect("a memory log has its blocks in memory");
+        core.load(self.0.id, id, block)
+    }
+
+    /// Replaces the bytes the caller keeps for the stream itself.
+    pub fn put_meta(&self, meta: impl Into<Bytes>) {
+        self.inner().pending.put_meta(meta.into());
+    }
+
+    /// The stream's own bytes, as they are durable.
+    pub fn meta(&self) -> Bytes {
+        self.inner().view.meta.clone()
+    }
+
+    /// Creates or replaces what the caller keeps as a consumer's configuration.
+    pub fn put_consumer(&self, name: &str, meta: impl Into<Bytes>) {
+        self.inner().pending.put_consumer(name, meta.into());
+    }
+
+    /// Replaces what the caller keeps as a consumer's state.
+    pub fn put_consumer_state(&self, name: &str, state: impl Into<Bytes>) {
+        self.inner().pending.put_consumer_state(name, state.into());
+    }
+
+    /// Removes a consumer, its configuration and state.
+    pub fn remove_consumer(&self, name: &str) {
+        self.inner().pending.remove_consumer(name);
+    }
+
+    /// The durable consumer rows by name.
+    pub fn consumers(&self) -> Vec<(String, ConsumerRow)> {
+        self.inner()
+            .view
+            .consumers
+            .iter()
+            .map(|(n, r)| (n.clone(), r.clone()))
+            .collect()
+    }
+
+    /// Keeps what the caller derived from the durable records up to `upto_seq`, with the store's next
+    /// checkpoint. To be called when nothing is pending that removes records at or below `upto_seq`:
+    /// `bytes` has to match what is durable. A memory log keeps none.
+    pub fn put_checkpoint(&self, upto_seq: u64, bytes: impl Into<Bytes>) {
+        if let Some(core) = &self.0.core {
+            self.inner().view.put_checkpoint(upto_seq, bytes.into());
+            lock(&core.dirty).insert(self.0.id.0);
+            core.request_checkpoint();
+        }
+    }
+
+    /// The latest checkpoint, unless so much was removed since that scanning the log is as good.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
+        let noted = self.inner().view.checkpoint.clone();
+        let (Some(noted), Some(core)) = (noted, &self.0.core) else {
+            return Ok(None);
+        };
+        let bytes = match noted.bytes {
+            Some(bytes) => bytes,
+            None => match core.load_checkpoint(self.0.id)? {
+                Some(bytes) => bytes,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Checkpoint {
+            upto_seq: noted.upto_seq,
+            bytes,
+            removed: noted.removed,
+        }))
+    }
+
+    /// Makes everything put so far durable together, then calls `done`: for a file log on a thread of the
+    /// store, in the order of the commits of this log; for a memory log before this returns.
+    /// An error says that the changes *may* be durable, now or after the store resumed.
+    /// The caller holds no lock of its own that `done` takes.
+    pub fn commit(&self, done: Done) {
+        let mut inner = self.inner();
+        // Nothing is cut while the store is stopped: it gathers here, later puts replacing earlier ones.
+        let refused = if inner.dropped {
+            Err(Error::NoStream(self.0.id))
+        } else {
+            self.check_open()
+        };
+        if let Err(error) = refused {
+            drop(inner);
+            return done(Err(error));
+        }
+        let group = inner.pending.take();
+        let Some(core) = &self.0.core else {
+            let landed = inner.land(&group, &mut |_: u64, _: &Block| {
+                unreachable!("a memory log has its blocks in memory")
+            });
+            drop(inner);
+            return done(landed);
+        };
+        let group = Arc::new(group);
+        inner.inflight_bytes += group.bytes;
+        inner.inflight.push_back(group.clone());
+        // Under the lock: groups of one log queue in the order they were cut.
+        let queued = core.submit(self, group, done);
+        drop(inner);
+        if let Err((error, done)) = queued {
+            done(Err(error));
+        }
+    }
+
+    /// Queues what was put while the store was stopped.
+    pub(super) fn commit_pending(&self) {
+        if self.inner().pending.bytes() > 0 {
+            self.commit(Box::new(|_| {}));
+        }
+    }
+
+    /// Bytes that were put but are not yet durable. The caller holds back its publishers above a bound.
+    pub fn pending_bytes(&self) -> usize {
+        let inner = self.inner();
+        inner.pending.bytes() + inner.inflight_bytes
+    }
+
+    /// The highest sequence that is durable.
+    pub fn durable_seq(&self) -> u64 {
+        self.inner().view.last_seq
+    }
+
+    /// Counters of what is durable.
+    pub fn state(&self) -> LogState {
+        self.inner().view.state()
+    }
+
+    /// Counters with everything pending counted in: what limits are checked against.
+    pub fn head(&self) -> Result<LogState, Error> {
+        let first = self.head_first()?;
+        let inner = self.inner();
+        let head = inner.head;
+        let (first_seq, first_time) = first.unwrap_or((head.last_seq + 1, 0));
+        Ok(LogState {
+            messages: head.messages,
+            bytes: head.bytes,
+            first_seq,
+            last_seq: head.last_seq,
+            first_time,
+            last_time: head.last_time,
+            deleted: (head.last_seq + 1).saturating_sub(first_seq + head.messages),
+        })
+    }
+
+    /// Sequence and time of the first record no pending removal covers, pending records included.
+    fn head_first(&self) -> Result<Option<(u64, i64)>, Error> {
+        let mut from = 0;
+        loop {
+            if let Some((_, end)) = self.inner().dying.covering(from) {
+                from = end + 1;
+            }
+            let Some(record) = self.next_entry(from)? else {
+                break;
+            };
+            if !self.inner().dying.contains(record.0) {
+                return Ok(Some(record));
+            }
+            from = record.0 + 1;
+        }
+        let inner = self.inner();
+        let waiting = inner.inflight.iter().flat_map(|g| g.chunk.range(0, u64::MAX));
+        let mut waiting = waiting.chain(inner.pending.records.range(0, u64::MAX));
+        Ok(waiting
+            .find(|r| !inner.dying.contains(r.seq))
+            .map(|r| (r.seq, r.time_ns)))
+    }
+
+    fn next_entry(&self, from: u64) -> Result<Option<(u64, i64)>, Error> {
+        let inner = self.inner();
+        let state = inner.view.state();
+        if from <= state.first_seq {
+            return Ok((state.messages > 0).then_some((state.first_seq, state.first_time)));
+        }
+        drop(inner);
+        Ok(self.next(from)?.map(|r| (r.seq, r.time_ns)))
+    }
+
+    /// The record at `seq`.
+    pub fn get(&self, seq: u64) -> Result<Option<Record>, Error> {
+        let found = self.find(
+            |view| view.block_at(seq).filter(|&id| id <= seq),
+            |block, data| {
+                let place = data.lower_bound(seq);
+                let (chunk, within) = data.entry(place)?;
+                (chunk.index[within].seq == seq && !block.dead.contains(place)).then_some(place)
+            },
+        )?;
+        match found {
+            Found::Place(data, place) => self.record(&data, place).map(Some),
+            Found::NoBlock | Found::NoPlace { .. } => Ok(None),
+        }
+    }
+
+    /// The first live record at or above `seq`. A damaged one is an error that names it: go on behind it.
+    pub fn next(&self, mut seq: u64) -> Result<Option<Record>, Error> {
+        loop {
+            let found = self.find(
+                |view| view.block_at(seq),
+                |block, data| block.first_live(data, data.lower_bound(seq)),
+            )?;
+            match found {
+                Found::Place(data, place) => return self.record(&data, place).map(Some),
+                Found::NoPlace { last, .. } => seq = last + 1,
+                Found::NoBlock => return Ok(None),
+            }
+        }
+    }
+
+    /// The last live record at or below `seq`.
+    pub fn prev(&self, mut seq: u64) -> Result<Option<Record>, Error> {
+        loop {
+            let found = self.find(
+                |view| view.block_before(seq),
+                |block, data| block.last_live(data, data.lower_bound(seq.saturating_add(1))),
+            )?;
+            match found {
+                Found::Place(data, place) => return self.record(&data, place).map(Some),
+                Found::NoPlace { id: 0, .. } | Found::NoBlock => return Ok(None),
+                Found::NoPlace { id, .. } => seq = id - 1,
+            }
+        }
+    }
+
+    /// Calls `f` with the live records from `seq` on until it breaks, some `bytes_max` of records were
+    /// seen, or the end; returns the sequence to go on from, or `None` at the end. No lock is held
+    /// while `f` runs. Damaged records are passed over, and counted in [`damaged`](Self::damaged).
+    pub fn scan(
+        &self,
+        mut seq: u64,
+        bytes_max: u64,
+        mut f: impl FnMut(&RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<u64>, Error> {
+        let mut bytes = 0;
+        loop {
+            let (mut dead, mut last) = (Dead::default(), 0);
+            let found = self.find(
+                |view| view.block_at(seq),
+                |block, data| {
+                    (dead, last) = (block.dead.clone(), block.last);
+                    Some(data.lower_bound(seq))
+                },
+            )?;
+            let Found::Place(data, start) = found else {
+                return Ok(None);
+            };
+            for place in start..data.records() {
+                let Some((chunk, within)) = data.entry(place) else {
+                    break;
+                };
+                let entry = chunk.index[within];
+                if entry.damaged || dead.contains(place) {
+                    seq = entry.seq + 1;
+                    continue;
+                }
+                if bytes >= bytes_max {
+                    return Ok(Some(entry.seq));
+                }
+                seq = entry.seq + 1;
+                let record = chunk.record(within);
+                bytes += record.stored_len();
+                if f(&record).is_break() {
+                    return Ok(Some(seq));
+                }
+            }
+            seq = seq.max(last + 1);
+        }
+    }
+
+    /// Up to `messages_max` live records of about `bytes_max` bytes from `seq` on, sharing the memory of
+    /// their blocks: what a consumer reads.
+    pub fn read(&self, seq: u64, messages_max: usize, bytes_max: u64) -> Result<Vec<Record>, Error> {
+        let mut out = Vec::new();
+        let (mut from, mut bytes) = (seq, 0);
+        while out.len() < messages_max && bytes < bytes_max {
+            let (mut dead, mut last) = (Dead::default(), 0);
+            let found = self.find(
+                |view| view.block_at(from),
+                |block, data| {
+                    (dead, last) = (block.dead.clone(), block.last);
+                    Some(data.lower_bound(from))
+                },
+            )?;
+            let Found::Place(data, start) = found else { break };
+            for place in start..data.records() {
+                if out.len() >= messages_max || bytes >= bytes_max {
+                    break;
+                }
+                if dead.contains(place) {
+                    continue;
+                }
+                if let Some(record) = record_at(&data, place) {
+                    bytes += record.stored_len();
+                    out.push(record);
+                }
+            }
+            from = from.max(last + 1);
+        }
+        Ok(out)
+    }
+
+    /// The sequences between first and last that hold no live record, as inclusive ranges, at most
+    /// `ranges_max` of them.
+    pub fn deleted(&self, ranges_max: usize) -> Result<Vec<(u64, u64)>, Error> {
+        let state = self.state();
+        let mut out = Vec::new();
+        let mut expected = state.first_seq;
+        let mut seq = Some(state.first_seq);
+        while let Some(from) = seq {
+            seq = self.scan(from, u64::MAX, |record| {
+                if record.seq > expected {
+                    out.push((expected, record.seq - 1));
+                }
+                expected = record.seq + 1;
+                if out.len() >= ranges_max {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+            if out.len() >= ranges_max {
+                return Ok(out);
+            }
+        }
+        if expected <= state.last_seq {
+            out.push((expected, state.last_seq));
+        }
+        Ok(out)
+    }
+
+    /// Sequences whose record was found damaged since the log was opened.
+    pub fn damaged(&self) -> Vec<u64> {
+        self.inner().damaged.iter().copied().collect()
+    }
+
+    fn record(&self, data: &Data, place: usize) -> Result<Record, Error> {
+        record_at(data, place).ok_or_else(|| {
+            let seq = data
+                .entry(place)
+                .map_or(0, |(chunk, within)| chunk.index[within].seq);
+            Error::DamagedRecord {
+                stream: self.0.id,
+                seq,
+            }
+        })
+    }
+
+    /// Picks a block, gets its data, and a place in it. The data may be fetched without the lock, so
+    /// both questions are asked again until the answers belong together.
+    fn find(
+        &self,
+        pick: impl Fn(&View) -> Option<u64>,
+        mut place: impl FnMut(&Block, &Data) -> Option<usize>,
+    ) -> Result<Found, Error> {
+        loop {
+            let mut inner = self.inner();
+            let Some(id) = pick(&inner.view) else {
+                return Ok(Found::NoBlock);
+            };
+            let block = &inner.view.blocks[&id];
+            let (last, version, wanted) = (block.last, block.version, BlockRef::from(block));
+            let data = match (&block.data, &inner.hot) {
+                (Some(data), _) => data,
+                (None, Some((hot, hot_version, data))) if (*hot, *hot_version) == (id, version) => data,
+                _ => {
+                    inner.hot = None;
+                    drop(inner);
+                    let data = self.load(id, &wanted)?;
+                    let mut inner = self.inner();
+                    if inner
+                        .view
+                        .blocks
+                        .get(&id)
+                        .is_some_and(|now| BlockRef::from(now) == wanted)
+                    {
+                        inner.damaged.extend(data.damaged());
+                        inner.hot = Some((id, version, data));
+                    }
+                    continue;
+                }
+            };
+            return Ok(match place(block, data) {
+                Some(place) => Found::Place(data.clone(), place),
+                None => Found::NoPlace { id, last },
+            });
+        }
+    }
+}
+
+enum Found {
+    NoBlock,
+    NoPlace { id: u64, last: u64 },
+    Place(Data, usize),
+}

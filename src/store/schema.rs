@@ -1,0 +1,189 @@
+//! The tables, on one page. Numbers are little endian; every row but block data ends in a crc32 of key and
+//! body (`wire::seal`). The version is in the table's name: a table that changes gets a new name, and a
+//! step in `migrate` that fills it from the old one.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `store_v1` | name | `schema`, `applied` (journal entries up to it are in the tables), `epoch` (of the journal), `next_stream` |
+//! | `stream_v1` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), meta |
+//! | `block_v1` | stream, block | last seq, records, live, live bytes, length, first live seq and time, bitmap of the deleted |
+//! | `data_v1` | stream, block | stream, block, crc32 of both, then the records as in `record.rs` |
+//! | `consumer_v1` | stream, name | meta, state |
+//! | `checkpoint_v1` | stream, part | part 0: length and crc32 of the whole; parts 1..: its bytes; last part: what was removed since |
+//!
+//! A block's key is the first sequence it ever held.
+
+use super::block::{BLOCK_BYTES, Block, Dead};
+use super::view::{ConsumerRow, Noted, View};
+use super::wire::{Reader, name_key, put_bytes, seal, unseal};
+use bytes::{BufMut, Bytes};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
+
+pub(super) const SCHEMA: u64 = 1;
+pub(super) const STORE: TableDefinition<&str, u64> = TableDefinition::new("store_v1");
+pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
+pub(super) const BLOCK: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("block_v1");
+pub(super) const DATA: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("data_v1");
+pub(super) const CONSUMER: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("consumer_v1");
+pub(super) const CHECKPOINT: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("checkpoint_v1");
+
+/// Bytes before the records of a `data_v1` row.
+pub(super) const DATA_HEADER: usize = 20;
+/// Part of `checkpoint_v1` that lists what was removed since.
+pub(super) const REMOVED_PART: u32 = u32::MAX;
+/// Bytes of a part of a checkpoint.
+pub(super) const PART_BYTES: usize = BLOCK_BYTES;
+
+/// Creates the tables, or brings them to [`SCHEMA`]. `Err` holds a version this program does not know.
+pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::Error> {
+    let mut store = txn.open_table(STORE)?;
+    let version = store.get("schema")?.map(|v| v.value());
+    match version {
+        None => {
+            store.insert("schema", SCHEMA)?;
+        }
+        Some(SCHEMA) => {}
+        Some(other) => return Ok(Err(other)),
+    }
+    drop(store);
+    txn.open_table(STREAM)?;
+    txn.open_table(BLOCK)?;
+    txn.open_table(DATA)?;
+    txn.open_table(CONSUMER)?;
+    txn.open_table(CHECKPOINT)?;
+    Ok(Ok(()))
+}
+
+pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + view.meta.len());
+    out.put_u64_le(view.last_seq);
+    out.put_i64_le(view.last_time);
+    out.put_u64_le(view.messages);
+    out.put_u64_le(view.bytes);
+    out.put_u64_le(view.blocks.len() as u64);
+    out.put_u64_le(view.checkpoint.as_ref().map_or(0, |c| c.upto_seq + 1));
+    out.put_slice(&view.meta);
+    seal((id, 0), out)
+}
+
+/// What a stream row says; the counters are there to be compared with what the blocks say.
+pub(super) struct StreamHead {
+    pub last_seq: u64,
+    pub last_time: i64,
+    pub messages: u64,
+    pub blocks: u64,
+    pub checkpoint: Option<u64>,
+    pub meta: Bytes,
+}
+
+pub(super) fn parse_stream_row(id: u64, row: &[u8]) -> Option<StreamHead> {
+    let mut r = Reader(unseal((id, 0), row)?);
+    let (last_seq, last_time, messages, _bytes) = (r.u64()?, r.u64()? as i64, r.u64()?, r.u64()?);
+    let (blocks, checkpoint) = (r.u64()?, r.u64()?.checked_sub(1));
+    let meta = Bytes::copy_from_slice(r.0);
+    Some(StreamHead {
+        last_seq,
+        last_time,
+        messages,
+        blocks,
+        checkpoint,
+        meta,
+    })
+}
+
+pub(super) fn block_row(key: (u64, u64), block: &Block) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + block.dead.words().len() * 8);
+    out.put_u64_le(block.last);
+    out.put_u32_le(block.records);
+    out.put_u32_le(block.live);
+    out.put_u64_le(block.live_bytes);
+    out.put_u64_le(block.len);
+    out.put_u64_le(block.head.0);
+    out.put_i64_le(block.head.1);
+    block.dead.words().iter().for_each(|&word| out.put_u64_le(word));
+    seal(key, out)
+}
+
+pub(super) fn parse_block_row(key: (u64, u64), row: &[u8]) -> Option<Block> {
+    let mut r = Reader(unseal(key, row)?);
+    let mut block = Block {
+        last: r.u64()?,
+        records: r.u32()?,
+        live: r.u32()?,
+        live_bytes: r.u64()?,
+        len: r.u64()?,
+        head: (r.u64()?, r.u64()? as i64),
+        dead: Dead::default(),
+        version: 0,
+        data: None,
+        dirty_data: false,
+    };
+    let mut words = Vec::with_capacity(r.0.len() / 8);
+    while !r.0.is_empty() {
+        words.push(r.u64()?);
+    }
+    block.dead = Dead::from_words(words);
+    Some(block)
+}
+
+pub(super) fn data_row(key: (u64, u64), records: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(DATA_HEADER + records.len());
+    out.put_u64_le(key.0);
+    out.put_u64_le(key.1);
+    let crc = crc32fast::hash(&out);
+    out.put_u32_le(crc);
+    out.put_slice(records);
+    out
+}
+
+/// The records of a data row, if it is the row of that block.
+pub(super) fn parse_data_row(key: (u64, u64), row: Vec<u8>) -> Option<Bytes> {
+    let expected = data_row(key, &[]);
+    (row.get(..DATA_HEADER)? == expected).then(|| Bytes::from(row).slice(DATA_HEADER..))
+}
+
+pub(super) fn consumer_row(stream: u64, name: &str, row: &ConsumerRow) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 + row.meta.len() + row.state.len());
+    put_bytes(&mut out, &row.meta);
+    put_bytes(&mut out, &row.state);
+    seal((stream, name_key(name)), out)
+}
+
+pub(super) fn parse_consumer_row(stream: u64, name: &str, row: &[u8]) -> Option<ConsumerRow> {
+    let mut r = Reader(unseal((stream, name_key(name)), row)?);
+    Some(ConsumerRow {
+        meta: Bytes::copy_from_slice(r.bytes()?),
+        state: Bytes::copy_from_slice(r.bytes()?),
+    })
+}
+
+/// Part 0: what the parts that follow have to add up to.
+pub(super) fn checkpoint_head(stream: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16);
+    out.put_u64_le(bytes.len() as u64);
+    out.put_u32_le(crc32fast::hash(bytes));
+    seal((stream, 0), out)
+}
+
+pub(super) fn parse_checkpoint_head(stream: u64, row: &[u8]) -> Option<(u64, u32)> {
+    let mut r = Reader(unseal((stream, 0), row)?);
+    Some((r.u64()?, r.u32()?))
+}
+
+pub(super) fn removed_row(stream: u64, noted: &Noted) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (seq, subject) in &noted.removed {
+        out.put_u64_le(*seq);
+        put_bytes(&mut out, subject);
+    }
+    seal((stream, noted.upto_seq), out)
+}
+
+pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Option<Vec<(u64, Bytes)>> {
+    let mut r = Reader(unseal((stream, upto_seq), row)?);
+    let mut out = Vec::new();
+    while !r.0.is_empty() {
+        out.push((r.u64()?, Bytes::copy_from_slice(r.bytes()?)));
+    }
+    Some(out)
+}

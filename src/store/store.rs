@@ -1,0 +1,267 @@
+//! The store: the directory, its threads, and the streams in it.
+
+use super::core::{Core, Submitted, Work};
+use super::disk::{Dir, DirLock, Disk};
+use super::error::Error;
+use super::info::StoreInfo;
+use super::journal::{self, Journal, Replayed};
+use super::log::{Done, Inner, Log};
+use super::tables::{Numbers, Tables, io_error};
+use super::view::View;
+use super::writer::{Writer, new_epoch, run_checkpointer, run_lander};
+use super::{Options, StreamId, lock};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+
+/// What a store holds for one stream when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRow {
+    /// The key of the stream.
+    pub id: StreamId,
+    /// The caller's own bytes.
+    pub meta: Bytes,
+}
+
+/// An open store. Cloning gives another handle; the last one to go closes the store.
+#[derive(Clone)]
+pub struct Store(Arc<Handle>);
+
+struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<DirLock>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), Error> {
+        lock(&self.core.queue).closed = true;
+        self.core.wake.notify_all();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            let _ = thread.join();
+        }
+        let result = self.core.accepting();
+        self.core.tables.close();
+        lock(&self.core.logs).clear();
+        *lock(&self.lock) = None;
+        result
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in a directory, and recovers what a crash left.
+    pub fn open(options: Options) -> Result<Store, Error> {
+        let start = Instant::now();
+        let (disk, dir_lock): (Arc<dyn Disk>, _) = match &options.disk {
+            Some(disk) => (disk.clone(), None),
+            None => {
+                let dir_lock = DirLock::take(&options.dir)?;
+                (Arc::new(Dir(options.dir.clone())), Some(dir_lock))
+            }
+        };
+        let (core, journal) = recover(options, disk)?;
+        let core = Arc::new(core);
+        for (id, view) in core
+            .recovered
+            .lock()
+            .map(|mut v| std::mem::take(&mut *v))
+            .unwrap_or_default()
+        {
+            let log = Log::file(StreamId(id), core.clone(), view);
+            lock(&core.logs).insert(id, log.0);
+        }
+        tracing::info!(
+            streams = lock(&core.logs).len(),
+            took = ?start.elapsed(),
+            sync = ?core.options.sync,
+            "store opened"
+        );
+        let threads = start_threads(&core, journal)?;
+        Ok(Store(Arc::new(Handle {
+            core,
+            threads: Mutex::new(threads),
+            lock: Mutex::new(dir_lock),
+        })))
+    }
+
+    /// The streams in the store.
+    pub fn streams(&self) -> Result<Vec<StreamRow>, Error> {
+        let logs = lock(&self.0.core.logs).clone();
+        let row = |(id, log): (u64, Arc<super::log::Shared>)| StreamRow {
+            id: StreamId(id),
+            meta: Log(log).meta(),
+        };
+        Ok(logs.into_iter().map(row).collect())
+    }
+
+    /// Creates a stream. It lasts from the first [`Log::commit`] on, which also holds `meta`.
+    pub fn create_stream(&self, meta: impl Into<Bytes>) -> Result<Log, Error> {
+        let core = &self.0.core;
+        core.accepting()?;
+        let id = core.next_stream.fetch_add(1, Ordering::AcqRel);
+        let log = Log::file(StreamId(id), core.clone(), View::default());
+        log.put_meta(meta);
+        lock(&core.logs).insert(id, log.0.clone());
+        Ok(log)
+    }
+
+    /// Removes a stream with all it holds; durable when `done` is called with `Ok`. Its log takes
+    /// nothing from now on.
+    pub fn remove_stream(&self, id: StreamId, done: Done) {
+        let Some(log) = lock(&self.0.core.logs).get(&id.0).cloned() else {
+            return done(Err(Error::NoStream(id)));
+        };
+        // Under the log's lock no commit can slip in behind the removal.
+        let mut inner = lock(&log.inner);
+        if inner.dropped {
+            drop(inner);
+            return done(Err(Error::NoStream(id)));
+        }
+        inner.dropped = true;
+        let work = Work {
+            log: log.clone(),
+            group: None,
+        };
+        let queued = self.0.core.enqueue(Submitted { work, done });
+        drop(inner);
+        if let Err((error, done)) = queued {
+            done(Err(error));
+        }
+    }
+
+    /// The log of a stream, as it was recovered or as it is.
+    pub fn open_log(&self, id: StreamId) -> Result<Log, Error> {
+        lock(&self.0.core.logs)
+            .get(&id.0)
+            .cloned()
+            .map(Log)
+            .ok_or(Error::NoStream(id))
+    }
+
+    /// The store's numbers and state.
+    pub fn info(&self) -> StoreInfo {
+        let core = &self.0.core;
+        let logs = lock(&core.logs).clone();
+        let (batch, checkpoints) = (core.metrics.batch.read(), core.metrics.checkpoint.read());
+        StoreInfo {
+            logical_bytes: logs.values().map(|log| lock(&log.inner).view.bytes).sum(),
+            disk_bytes: core.disk.disk_bytes(),
+            commits: batch.count(),
+            records: batch.sum,
+            checkpoints: checkpoints.count(),
+            batch_records: batch,
+            sync_us: core.metrics.sync.read(),
+            checkpoint_us: checkpoints,
+            cache_bytes: lock(&core.cache).bytes() as u64,
+            damaged_records: logs
+                .values()
+                .map(|log| lock(&log.inner).damaged.len() as u64)
+                .sum(),
+            damage: core.damage.clone(),
+            torn_entries: core.torn,
+            state: lock(&core.state).clone(),
+            sync: core.options.sync,
+        }
+    }
+
+    /// Answers all commits, brings everything into the tables, and gives up the directory.
+    pub fn close(&self) -> Result<(), Error> {
+        self.0.close()
+    }
+}
+
+/// Reads the tables, replays the journal over them, and begins a new journal.
+fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Error> {
+    let tables = Tables::open(disk.clone(), (options.cache_bytes_max / 4).max(1 << 20))?;
+    let numbers = tables.numbers()?;
+    let (views, mut damage) = tables.views()?;
+    let found = journal::read(&*disk, numbers.epoch, numbers.applied).map_err(|e| io_error(&e))?;
+    damage.extend(found.damage);
+    for line in &damage {
+        tracing::error!("store damage: {line}");
+    }
+    let mut core = Core::new(options, disk, tables);
+    core.damage = damage;
+    core.torn = found.torn;
+    let mut next_stream = numbers
+        .next_stream
+        .max(views.keys().next_back().map_or(1, |id| id + 1));
+    let mut logs: BTreeMap<u64, Inner> = views
+        .into_iter()
+        .map(|(id, view)| (id, Inner::new(view)))
+        .collect();
+    for replayed in &found.groups {
+        match replayed {
+            Replayed::Group(id, group) => {
+                next_stream = next_stream.max(id + 1);
+                let inner = logs.entry(*id).or_insert_with(|| Inner::new(View::default()));
+                core.replay(StreamId(*id), inner, group)?;
+            }
+            Replayed::DropStream(id) => {
+                logs.remove(id);
+                lock(&core.dropped).insert(*id);
+                next_stream = next_stream.max(id + 1);
+            }
+        }
+    }
+    let epoch = new_epoch()?;
+    core.next_stream.store(next_stream, Ordering::Release);
+    let mut recovered: BTreeMap<u64, View> = logs.into_iter().map(|(id, inner)| (id, inner.view)).collect();
+    let last = found.last_lsn;
+    core.write_recovered(
+        &mut recovered,
+        Numbers {
+            applied: last,
+            epoch,
+            next_stream,
+        },
+    )?;
+    let journal = Journal::begin(&*core.disk, epoch, last).map_err(|e| io_error(&e))?;
+    *lock(&core.recovered) = recovered;
+    Ok((core, journal))
+}
+
+fn start_threads(core: &Arc<Core>, journal: Journal) -> Result<Vec<JoinHandle<()>>, Error> {
+    let (lander, batches) = sync_channel(4);
+    let (checkpoints, requests) = sync_channel(1);
+    *lock(&core.checkpoints) = Some(checkpoints.clone());
+    let spawn = |name: &str, f: Box<dyn FnOnce() + Send>| {
+        Builder::new()
+            .name(name.to_string())
+            .spawn(f)
+            .map_err(|e| Error::Open(e.to_string()))
+    };
+    let writer = Writer {
+        core: core.clone(),
+        sent: journal.lsn,
+        journal,
+        lander,
+        checkpoints: checkpoints.clone(),
+        synced_at: Instant::now(),
+    };
+    let (landing, checkpointing) = (core.clone(), core.clone());
+    Ok(vec![
+        spawn("store-writer", Box::new(move || writer.run()))?,
+        spawn(
+            "store-lander",
+            Box::new(move || {
+                run_lander(&landing, &batches, &checkpoints);
+                *lock(&landing.checkpoints) = None;
+            }),
+        )?,
+        spawn(
+            "store-tables",
+            Box::new(move || run_checkpointer(&checkpointing, &requests)),
+        )?,
+    ])
+}

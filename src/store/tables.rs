@@ -1,0 +1,389 @@
+//! The database behind the journal. A checkpoint writes what changed in the logs' durable state; it is by
+//! state, not by operation, so that doing one twice, or over an ambiguous commit, is harmless.
+//!
+//! redb may panic on a damaged file, and refuses everything after an IO error: each use is caught, and the
+//! database is opened anew after an error.
+
+use super::block::{Block, Data, index};
+use super::disk::Disk;
+use super::error::Error;
+use super::schema::{
+    BLOCK, CHECKPOINT, CONSUMER, DATA, PART_BYTES, REMOVED_PART, STORE, STREAM, block_row, checkpoint_head,
+    consumer_row, data_row, migrate, parse_block_row, parse_checkpoint_head, parse_consumer_row,
+    parse_data_row, parse_removed_row, parse_stream_row, removed_row, stream_row,
+};
+use super::view::{Changes, Noted, View};
+use super::{StreamId, lock};
+use bytes::Bytes;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+const NAME: &str = "mesh.redb";
+
+/// One stream's part of a checkpoint.
+pub(super) struct Part {
+    pub stream: StreamId,
+    /// `None`: the stream is to be removed.
+    pub update: Option<Update>,
+}
+
+pub(super) struct Update {
+    pub changes: Changes,
+    pub row: Vec<u8>,
+    pub blocks: Vec<(u64, Vec<u8>)>,
+    pub data: Vec<(u64, u32, Data)>,
+    pub consumers: Vec<(String, Option<Vec<u8>>)>,
+    pub checkpoint: Option<Noted>,
+}
+
+/// The store's own numbers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Numbers {
+    pub applied: u64,
+    pub epoch: u64,
+    pub next_stream: u64,
+}
+
+pub(super) struct Tables {
+    disk: Arc<dyn Disk>,
+    cache_bytes: usize,
+    db: Mutex<Option<Arc<Database>>>,
+}
+
+impl Tables {
+    pub fn open(disk: Arc<dyn Disk>, cache_bytes: usize) -> Result<Tables, Error> {
+        let tables = Tables {
+            disk,
+            cache_bytes,
+            db: Mutex::new(None),
+        };
+        tables.db()?;
+        Ok(tables)
+    }
+
+    fn db(&self) -> Result<Arc<Database>, Error> {
+        let mut slot = lock(&self.db);
+        if let Some(db) = &*slot {
+            return Ok(db.clone());
+        }
+        let db = Arc::new(guard(|| {
+            let backend = self.disk.open(NAME)?;
+            let db = Database::builder()
+                .set_cache_size(self.cache_bytes)
+                .create_with_backend(Boxed(backend))?;
+            let txn = db.begin_write()?;
+            match migrate(&txn)? {
+                Ok(()) => txn.commit()?,
+                Err(version) => {
+                    return Ok(Err(Error::Open(format!("schema version {version} is not known"))));
+                }
+            }
+            Ok(Ok(db))
+        })??);
+        *slot = Some(db.clone());
+        Ok(db)
+    }
+
+    /// Runs `f` on the database; after an error the next use opens it anew.
+    fn using<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
+        let db = self.db()?;
+        let result = guard(|| f(&db));
+        if result.is_err() {
+            let mut slot = lock(&self.db);
+            if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &db)) {
+                *slot = None;
+            }
+        }
+        result
+    }
+
+    pub fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
+        self.using(|db| f(&db.begin_read()?))
+    }
+
+    pub fn numbers(&self) -> Result<Numbers, Error> {
+        self.read(|txn| {
+            let table = txn.open_table(STORE)?;
+            let get = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |v| v.value()));
+            Ok(Numbers {
+                applied: get("applied")?,
+                epoch: get("epoch")?,
+                next_stream: get("next_stream")?,
+            })
+        })
+    }
+
+    /// The records of a block, indexed; damaged ones are marked. `Ok(None)` if the row is not there or is
+    /// another block's.
+    pub fn load_block(&self, key: (u64, u64), last: u64) -> Result<Option<Data>, Error> {
+        let row = self.read(|txn| Ok(txn.open_table(DATA)?.get(key)?.map(|v| v.value().to_vec())))?;
+        let records = row.and_then(|row| parse_data_row(key, row));
+        Ok(records.map(|bytes| Data::new(index(bytes, key.1..=last))))
+    }
+
+    pub fn load_checkpoint(&self, stream: u64) -> Result<Option<Bytes>, Error> {
+        let parts = self.read(|txn| {
+            let table = txn.open_table(CHECKPOINT)?;
+            let Some(head) = table.get((stream, 0))? else {
+                return Ok(None);
+            };
+            let head = parse_checkpoint_head(stream, head.value());
+            let mut bytes = Vec::new();
+            for part in table.range((stream, 1)..(stream, REMOVED_PART))? {
+                bytes.extend_from_slice(part?.1.value());
+            }
+            Ok(Some((head, bytes)))
+        })?;
+        let Some((Some((len, crc)), bytes)) = parts else {
+            return Ok(None);
+        };
+        let whole = bytes.len() as u64 == len && crc32fast::hash(&bytes) == crc;
+        Ok(whole.then(|| Bytes::from(bytes)))
+    }
+
+    /// Writes parts and numbers, durably.
+    pub fn write(&self, parts: &[Part], numbers: Numbers) -> Result<(), Error> {
+        self.using(|db| {
+            let mut txn = db.begin_write()?;
+            // With quick repair an open after a kill costs what changed, not what is stored.
+            txn.set_quick_repair(true);
+            for part in parts {
+                match &part.update {
+                    Some(update) => write_update(&txn, part.stream.0, update)?,
+                    None => drop_stream(&txn, part.stream.0)?,
+                }
+            }
+            let mut store = txn.open_table(STORE)?;
+            store.insert("applied", numbers.applied)?;
+            store.insert("epoch", numbers.epoch)?;
+            store.insert("next_stream", numbers.next_stream)?;
+            drop(store);
+            txn.commit()?;
+            Ok(())
+        })
+    }
+
+    /// All streams as the tables have them, and what does not add up.
+    pub fn views(&self) -> Result<(BTreeMap<u64, View>, Vec<String>), Error> {
+        self.read(|txn| {
+            let mut damage = Vec::new();
+            let mut views = BTreeMap::new();
+            for row in txn.open_table(STREAM)?.iter()? {
+                let (id, row) = row?;
+                views.insert(id.value(), read_view(txn, id.value(), row.value(), &mut damage)?);
+            }
+            Ok((views, damage))
+        })
+    }
+
+    pub fn close(&self) {
+        *lock(&self.db) = None;
+    }
+
+    /// Checks every page's checksum and the file's own bookkeeping, repairing the latter.
+    pub fn check_pages(&self) -> Result<bool, Error> {
+        let db = lock(&self.db).take();
+        let mut db = match db.and_then(Arc::into_inner) {
+            Some(db) => db,
+            None => return Err(Error::Closed),
+        };
+        guard(|| Ok(db.check_integrity()?))
+    }
+}
+
+/// Turns a panic of redb over a damaged file into an error.
+fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(convert(error)),
+        Err(_) => Err(Error::Damaged(
+            "the database file does not hold together".to_string(),
+        )),
+    }
+}
+
+fn convert(error: redb::Error) -> Error {
+    match &error {
+        redb::Error::Io(io) => io_error(io),
+        redb::Error::Corrupted(what) => Error::Damaged(what.clone()),
+        _ => Error::Failed(error.to_string()),
+    }
+}
+
+pub(super) fn io_error(error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(error.to_string()),
+        _ => Error::Failed(error.to_string()),
+    }
+}
+
+fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<(), redb::Error> {
+    txn.open_table(STREAM)?.insert(stream, &update.row[..])?;
+    let (mut blocks, mut data) = (txn.open_table(BLOCK)?, txn.open_table(DATA)?);
+    for &id in &update.changes.removed_blocks {
+        blocks.remove((stream, id))?;
+        data.remove((stream, id))?;
+    }
+    for (id, row) in &update.blocks {
+        blocks.insert((stream, *id), &row[..])?;
+    }
+    for (id, _, records) in &update.data {
+        data.insert((stream, *id), &data_row((stream, *id), &records.bytes())[..])?;
+    }
+    let mut consumers = txn.open_table(CONSUMER)?;
+    for (name, row) in &update.consumers {
+        match row {
+            Some(row) => consumers.insert((stream, &name[..]), &row[..])?,
+            None => consumers.remove((stream, &name[..]))?,
+        };
+    }
+    if update.changes.checkpoint {
+        let mut table = txn.open_table(CHECKPOINT)?;
+        match &update.checkpoint {
+            Some(noted) => {
+                if let Some(bytes) = &noted.bytes {
+                    table.retain_in((stream, 0)..=(stream, REMOVED_PART), |_, _| false)?;
+                    table.insert((stream, 0), &checkpoint_head(stream, bytes)[..])?;
+                    for (part, bytes) in (1..).zip(bytes.chunks(PART_BYTES)) {
+                        table.insert((stream, part), bytes)?;
+                    }
+                }
+                table.insert((stream, REMOVED_PART), &removed_row(stream, noted)[..])?;
+            }
+            None => table.retain_in((stream, 0)..=(stream, REMOVED_PART), |_, _| false)?,
+        }
+    }
+    Ok(())
+}
+
+fn drop_stream(txn: &WriteTransaction, stream: u64) -> Result<(), redb::Error> {
+    txn.open_table(STREAM)?.remove(stream)?;
+    txn.open_table(BLOCK)?
+        .retain_in((stream, 0)..=(stream, u64::MAX), |_, _| false)?;
+    txn.open_table(DATA)?
+        .retain_in((stream, 0)..=(stream, u64::MAX), |_, _| false)?;
+    txn.open_table(CHECKPOINT)?
+        .retain_in((stream, 0)..=(stream, u32::MAX), |_, _| false)?;
+    txn.open_table(CONSUMER)?
+        .retain_in((stream, "")..(stream + 1, ""), |_, _| false)?;
+    Ok(())
+}
+
+/// Takes a log's changes for a checkpoint. Called under the log's lock.
+pub(super) fn take_update(stream: u64, view: &mut View) -> Update {
+    let changes = std::mem::take(&mut view.changes);
+    let mut update = Update {
+        row: stream_row(stream, view),
+        blocks: Vec::new(),
+        data: Vec::new(),
+        consumers: Vec::new(),
+        checkpoint: if changes.checkpoint {
+            view.checkpoint.clone()
+        } else {
+            None
+        },
+        changes,
+    };
+    for &id in &update.changes.dirty_blocks {
+        let Some(block) = view.blocks.get_mut(&id) else {
+            continue;
+        };
+        update.blocks.push((id, block_row((stream, id), block)));
+        if let (true, Some(data)) = (block.dirty_data, &block.data) {
+            update.data.push((id, block.version, data.clone()));
+            block.dirty_data = false;
+        }
+    }
+    for name in &update.changes.consumers {
+        let row = view
+            .consumers
+            .get(name)
+            .map(|row| consumer_row(stream, name, row));
+        update.consumers.push((name.clone(), row));
+    }
+    update
+}
+
+fn read_view(
+    txn: &ReadTransaction,
+    stream: u64,
+    row: &[u8],
+    damage: &mut Vec<String>,
+) -> Result<View, redb::Error> {
+    let mut view = View::default();
+    let head = parse_stream_row(stream, row);
+    for row in txn.open_table(BLOCK)?.range((stream, 0)..=(stream, u64::MAX))? {
+        let (key, row) = row?;
+        let key = key.value();
+        match parse_block_row(key, row.value()).filter(|b| Block::plausible(b, key.1)) {
+            Some(block) if key.1 > view.last_seq => {
+                view.messages += u64::from(block.live);
+                view.bytes += block.live_bytes;
+                view.last_seq = block.last;
+                view.blocks.insert(key.1, block);
+            }
+            _ => damage.push(format!("stream {stream}: block {} is damaged", key.1)),
+        }
+    }
+    for row in txn.open_table(CONSUMER)?.range((stream, "")..(stream + 1, ""))? {
+        let (key, row) = row?;
+        let (_, name) = key.value();
+        match parse_consumer_row(stream, name, row.value()) {
+            Some(row) => drop(view.consumers.insert(name.to_string(), row)),
+            None => damage.push(format!("stream {stream}: consumer {name} is damaged")),
+        }
+    }
+    let Some(head) = head else {
+        damage.push(format!("stream {stream}: its row is damaged"));
+        return Ok(view);
+    };
+    if (head.blocks, head.messages) != (view.blocks.len() as u64, view.messages) {
+        let lost = head.messages.saturating_sub(view.messages);
+        damage.push(format!(
+            "stream {stream}: {lost} messages are in blocks that cannot be read"
+        ));
+    }
+    view.last_seq = view.last_seq.max(head.last_seq);
+    view.last_time = head.last_time;
+    view.meta = head.meta;
+    view.checkpoint = match head.checkpoint {
+        Some(upto_seq) => {
+            let row = txn.open_table(CHECKPOINT)?.get((stream, REMOVED_PART))?;
+            let removed = row.and_then(|row| parse_removed_row(stream, upto_seq, row.value()));
+            removed.map(|removed| Noted {
+                upto_seq,
+                bytes: None,
+                removed,
+            })
+        }
+        None => None,
+    };
+    Ok(view)
+}
+
+/// redb takes a backend by value.
+#[derive(Debug)]
+struct Boxed(Box<dyn super::StorageBackend>);
+
+impl super::StorageBackend for Boxed {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.0.close()
+    }
+}
