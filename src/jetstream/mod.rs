@@ -5,6 +5,7 @@
 //! durable before it is answered.
 
 pub mod api;
+pub mod consumer;
 mod options;
 pub mod stream;
 pub mod time;
