@@ -5,6 +5,7 @@
 
 mod context;
 mod failure;
+mod mesh;
 
 use std::process::ExitCode;
 
@@ -24,7 +25,13 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Emit(mesh::emit::Emit),
+    Events(mesh::events::Events),
+    Log(mesh::log::Log),
+    Setup(mesh::setup::Setup),
+    Watch(mesh::watch::Watch),
+}
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -45,12 +52,17 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, _context: &Context) -> Result<(), Failure> {
-    match command {}
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Emit(emit) => block_on(emit.run(context)),
+        Command::Events(events) => events.run(context),
+        Command::Log(log) => block_on(log.run(context)),
+        Command::Setup(setup) => block_on(setup.run(context)),
+        Command::Watch(watch) => block_on(watch.run(context)),
+    }
 }
 
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
-#[allow(dead_code)]
 fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
