@@ -26,9 +26,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Check(mesh::check::Check),
     Emit(mesh::emit::Emit),
     Events(mesh::events::Events),
+    Join(mesh::join::Join),
+    Lineage(mesh::lineage::Lineage),
     Log(mesh::log::Log),
+    Peers(mesh::peers::Peers),
+    Phoenix(mesh::phoenix::Phoenix),
     Setup(mesh::setup::Setup),
     Watch(mesh::watch::Watch),
 }
@@ -54,9 +59,14 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Check(check) => block_on(check.run(context)),
         Command::Emit(emit) => block_on(emit.run(context)),
         Command::Events(events) => events.run(context),
+        Command::Join(join) => block_on(join.run(context)),
+        Command::Lineage(lineage) => block_on(lineage.run(context)),
         Command::Log(log) => block_on(log.run(context)),
+        Command::Peers(peers) => block_on(peers.run(context)),
+        Command::Phoenix(phoenix) => block_on(phoenix.run(context)),
         Command::Setup(setup) => block_on(setup.run(context)),
         Command::Watch(watch) => block_on(watch.run(context)),
     }

@@ -26,6 +26,11 @@ pub const TIME: &str = "Mesh-Time";
 /// Header that makes a retry be stored once.
 pub const MSG_ID: &str = "Nats-Msg-Id";
 
+/// Header of a message that stands for one the server removed.
+const MARKER_REASON: &str = "Nats-Marker-Reason";
+/// Header of a message that stands for a deleted key.
+const KV_OPERATION: &str = "KV-Operation";
+
 /// The headers of an event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
@@ -92,6 +97,8 @@ pub struct Received {
     pub subject: String,
     /// Its headers.
     pub envelope: Envelope,
+    /// The server's own word in place of a message that it removed.
+    pub marker: Option<String>,
     /// Its body as sent.
     pub body: Bytes,
     /// How many events the consumer has yet to deliver after this one.
@@ -139,6 +146,7 @@ impl Received {
             stored: timestamp(info.published.unix_timestamp_nanos()),
             subject: message.subject.to_string(),
             envelope: Envelope::read(message.headers.as_ref()),
+            marker: message.headers.as_ref().and_then(marker),
             body: message.payload.clone(),
             pending: info.pending,
             deliveries: u64::try_from(info.delivered).unwrap_or(1),
@@ -153,6 +161,7 @@ impl Received {
             stored: timestamp(message.time.unix_timestamp_nanos()),
             subject: message.subject.to_string(),
             envelope: Envelope::read(Some(&message.headers)),
+            marker: marker(&message.headers),
             body: message.payload,
             pending: 0,
             deliveries: 1,
@@ -197,6 +206,14 @@ impl Received {
     }
 }
 
+/// What stands in place of a key's value: how it was deleted, or why the server removed it.
+fn marker(headers: &HeaderMap) -> Option<String> {
+    let found = headers.get(MARKER_REASON).or_else(|| headers.get(KV_OPERATION));
+    found
+        .map(|marker| marker.as_str().to_owned())
+        .filter(|marker| marker != "PUT")
+}
+
 /// A server's nanoseconds since 1970; what no calendar holds becomes 1970.
 pub(crate) fn timestamp(nanos: i128) -> Timestamp {
     Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::UNIX_EPOCH)
@@ -212,6 +229,7 @@ mod tests {
             stored: Timestamp::UNIX_EPOCH,
             subject: "mesh.fo.insight".to_owned(),
             envelope: Envelope::default(),
+            marker: None,
             body: Bytes::from_static(body),
             pending: 0,
             deliveries: 1,

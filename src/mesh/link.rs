@@ -85,12 +85,17 @@ impl Mesh {
 
     /// The stream of events, made if it is not there.
     pub(super) async fn stream(&self) -> Result<stream::Stream, Error> {
-        if let Ok(stream) = self.jetstream.get_stream(setup::STREAM).await {
+        self.stream_named(setup::STREAM).await
+    }
+
+    /// One of the mesh's streams, made if it is not there.
+    pub(super) async fn stream_named(&self, name: &str) -> Result<stream::Stream, Error> {
+        if let Ok(stream) = self.jetstream.get_stream(name).await {
             return Ok(stream);
         }
         self.ensure().await?;
-        let stream = self.jetstream.get_stream(setup::STREAM).await;
-        stream.while_doing(format!("cannot look at stream {}", setup::STREAM))
+        let stream = self.jetstream.get_stream(name).await;
+        stream.while_doing(format!("cannot look at stream {name}"))
     }
 
     /// The last sequence of the stream of events.

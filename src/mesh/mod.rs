@@ -8,14 +8,20 @@
 //! machine beyond the [`journal`] that numbers an instance's events.
 
 pub mod catalog;
+pub mod check;
 mod emit;
 pub mod envelope;
 mod error;
 mod exec;
 pub mod identity;
 pub mod journal;
+pub mod lineage;
 mod link;
+pub mod phoenix;
+pub mod presence;
 mod reader;
+pub mod restore;
+mod rows;
 pub mod setup;
 mod watch;
 
@@ -23,7 +29,7 @@ pub use catalog::Catalog;
 pub use emit::{Draft, Receipt};
 pub use envelope::{Envelope, Received};
 pub use error::Error;
-pub use exec::{Backoff, Outcome, Run};
+pub use exec::{Backoff, Outcome, Run, describe};
 pub use identity::Identity;
 pub use link::{Mesh, Options, connect};
 pub use reader::{Reader, Selection, Start};

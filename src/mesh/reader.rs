@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::error::While;
-use super::{Error, Mesh, Received, catalog};
+use super::{Error, Mesh, Received, catalog, setup};
 use crate::protocol::subject;
 
 /// How long a consumer outlives its reader on the server.
@@ -32,11 +32,15 @@ pub enum Start {
     At(Timestamp),
     /// With the next event to come.
     Now,
+    /// With the last one on each subject.
+    Latest,
 }
 
 /// Which events are wanted.
 #[derive(Clone, Debug)]
 pub struct Selection {
+    /// The stream; its events are wanted, or the rows of a bucket.
+    pub stream: String,
     /// Patterns; an event is wanted if one of them matches.
     pub patterns: Vec<String>,
     /// Where reading begins.
@@ -51,6 +55,7 @@ impl Selection {
     /// What is stored under `patterns` from `start` on, bodies and all.
     pub fn of(patterns: Vec<String>, start: Start) -> Self {
         Self {
+            stream: setup::STREAM.to_owned(),
             patterns,
             start,
             follow: false,
@@ -110,7 +115,7 @@ struct Open {
 impl Mesh {
     /// Begins to read.
     pub async fn read(&self, mut selection: Selection) -> Result<Reader, Error> {
-        let stream = self.stream().await?;
+        let stream = self.stream_named(&selection.stream).await?;
         let end = stream.cached_info().state.last_sequence;
         if selection.start == Start::Now {
             // A sequence survives a broken connection, "new" does not.
@@ -172,7 +177,7 @@ impl Reader {
     /// Makes a consumer that starts after the last event; `false` if nothing is left to read.
     async fn reopen(&mut self) -> Result<bool, Error> {
         let what = "cannot read the stream";
-        let stream = self.mesh.stream().await?;
+        let stream = self.mesh.stream_named(&self.selection.stream).await?;
         let deliver_policy = match self.selection.start {
             Start::At(time) if self.last == 0 => DeliverPolicy::ByStartTime {
                 start_time: async_nats::datetime::from_nanos(time.as_nanosecond()).map_err(|error| {
@@ -182,6 +187,7 @@ impl Reader {
                     }
                 })?,
             },
+            Start::Latest if self.last == 0 => DeliverPolicy::LastPerSubject,
             _ => DeliverPolicy::ByStartSequence {
                 start_sequence: self.last + 1,
             },

@@ -264,6 +264,7 @@ impl Durable {
                 start_sequence: self.settled + 1,
             },
             Start::Now => DeliverPolicy::New,
+            Start::Latest => DeliverPolicy::LastPerSubject,
             Start::After(0) => DeliverPolicy::All,
             Start::After(seq) => DeliverPolicy::ByStartSequence {
                 start_sequence: seq + 1,

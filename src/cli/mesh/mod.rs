@@ -1,8 +1,13 @@
 //! The commands of the mesh: arguments and output; what they do is in the room `mesh`.
 
+pub mod check;
 pub mod emit;
 pub mod events;
+pub mod join;
+pub mod lineage;
 pub mod log;
+pub mod peers;
+pub mod phoenix;
 pub mod setup;
 pub mod watch;
 
