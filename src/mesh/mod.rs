@@ -13,6 +13,7 @@ mod emit;
 pub mod envelope;
 mod error;
 mod exec;
+pub mod hammer;
 pub mod identity;
 pub mod journal;
 pub mod lineage;

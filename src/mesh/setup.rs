@@ -90,7 +90,7 @@ pub async fn setup(jetstream: &jetstream::Context, options: &Options, adjust: bo
     Ok(())
 }
 
-fn stream_config(options: &Options) -> stream::Config {
+pub(super) fn stream_config(options: &Options) -> stream::Config {
     stream::Config {
         name: STREAM.to_owned(),
         description: Some("events of the mesh".to_owned()),

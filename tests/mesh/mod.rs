@@ -2,6 +2,8 @@
 //! nats-server and on `mesh serve`.
 
 mod emit;
+mod phoenix;
+mod presence;
 mod support;
 mod watch;
 

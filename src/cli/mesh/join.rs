@@ -50,14 +50,14 @@ impl Join {
         anstream::eprintln!("{} is present", mesh.identity.instance);
         let stop = stop_signal();
         if self.command.is_empty() {
-            alone(presence, &stop).await
+            alone(&mesh, presence, &stop).await
         } else {
             around(&mesh, presence, &self.command).await
         }
     }
 }
 
-async fn alone(mut presence: Presence, stop: &CancellationToken) -> Result<(), Failure> {
+async fn alone(mesh: &Mesh, mut presence: Presence, stop: &CancellationToken) -> Result<(), Failure> {
     loop {
         tokio::select! {
             () = stop.cancelled() => {
@@ -66,7 +66,7 @@ async fn alone(mut presence: Presence, stop: &CancellationToken) -> Result<(), F
             }
             news = presence.next() => match news? {
                 News::Superseded(revived) => {
-                    let session = std::env::var("MESH_SESSION").unwrap_or_else(|_| "this session".to_owned());
+                    let session = mesh.identity.session.clone().expect("only a session is superseded");
                     presence.leave("superseded").await?;
                     return Err(revived.error(&session).into());
                 }

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod emit;
 pub mod events;
+pub mod hammer;
 pub mod join;
 pub mod lineage;
 pub mod log;
