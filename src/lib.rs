@@ -14,8 +14,15 @@
 //! 0  protocol/            subjects, headers, grammar: pure, no IO, no clock
 //! ```
 
+pub mod account;
 pub mod cli;
+pub mod config;
+pub mod connection;
 pub mod mesh;
 pub mod protocol;
 pub mod router;
+pub mod server;
 pub mod store;
+
+pub use config::Config;
+pub use server::{Server, ServerError, TestServer};

@@ -1,3 +1,5 @@
 //! The one integration-test binary: a module a feature.
 
+mod cli;
 mod mesh;
+mod support;

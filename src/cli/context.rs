@@ -1,15 +1,21 @@
 //! What every client command shares: which server, who we are, how to print.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerError};
 use clap::Args;
+use futures_util::StreamExt;
 
-use super::Failure;
+use super::{Failure, output, units};
+
+/// Longest pause between two tries to reconnect: a daemon is back soon after its broker is.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Connection and output flags, accepted before or after any subcommand.
 #[derive(Args, Clone, Debug)]
 pub struct Context {
-    /// URL of the server, nats://[user:pass@]host:port
+    /// URL of the server, nats://[user:pass@]host:port or nats://[token@]host:port
     #[arg(
         long,
         short = 's',
@@ -19,31 +25,233 @@ pub struct Context {
         value_name = "URL"
     )]
     pub server: String,
+    /// User name, when it is not in the URL
+    #[arg(long, env = "MESH_USER", global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Password, when it is not in the URL
+    #[arg(
+        long,
+        env = "MESH_PASS",
+        global = true,
+        hide_env_values = true,
+        value_name = "PASSWORD"
+    )]
+    pub pass: Option<String>,
+    /// Token, when it is not in the URL
+    #[arg(
+        long,
+        env = "MESH_TOKEN",
+        global = true,
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub token: Option<String>,
     /// Print machine-readable JSON
-    #[arg(long, global = true)]
+    #[arg(long, short = 'j', global = true)]
     pub json: bool,
-    /// How long to wait for answers, in seconds (a fraction is fine)
-    #[arg(long, global = true, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
+    /// How long to wait for answers: 2s, 500ms, or a number of seconds
+    #[arg(long, global = true, default_value = "5s", value_name = "DURATION", value_parser = units::duration)]
     pub timeout: Duration,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text
-        .trim_end_matches('s')
-        .parse()
-        .map_err(|_| "expected a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 impl Context {
     /// Connects to the server, or says plainly that it is not there.
     pub async fn connect(&self) -> Result<async_nats::Client, Failure> {
-        let options = async_nats::ConnectOptions::new()
+        Ok(self.open().await?.client)
+    }
+
+    /// Connects, and keeps what the server complains about afterwards (a refused subject, say).
+    pub(super) async fn open(&self) -> Result<Connection, Failure> {
+        let complaint = Complaint::default();
+        let heard = complaint.clone();
+        let options = self
+            .credentials(ConnectOptions::new())?
             .name("mesh")
-            .connection_timeout(self.timeout);
-        options.connect(&self.server).await.map_err(|error| {
-            Failure::unhealthy(format!("cannot reach a server at {}: {error}", self.server))
-                .hint("start one with `mesh serve`, or name another with --server or MESH_URL")
+            .connection_timeout(self.timeout)
+            .request_timeout(Some(self.timeout))
+            .reconnect_delay_callback(|tries| {
+                RECONNECT_PAUSE_MAX.min(Duration::from_millis(20 * tries as u64))
+            })
+            .event_callback(move |event| {
+                heard.hear(event);
+                std::future::ready(())
+            });
+        let client = options
+            .connect(self.shown_server())
+            .await
+            .map_err(|error| self.refused(&error))?;
+        Ok(Connection {
+            client,
+            complaint,
+            timeout: self.timeout,
         })
+    }
+
+    fn credentials(&self, options: ConnectOptions) -> Result<ConnectOptions, Failure> {
+        match (&self.user, &self.pass, &self.token) {
+            (None, None, None) => Ok(match self.server.split(',').find_map(Userinfo::of) {
+                None => options,
+                Some(Userinfo::Token(token)) => options.token(token),
+                Some(Userinfo::User(user, pass)) => options.user_and_password(user, pass),
+            }),
+            (None, None, Some(token)) => Ok(options.token(token.clone())),
+            (Some(user), Some(pass), _) => Ok(options.user_and_password(user.clone(), pass.clone())),
+            _ => Err(Failure::usage("--user and --pass belong together")
+                .hint("or use --token, or a token in the URL")),
+        }
+    }
+
+    fn refused(&self, error: &async_nats::ConnectError) -> Failure {
+        let server = self.shown_server();
+        let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        match error.kind() {
+            ConnectErrorKind::ServerParse => Failure::usage(format!("not a server URL: {server}: {cause}"))
+                .hint("expected nats://[user:pass@]host:port"),
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                Failure::unhealthy(format!(
+                    "the server at {server} refused these credentials: authorization violation"
+                ))
+                .hint("give them with --user and --pass, --token, or in the URL")
+            }
+            ConnectErrorKind::TimedOut => Failure::unhealthy(format!(
+                "the server at {server} did not answer within {}",
+                units::show_duration(self.timeout)
+            ))
+            .hint("is it a NATS server? wait longer with --timeout"),
+            _ => Failure::unhealthy(format!("cannot reach a server at {server}: {cause}"))
+                .hint("start one with `mesh serve`, or name another with --server or MESH_URL"),
+        }
+    }
+
+    /// The URLs without their credentials: for the library, for terminals and for logs.
+    pub(super) fn shown_server(&self) -> String {
+        let bare = |url: &str| match split_userinfo(url) {
+            (scheme, Some(_), address) => format!("{scheme}{address}"),
+            _ => url.to_owned(),
+        };
+        self.server.split(',').map(bare).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// What stands before the @ of a URL.
+#[derive(Debug, PartialEq, Eq)]
+enum Userinfo {
+    Token(String),
+    User(String, String),
+}
+
+impl Userinfo {
+    fn of(url: &str) -> Option<Self> {
+        let (_, userinfo, _) = split_userinfo(url);
+        Some(match userinfo?.split_once(':') {
+            Some((user, pass)) => Self::User(percent_decode(user), percent_decode(pass)),
+            None => Self::Token(percent_decode(userinfo?)),
+        })
+    }
+}
+
+/// A URL as (scheme with its `://`, what stands before the @, the address).
+fn split_userinfo(url: &str) -> (&str, Option<&str>, &str) {
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    match rest.rsplit_once('@') {
+        Some((userinfo, address)) => (scheme, Some(userinfo), address),
+        None => (scheme, None, rest),
+    }
+}
+
+/// Undoes `%40` and the like; what is no such escape stays.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let escaped = (first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A client, and what the server has said against it.
+pub(super) struct Connection {
+    pub(super) client: async_nats::Client,
+    complaint: Complaint,
+    timeout: Duration,
+}
+
+impl Connection {
+    /// Waits until the server has handled everything sent so far, and fails if it refused any of it.
+    ///
+    /// A message to an inbox of our own comes back after all that went before; the client library
+    /// has no PING of its own to offer.
+    pub(super) async fn settle(&self) -> Result<(), Failure> {
+        let round_trip = async {
+            let inbox = self.client.new_inbox();
+            let mut echo = self
+                .client
+                .subscribe(inbox.clone())
+                .await
+                .map_err(Failure::failed)?;
+            self.client
+                .publish(inbox, bytes::Bytes::new())
+                .await
+                .map_err(Failure::failed)?;
+            echo.next().await;
+            Ok(())
+        };
+        let outcome = tokio::time::timeout(self.timeout, round_trip).await;
+        if let Some(text) = self.complaint.take() {
+            return Err(Failure::failed(format!("the server refused: {text}")));
+        }
+        outcome.unwrap_or_else(|_| Err(Failure::unhealthy("the server stopped answering")))
+    }
+}
+
+/// The last `-ERR` of the server that concerns what we asked for.
+#[derive(Clone, Default)]
+struct Complaint(Arc<Mutex<Option<String>>>);
+
+impl Complaint {
+    fn hear(&self, event: Event) {
+        match event {
+            Event::ServerError(ServerError::Other(text)) => {
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+            }
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                output::note("The server refuses these credentials");
+            }
+            Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
+                output::note("Too slow to keep up: messages are being dropped");
+            }
+            Event::Disconnected => output::note("Disconnected, trying to reconnect"),
+            Event::LameDuckMode => output::note("The server is shutting down"),
+            _ => {}
+        }
+    }
+
+    fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_urls() {
+        let user = |user: &str, pass: &str| Some(Userinfo::User(user.to_owned(), pass.to_owned()));
+        for (url, expected) in [
+            ("nats://127.0.0.1:4222", None),
+            ("nats://bob:s3cret@127.0.0.1:4222", user("bob", "s3cret")),
+            ("nats://b%40b:a:b@h:1", user("b@b", "a:b")),
+            ("tok@h:1", Some(Userinfo::Token("tok".to_owned()))),
+            ("nats://100%@h", Some(Userinfo::Token("100%".to_owned()))),
+        ] {
+            assert_eq!(Userinfo::of(url), expected, "{url}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How a command ends badly: what happened, what to do next, and the exit code.
 
 use std::fmt;
+use std::io::{self, Write};
 
 /// Why a command failed. Exit codes: 1 failed, 2 usage, 3 unhealthy, 4 not found, 5 conflict.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub struct Failure {
 impl Failure {
     /// The exit code of a call that was put wrongly.
     pub const USAGE: u8 = 2;
+    /// The exit code when what was named is not there.
+    pub const NOT_FOUND: u8 = 4;
+    /// The exit code when someone else was there first.
+    pub const CONFLICT: u8 = 5;
 
     /// Exit code 1.
     pub fn failed(what: impl fmt::Display) -> Self {
@@ -31,12 +36,17 @@ impl Failure {
 
     /// Exit code 4.
     pub fn not_found(what: impl fmt::Display) -> Self {
-        Self::with_code(4, what)
+        Self::with_code(Self::NOT_FOUND, what)
     }
 
     /// Exit code 5.
     pub fn conflict(what: impl fmt::Display) -> Self {
-        Self::with_code(5, what)
+        Self::with_code(Self::CONFLICT, what)
+    }
+
+    /// Whoever read our output has gone (`mesh ... | head`): stop at once, silently, with success.
+    fn reader_gone() -> Self {
+        Self::with_code(0, "")
     }
 
     /// Any exit code: that of a command which was run for the user.
@@ -62,7 +72,9 @@ impl Failure {
 
     /// Prints the failure to stderr.
     pub fn report(&self) {
-        anstream::eprintln!("{self}");
+        if self.code != 0 {
+            writeln!(anstream::stderr(), "{self}").ok();
+        }
     }
 }
 
@@ -77,3 +89,12 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::reader_gone(),
+            _ => Self::failed(error),
+        }
+    }
+}

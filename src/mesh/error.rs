@@ -39,14 +39,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// No server answers.
-    #[error("cannot reach a server at {url}: {why}")]
-    Unreachable {
-        /// Where it was sought.
-        url: String,
-        /// What the connection said.
-        why: String,
-    },
     /// A request to the server failed or was not answered.
     #[error("{what}: {why}")]
     Server {

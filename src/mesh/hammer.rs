@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::catalog::{Catalog, Kind};
 use super::error::While;
 use super::reader::{Reader, Selection, Start};
-use super::{Envelope, Error, Mesh, connect, setup};
+use super::{Envelope, Error, Mesh, setup};
 
 /// Longest wait for events that were acknowledged and have not come.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -32,10 +32,8 @@ const LATENCY_MICROS_MAX: u64 = 60_000_000;
 /// How hard to hammer.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where.
-    pub url: String,
-    /// How many instances, each with a connection of its own.
-    pub instances: usize,
+    /// One connection for each instance that speaks.
+    pub clients: Vec<async_nats::Client>,
     /// How long they speak.
     pub time: Duration,
     /// How many events each has on the way at most.
@@ -161,34 +159,33 @@ impl Mesh {
         let spoken = CancellationToken::new();
         let hearing = tokio::spawn(hear(
             reader,
-            load.instances,
+            load.clients.len(),
             Arc::clone(&progress),
             spoken.clone(),
         ));
         let mix: Arc<[(String, Bytes)]> = mix(&self.catalog, root).into();
         let begun = Instant::now();
-        let mut speaking = Vec::with_capacity(load.instances);
-        for number in 0..load.instances {
-            let client = connect(&load.url, self.timeout).await?;
+        let mut speaking = Vec::with_capacity(load.clients.len());
+        for (number, client) in load.clients.iter().enumerate() {
             let speaker = Speaker {
                 number,
                 jetstream: jetstream::context::ContextBuilder::new()
                     .ack_timeout(self.timeout)
                     .max_ack_inflight(load.window)
-                    .build(client),
+                    .build(client.clone()),
                 mix: Arc::clone(&mix),
                 progress: Arc::clone(&progress),
             };
             speaking.push(tokio::spawn(speaker.speak(load.clone(), stop.clone())));
         }
-        let mut said = Vec::with_capacity(load.instances);
+        let mut said = Vec::with_capacity(load.clients.len());
         for speaker in speaking {
             said.push(speaker.await.map_err(std::io::Error::other)?);
         }
         let seconds = begun.elapsed().as_secs_f64();
         spoken.cancel();
         let heard = hearing.await.map_err(std::io::Error::other)??;
-        Ok(report(load.instances, seconds, &said, &heard))
+        Ok(report(load.clients.len(), seconds, &said, &heard))
     }
 }
 
@@ -211,21 +208,26 @@ impl Speaker {
         let mut pace = load
             .rate
             .map(|rate| tokio::time::interval(Duration::from_secs(1) / rate.max(1)));
-        let mut next = self.number;
+        let mut next = self.number % self.mix.len();
         while Instant::now() < deadline && !stop.is_cancelled() {
-            if let Some(pace) = &mut pace {
-                pace.tick().await;
-            }
-            while on_the_way.len() >= load.window
-                && let Some(settled) = on_the_way.next().await
-            {
-                self.settle(&mut said, settled);
+            // Acknowledgements are taken as they come, or waiting here would count as theirs.
+            let full = on_the_way.len() >= load.window;
+            tokio::select! {
+                biased;
+                Some(settled) = on_the_way.next() => {
+                    self.settle(&mut said, settled);
+                    continue;
+                }
+                () = due(&mut pace), if !full => {}
             }
             let at = said.acked.len();
             said.acked.push(false);
             let sent = Instant::now();
             if let Ok(ack) = self.publish(at, next).await {
-                on_the_way.push(async move { (at, sent, ack.await.is_ok()) });
+                on_the_way.push(async move {
+                    let acked = ack.await.is_ok();
+                    (at, sent.elapsed(), acked)
+                });
             }
             next = (next + 1) % self.mix.len();
         }
@@ -235,10 +237,10 @@ impl Speaker {
         said
     }
 
-    fn settle(&self, said: &mut Said, (at, sent, acked): (usize, Instant, bool)) {
+    fn settle(&self, said: &mut Said, (at, took, acked): (usize, Duration, bool)) {
         if acked {
             said.acked[at] = true;
-            record(&mut said.latency, sent.elapsed());
+            record(&mut said.latency, took);
             self.progress.acked.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -260,6 +262,13 @@ impl Speaker {
             .publish_with_headers(subject.clone(), envelope.headers(), body.clone())
             .await;
         sent.while_doing("cannot publish")
+    }
+}
+
+/// When an instance may speak next: at once if nothing holds it back.
+async fn due(pace: &mut Option<tokio::time::Interval>) {
+    if let Some(pace) = pace {
+        pace.tick().await;
     }
 }
 

@@ -7,18 +7,13 @@ use async_nats::jetstream::{self, kv, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::error::{Failed, While};
+use super::error::While;
 use super::journal::Journal;
 use super::{Catalog, Error, Identity, setup};
 
-/// Longest pause between two tries to reconnect.
-const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
-
-/// What a session needs to know before it connects.
+/// What a session needs to know besides its connection.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `nats://[user:pass@]host:port`.
-    pub url: String,
     /// How long to wait for an answer.
     pub timeout: Duration,
     /// Who speaks.
@@ -44,38 +39,21 @@ pub struct Mesh {
     pub(super) timeout: Duration,
 }
 
-/// Connects, or says plainly that no server is there. Later losses of the connection heal by themselves.
-pub async fn connect(url: &str, timeout: Duration) -> Result<async_nats::Client, Error> {
-    let options = async_nats::ConnectOptions::new()
-        .name("mesh")
-        .connection_timeout(timeout)
-        .request_timeout(Some(timeout))
-        .reconnect_delay_callback(|tries| RECONNECT_PAUSE_MAX.min(Duration::from_millis(20 * tries as u64)));
-    options.connect(url).await.map_err(|error| {
-        let Failed(why) = Failed::from(error);
-        Error::Unreachable {
-            url: url.to_owned(),
-            why,
-        }
-    })
-}
-
 impl Mesh {
-    /// Connects a session.
-    pub async fn open(options: Options) -> Result<Self, Error> {
-        let client = connect(&options.url, options.timeout).await?;
+    /// A session on a connection.
+    pub fn new(client: async_nats::Client, options: Options) -> Self {
         let jetstream = jetstream::context::ContextBuilder::new()
             .timeout(options.timeout)
             .ack_timeout(options.timeout)
             .build(client.clone());
-        Ok(Self {
+        Self {
             client,
             jetstream,
             journal: Journal::new(&options.state_dir, &options.identity.instance),
             identity: options.identity,
             catalog: options.catalog,
             timeout: options.timeout,
-        })
+        }
     }
 
     /// Makes the mesh's state on the server if it is not there.

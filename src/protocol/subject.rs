@@ -5,7 +5,7 @@
 //! Source: the NATS documentation, "Subject-Based Messaging".
 
 /// Whether every token is non-empty and free of blanks; wildcards are ordinary characters here.
-fn tokens_ok(text: &[u8]) -> bool {
+pub fn is_well_formed(text: &[u8]) -> bool {
     let mut token_len = 0usize;
     for &byte in text {
         match byte {
@@ -25,7 +25,7 @@ pub fn tokens(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether `text` can be subscribed to: tokens are non-empty, `>` stands last only.
 pub fn is_pattern(text: &[u8]) -> bool {
-    if !tokens_ok(text) {
+    if !is_well_formed(text) {
         return false;
     }
     let mut rest = tokens(text).peekable();
@@ -44,7 +44,7 @@ pub fn has_wildcard(text: &[u8]) -> bool {
 
 /// Whether `text` can be published to: a valid pattern without wildcard tokens.
 pub fn is_subject(text: &[u8]) -> bool {
-    tokens_ok(text) && !has_wildcard(text)
+    is_well_formed(text) && !has_wildcard(text)
 }
 
 /// Whether `pattern` matches the literal `subject`. Both must be valid.

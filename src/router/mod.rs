@@ -1,1 +1,211 @@
 //! Who gets what, in memory: subscriptions, matching, fan-out, outboxes.
+//!
+//! - [`Router`] holds the subscription table. Reading it takes a shared lock for one lookup, changing it an
+//!   exclusive one for one insertion; nothing else is done under it.
+//! - [`Publisher`] is owned by whoever publishes (a connection, a stream): its match cache takes no lock on a hit, and
+//!   it groups what it encodes by destination, so that each destination is locked and woken once a batch.
+//! - [`Client`] is a destination with an [`Outbox`] of bytes; a [`Service`] is a room of this server.
+//!
+//! Invariants: messages of one publisher reach each destination in order; nothing is delivered after
+//! [`Router::unsubscribe`] returned, except what the publisher of another connection already has in its batch;
+//! no lock is held while another room is called.
+//!
+//! Deliberately absent: persistence, permissions, sockets.
+
+mod cache;
+mod client;
+mod fanout;
+mod generation;
+mod outbox;
+mod publisher;
+mod service;
+mod subscription;
+mod table;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hashbrown::DefaultHashBuilder;
+
+pub use client::{Client, Counters};
+pub use outbox::{Closed, Flushed, Outbox};
+pub use publisher::Publisher;
+pub use service::{Batch, Service};
+pub use subscription::{Subscription, Target};
+pub use wire::WireBuf;
+
+use generation::{Generations, Seen};
+use table::{Leaf, Table};
+
+/// Bytes waiting in one outbox above which its publishers are asked to wait.
+pub const OUTBOX_WATERMARK: usize = 1 << 20;
+
+/// Totals of a router since it was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RouterStats {
+    /// Live subscriptions.
+    pub subscriptions: usize,
+    /// Subscriptions ever added.
+    pub inserts: u64,
+    /// Subscriptions ever removed.
+    pub removes: u64,
+    /// Lookups made by publishers.
+    pub matches: u64,
+    /// Of them, answered by a publisher's cache.
+    pub cache_hits: u64,
+}
+
+/// See the module documentation.
+pub struct Router {
+    table: RwLock<Table>,
+    generations: Generations,
+    hasher: DefaultHashBuilder,
+    next_id: AtomicU64,
+    inserts: AtomicU64,
+    removes: AtomicU64,
+    matches: AtomicU64,
+    cache_hits: AtomicU64,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Router {
+    /// An empty router.
+    pub fn new() -> Self {
+        Self {
+            table: RwLock::default(),
+            generations: Generations::new(),
+            hasher: DefaultHashBuilder::default(),
+            next_id: AtomicU64::new(1),
+            inserts: AtomicU64::new(0),
+            removes: AtomicU64::new(0),
+            matches: AtomicU64::new(0),
+            cache_hits: AtomicU64::new(0),
+        }
+    }
+
+    fn hash(&self, subject: &[u8]) -> u64 {
+        self.hasher.hash_one(subject)
+    }
+
+    /// Subscribes a client under its `sid`. A sid in use is left as it is, as NATS does.
+    ///
+    /// The pattern must be valid ([`crate::protocol::subject::is_pattern`]).
+    pub fn subscribe(&self, client: &Arc<Client>, sid: &[u8], pattern: &[u8], queue: Option<&[u8]>) {
+        let target = Target::Client(client.clone());
+        let subscription = {
+            let mut table = client.table();
+            if table.contains_key(sid) || client.outbox.closed().is_some() {
+                return;
+            }
+            let subscription = Arc::new(self.make(sid, pattern, queue, target, client.id << 1));
+            table.insert(sid.into(), subscription.clone());
+            subscription
+        };
+        self.insert(subscription);
+    }
+
+    /// Subscribes a room of this server; keep the handle to end it with [`Router::remove`].
+    pub fn subscribe_service(
+        &self,
+        service: &Arc<dyn Service>,
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+    ) -> Arc<Subscription> {
+        // The address is odd by the mark, a client's id even: the two never meet.
+        let target_id = Arc::as_ptr(service).cast::<()>() as u64 | 1;
+        let subscription =
+            Arc::new(self.make(b"", pattern, queue, Target::Service(service.clone()), target_id));
+        self.insert(subscription.clone());
+        subscription
+    }
+
+    fn make(
+        &self,
+        sid: &[u8],
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+        target: Target,
+        target_id: u64,
+    ) -> Subscription {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Subscription::new(id, sid, pattern, queue, target, target_id)
+    }
+
+    fn insert(&self, subscription: Arc<Subscription>) {
+        let hash = self.hash(&subscription.pattern);
+        self.inserts.fetch_add(1, Ordering::Relaxed);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(hash, subscription.clone());
+        self.generations.changed(hash, &subscription.pattern);
+    }
+
+    /// Ends a client's subscription; with `max`, once it has had that many deliveries in all.
+    pub fn unsubscribe(&self, client: &Client, sid: &[u8], max: Option<u64>) {
+        let subscription = client.table().get(sid).cloned();
+        let Some(subscription) = subscription else { return };
+        if max.is_none_or(|max| subscription.set_limit(max)) {
+            self.remove(&subscription);
+        }
+    }
+
+    /// Ends a subscription; ending it twice is harmless.
+    pub fn remove(&self, subscription: &Subscription) {
+        if !subscription.close() {
+            return;
+        }
+        if let Target::Client(client) = &subscription.target {
+            client.table().remove(&subscription.sid);
+        }
+        let hash = self.hash(&subscription.pattern);
+        self.removes.fetch_add(1, Ordering::Relaxed);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(hash, subscription);
+        self.generations.changed(hash, &subscription.pattern);
+    }
+
+    /// Ends all subscriptions of a client.
+    pub fn remove_client(&self, client: &Client) {
+        for subscription in client.subscriptions() {
+            self.remove(&subscription);
+        }
+    }
+
+    /// Whether anybody would get a message on this literal subject.
+    pub fn has_interest(&self, subject: &[u8]) -> bool {
+        let mut found = false;
+        self.collect(self.hash(subject), subject, |_| found = true);
+        found
+    }
+
+    /// Calls `found` for what matches `subject`; returns what to check a cached match against. A subject with an empty
+    /// token matches nothing, not even `>`.
+    fn collect(&self, hash: u64, subject: &[u8], mut found: impl FnMut(&Leaf)) -> Seen {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.generations.seen(hash, subject);
+        if crate::protocol::subject::is_well_formed(subject) {
+            table.collect(hash, subject, &mut found);
+        }
+        seen
+    }
+
+    /// Totals for monitoring.
+    pub fn stats(&self) -> RouterStats {
+        RouterStats {
+            subscriptions: self.table.read().unwrap_or_else(PoisonError::into_inner).len(),
+            inserts: self.inserts.load(Ordering::Relaxed),
+            removes: self.removes.load(Ordering::Relaxed),
+            matches: self.matches.load(Ordering::Relaxed),
+            cache_hits: self.cache_hits.load(Ordering::Relaxed),
+        }
+    }
+}

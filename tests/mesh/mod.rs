@@ -2,10 +2,12 @@
 //! nats-server and on `mesh serve`.
 
 mod emit;
+mod end_to_end;
 mod phoenix;
 mod presence;
 mod support;
 mod watch;
+mod wiring;
 
 /// Makes of each `fn name(server: Server)` two tests, one a kind of server.
 macro_rules! on_each_server {

@@ -281,6 +281,13 @@ impl Running {
         Self { child, lines }
     }
 
+    /// Starts it; where its stdout goes is the command's affair.
+    pub fn start_silent(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let (_, lines) = mpsc::channel();
+        Self { child, lines }
+    }
+
     /// The next line; panics when it does not come.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line of output")

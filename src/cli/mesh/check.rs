@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{ago, print, shown, size, table};
-use crate::cli::{Context, Failure};
+use super::{ago, shown, table};
+use crate::cli::{Context, Failure, output, units};
 use crate::mesh::catalog::SYSTEMS;
 use crate::mesh::check::Health;
 
@@ -38,7 +38,7 @@ impl Check {
         let health = match found.await {
             Ok(health) => health,
             Err(failure) => {
-                print(if context.json {
+                output::print(if context.json {
                     r#"{"online":false}"#
                 } else {
                     "Offline"
@@ -49,9 +49,9 @@ impl Check {
         if context.json {
             let mut line = serde_json::to_value(&health).expect("strings and numbers are always JSON");
             line["online"] = health.problems.is_empty().into();
-            print(&line.to_string())?;
+            output::print(&line.to_string())?;
         } else {
-            print(text(&health).trim_end())?;
+            output::print(text(&health).trim_end())?;
         }
         match health.problems.first() {
             None => Ok(()),
@@ -76,7 +76,7 @@ async fn send(context: &Context, text: &str) -> Result<(), Failure> {
             millis(trip.read)
         )
     };
-    print(&line).map(drop)
+    output::print(&line)
 }
 
 fn text(health: &Health) -> String {
@@ -100,7 +100,7 @@ fn text(health: &Health) -> String {
         "{} of {SYSTEMS} systems seen in the last 24 h{silent}",
         health.systems.len()
     ));
-    let of = |max: Option<u64>| max.map_or_else(String::new, |max| format!(" of {}", size(max)));
+    let of = |max: Option<u64>| max.map_or_else(String::new, |max| format!(" of {}", units::show_bytes(max)));
     let last = health
         .last_event
         .as_deref()
@@ -108,12 +108,12 @@ fn text(health: &Health) -> String {
     lines.push(format!(
         "stream   {} events, {}{}, last one {last}",
         health.events,
-        size(health.bytes),
+        units::show_bytes(health.bytes),
         of(health.bytes_max)
     ));
     lines.push(format!(
         "store    {}{} used, one record stored in {:.1} ms",
-        size(health.stored),
+        units::show_bytes(health.stored),
         of(health.stored_max),
         health.store_ms
     ));

@@ -5,7 +5,7 @@ use std::io::Read;
 use bytes::Bytes;
 use clap::Args;
 
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, output};
 use crate::mesh::{Catalog, Draft, Error, identity};
 
 /// Largest body that is read from stdin; servers take 1 MiB unless told otherwise.
@@ -69,7 +69,7 @@ impl Emit {
             Some(seq) => format!("{} {} {seq}", receipt.stream_seq, mesh.identity.instance),
             None => format!("{} was there already", receipt.stream_seq),
         };
-        super::print(&line).map(drop)
+        output::print(&line)
     }
 
     fn body(&self) -> Result<Bytes, Failure> {

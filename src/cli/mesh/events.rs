@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::table;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, output};
 use crate::mesh::{Catalog, identity};
 
 /// Lists the events there are, or shows one with its fields
@@ -30,7 +30,7 @@ impl Events {
             Some(name) if context.json => json(catalog.get(name)?),
             Some(name) => one(catalog.get(name)?),
         };
-        super::print(text.trim_end()).map(drop)
+        output::print(text.trim_end())
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{print, stop_signal, table};
-use crate::cli::{Context, Failure};
+use super::{stop_signal, table};
+use crate::cli::{Context, Failure, output};
 use crate::mesh::hammer::{Load, Percentiles, Progress, Report};
 
 /// How often the progress bar moves.
@@ -41,9 +41,12 @@ impl Hammer {
 
     async fn hammer(self, context: &Context) -> Result<(), Failure> {
         let mesh = super::open(context).await?;
+        let mut clients = Vec::with_capacity(usize::from(self.instances));
+        for _ in 0..self.instances {
+            clients.push(context.connect().await?);
+        }
         let load = Load {
-            url: context.server.clone(),
-            instances: usize::from(self.instances),
+            clients,
             time: Duration::from_secs(u64::from(self.seconds)),
             window: usize::from(self.window),
             rate: self.rate,
@@ -54,7 +57,7 @@ impl Hammer {
         bar.abort();
         let report = report?;
         let json = || serde_json::to_string(&report).expect("numbers are always JSON");
-        print(&if context.json { json() } else { text(&report) })?;
+        output::print(&if context.json { json() } else { text(&report) })?;
         if report.is_clean() {
             return Ok(());
         }

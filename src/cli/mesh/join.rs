@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::stop_signal;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, units};
 use crate::mesh::presence::{News, Presence, Timing};
 use crate::mesh::{Identity, Mesh, describe, identity};
 
@@ -19,10 +19,10 @@ pub struct Join {
     #[arg(long)]
     session: Option<String>,
     /// How often to say so
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::duration)]
     heartbeat: Duration,
     /// How long a silence ends the presence; at least a second
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = units::duration)]
     lapse: Duration,
     /// Be present while this command runs, and end with its exit code
     #[arg(last = true, value_name = "COMMAND")]

@@ -3,8 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::print;
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, output};
 use crate::mesh::Error;
 
 /// Draws which session came from which
@@ -29,10 +28,10 @@ impl Lineage {
             lineage = lineage.tree_of(session);
         }
         if self.dot {
-            return print(lineage.dot().trim_end()).map(drop);
+            return output::print(lineage.dot().trim_end());
         }
         if !context.json {
-            return print(lineage.text().trim_end()).map(drop);
+            return output::print(lineage.text().trim_end());
         }
         let unknown = lineage.unknown_parents();
         for session in lineage.sessions() {
@@ -43,7 +42,7 @@ impl Lineage {
                 .is_none_or(|parent| !unknown.contains(parent))
                 .into();
             line["cycle"] = lineage.in_cycle(&session.session).into();
-            print(&line.to_string())?;
+            output::print(&line.to_string())?;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{line, print, stop_signal};
-use crate::cli::{Context, Failure};
+use super::{line, stop_signal};
+use crate::cli::{Context, Failure, output};
 use crate::mesh::{Selection, Start, catalog};
 
 /// Prints the last events of the mesh
@@ -37,9 +37,7 @@ impl Log {
                 event = events.next() => event?,
             };
             let Some(event) = event else { return Ok(()) };
-            if !print(&line(&event, context.json))? {
-                return Ok(());
-            }
+            output::print(line(&event, context.json))?;
         }
     }
 }

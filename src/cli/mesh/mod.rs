@@ -12,16 +12,14 @@ pub mod phoenix;
 pub mod setup;
 pub mod watch;
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets;
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Failure};
+use super::{Context, Failure, output, units};
 use crate::mesh::{Catalog, Error, Identity, Mesh, Options, Received, Start, identity};
 
 /// Longest body that is shown on a line for people.
@@ -35,13 +33,12 @@ async fn open(context: &Context) -> Result<Mesh, Failure> {
 /// Connects as somebody.
 async fn open_as(context: &Context, identity: Identity) -> Result<Mesh, Failure> {
     let options = Options {
-        url: context.server.clone(),
         timeout: context.timeout,
         identity,
         catalog: Catalog::load(&identity::events_file())?,
         state_dir: identity::state_dir(),
     };
-    Ok(Mesh::open(options).await?)
+    Ok(Mesh::new(context.connect().await?, options))
 }
 
 impl From<Error> for Failure {
@@ -61,8 +58,6 @@ impl From<Error> for Failure {
                 "`mesh events {event}` shows its fields; --force sends it all the same"
             )),
             Error::BadName { .. } | Error::BadConfig { .. } => Self::usage(&error),
-            Error::Unreachable { .. } => Self::unhealthy(&error)
-                .hint("start one with `mesh serve`, or name another with --server or MESH_URL"),
             Error::Unconfirmed { .. } => Self::unhealthy(&error).hint(
                 "it is kept and goes out before the next event; running the same command again settles it",
             ),
@@ -84,40 +79,15 @@ impl From<Error> for Failure {
 fn stop_signal() -> CancellationToken {
     let token = CancellationToken::new();
     let cancel = token.clone();
+    let first = output::interrupted();
     tokio::spawn(async move {
-        signalled().await;
+        first.await;
+        let second = output::interrupted();
         cancel.cancel();
-        signalled().await;
+        second.await;
         std::process::exit(130);
     });
     token
-}
-
-async fn signalled() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-            tokio::signal::ctrl_c().await.ok();
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.ok();
-}
-
-/// Prints a line of data now. `false` when nobody reads any more, which is a reason to end, not an error.
-fn print(line: &str) -> Result<bool, Failure> {
-    let mut out = anstream::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::failed(format!("cannot write to stdout: {error}"))),
-    }
 }
 
 /// An event as a line: for programs, or for people.
@@ -133,7 +103,7 @@ fn line(event: &Received, json: bool) -> String {
     };
     format!(
         "{}  {:<20}  {who}  {}",
-        clock(event.stored),
+        units::show_time(event.stored),
         event.name(),
         shown(&event.body)
     )
@@ -153,38 +123,13 @@ fn shown(body: &[u8]) -> String {
     line
 }
 
-/// Day and time here.
-fn clock(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
-        .strftime("%Y-%m-%d %H:%M:%S")
-        .to_string()
-}
-
-/// How long ago, in the largest unit that fits.
+/// How long ago, to the second.
 fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs().max(0);
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
-    }
-}
-
-/// `1.5 MiB`.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    format!(
+        "{} ago",
+        units::show_duration(Duration::from_secs(seconds.unsigned_abs()))
+    )
 }
 
 /// A table for people: columns, no frame.
@@ -192,16 +137,6 @@ fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(heads);
     table
-}
-
-/// `90s`, `1h30m`, `2d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "expected a duration such as 90s, 30m, 1h or 7d".to_owned();
-    if let Some(days) = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()) {
-        return Ok(Duration::from_secs(u64::from(days) * 86_400));
-    }
-    let parsed: SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(parsed).map_err(|_| wrong())
 }
 
 /// `--since`: how far back, or from which moment.
@@ -222,7 +157,7 @@ fn since(text: &str) -> Result<Since, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(Since::At(time));
     }
-    duration(text)
+    units::duration(text)
         .map(Since::Ago)
         .map_err(|_| "expected a duration (30m, 1h, 7d), a time (2026-11-23T05:20:00Z) or `all`".to_owned())
 }
@@ -246,32 +181,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_times() {
-        for (text, expected) in [("90s", 90), ("1h", 3600), ("1h30m", 5400), ("7d", 604_800)] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
-        }
-        for text in ["", "1", "soon", "-1h"] {
-            duration(text).unwrap_err();
-        }
+    fn since_takes_durations_and_times() {
         assert!(matches!(since("all"), Ok(Since::All)));
         assert!(matches!(since("2026-11-23T05:20:00Z"), Ok(Since::At(_))));
         assert!(matches!(since("30m"), Ok(Since::Ago(_))));
-    }
-
-    #[test]
-    fn sizes_and_ages() {
-        assert_eq!(
-            (size(12), size(1536), size(10 << 20)),
-            ("12 B".into(), "1.5 KiB".into(), "10.0 MiB".into())
-        );
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        for (then, now, expected) in [
-            (0, 5, "5 s ago"),
-            (9, 5, "0 s ago"),
-            (0, 7200, "2 h ago"),
-            (0, 200_000, "2 d ago"),
-        ] {
-            assert_eq!(ago(at(then), at(now)), expected);
-        }
+        since("yesterday").unwrap_err();
     }
 }

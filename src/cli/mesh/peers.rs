@@ -3,8 +3,8 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{ago, print, table};
-use crate::cli::{Context, Failure};
+use super::{ago, table};
+use crate::cli::{Context, Failure, output};
 
 /// Lists who is present
 #[derive(Args, Debug)]
@@ -17,7 +17,7 @@ impl Peers {
         let peers = mesh.peers().await?;
         if context.json {
             for peer in &peers {
-                print(&serde_json::to_string(peer).expect("strings and numbers are always JSON"))?;
+                output::print(&serde_json::to_string(peer).expect("strings and numbers are always JSON"))?;
             }
             return Ok(());
         }
@@ -40,6 +40,6 @@ impl Peers {
             let session = peer.session.as_deref().unwrap_or("-");
             table.add_row([&peer.instance, session, &peer.host, &age(&peer.since), &last]);
         }
-        print(&table.to_string()).map(drop)
+        output::print(&table.to_string())
     }
 }

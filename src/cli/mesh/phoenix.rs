@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Since, ago, clock, print, shown, since, size, stop_signal, table};
-use crate::cli::{Context, Failure};
+use super::{Since, ago, shown, since, stop_signal, table};
+use crate::cli::{Context, Failure, output, units};
 use crate::mesh::phoenix::{Record, Revival, Target};
 use crate::mesh::restore::{Restore, SUBJECTS};
 use crate::mesh::{Backoff, Error, Filter, Mesh, Received, Selection, Start, Wanted};
@@ -86,10 +86,10 @@ struct Watch {
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
     tries: u64,
     /// Pause before a failed command is run again; doubles each time, up to a minute
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::duration)]
     backoff: Duration,
     /// How long a lapsed peer may take to come back by itself
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     grace: Duration,
 }
 
@@ -122,9 +122,9 @@ impl Save {
         let line = if context.json {
             json!(record).to_string()
         } else {
-            format!("saved {} of {}", size(record.bytes), record.session)
+            format!("saved {} of {}", units::show_bytes(record.bytes), record.session)
         };
-        print(&line).map(drop)
+        output::print(&line)
     }
 }
 
@@ -159,11 +159,11 @@ impl Resurrect {
                 "{} goes on as {} ({})",
                 back.session,
                 back.record.session,
-                size(back.record.bytes)
+                units::show_bytes(back.record.bytes)
             )
         };
         if self.output.is_some() {
-            print(&summary)?;
+            output::print(&summary)?;
         } else {
             anstream::eprintln!("{summary}");
         }
@@ -240,10 +240,10 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
     let beacons = &beacons[beacons.len().saturating_sub(BEACONS_SHOWN)..];
     if context.json {
         for (stored, record) in &records {
-            print(&json!({"stored": stored.to_string(), "record": record}).to_string())?;
+            output::print(&json!({"stored": stored.to_string(), "record": record}).to_string())?;
         }
         for beacon in beacons {
-            print(&format!(r#"{{"beacon":{}}}"#, beacon.json()))?;
+            output::print(&format!(r#"{{"beacon":{}}}"#, beacon.json()))?;
         }
         return Ok(());
     }
@@ -255,20 +255,25 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
             session,
             &life,
             instance,
-            &size(record.bytes),
+            &units::show_bytes(record.bytes),
             &ago(*stored, now),
             &state(record),
         ]);
     }
-    print(&states.to_string())?;
+    output::print(&states.to_string())?;
     if !beacons.is_empty() {
         let mut table = table(&["BEACON", "FROM", "SESSION", "SAYS"]);
         for beacon in beacons {
             let from = beacon.envelope.instance.as_deref().unwrap_or("-");
             let session = about(beacon).unwrap_or_else(|| "-".to_owned());
-            table.add_row([&clock(beacon.stored), from, &session, &shown(&beacon.body)]);
+            table.add_row([
+                &units::show_time(beacon.stored),
+                from,
+                &session,
+                &shown(&beacon.body),
+            ]);
         }
-        print(&format!("\n{table}"))?;
+        output::print(&format!("\n{table}"))?;
     }
     Ok(())
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Failure, output, units};
 use crate::mesh::setup::{Options, setup};
 
 /// Makes the mesh's stream and buckets on a server, or changes their limits
 #[derive(Args, Debug)]
 pub struct Setup {
     /// How long events are kept (30d)
-    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     max_age: Option<Duration>,
     /// How many MiB of events are kept (1024)
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
@@ -33,6 +33,6 @@ impl Setup {
             replicas: self.replicas.map_or(usual.replicas, usize::from),
         };
         setup(&mesh.jetstream, &options, adjust).await?;
-        super::print("the mesh is set up").map(drop)
+        output::print("the mesh is set up")
     }
 }

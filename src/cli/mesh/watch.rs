@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Since, line, print, since, stop_signal};
-use crate::cli::{Context, Failure};
+use super::{Since, line, since, stop_signal};
+use crate::cli::{Context, Failure, output, units};
 use crate::mesh::{
     Backoff, Catalog, Durable, Error, Filter, Mesh, Selection, Start, Wanted, catalog, identity,
 };
@@ -30,7 +30,7 @@ pub struct Watch {
     #[arg(long, value_name = "N", default_value = "5", requires = "exec", value_parser = clap::value_parser!(u64).range(1..))]
     tries: u64,
     /// Pause before a failed command is run again; doubles each time, up to a minute
-    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", requires = "exec", value_parser = units::duration)]
     backoff: Duration,
     /// Only events of this instance
     #[arg(long)]
@@ -98,9 +98,7 @@ impl Watch {
             };
             let Some(event) = event else { break };
             if filter.passes(&event) {
-                if !print(&line(&event, context.json))? {
-                    break;
-                }
+                output::print(line(&event, context.json))?;
                 left -= 1;
             }
         }
@@ -129,9 +127,7 @@ impl Watch {
                     Err(error) => anstream::eprintln!("{} {}: {error}", event.stream_seq, event.name()),
                 }
             } else {
-                if !print(&line(&delivery.event, context.json))? {
-                    break;
-                }
+                output::print(line(&delivery.event, context.json))?;
                 durable.ack(&delivery).await;
             }
             left -= 1;

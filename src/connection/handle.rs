@@ -1,0 +1,110 @@
+//! A live connection as others see it: who it is, how to end it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::Notify;
+
+use crate::protocol::connect::Connect;
+use crate::router::Client;
+
+use super::reason::Reason;
+
+/// See the module documentation.
+pub struct Handle {
+    /// The router's side of it.
+    pub client: Arc<Client>,
+    /// Remote address, or `in-process`.
+    pub ip: String,
+    /// Remote port; zero when in process.
+    pub port: u16,
+    /// When it came.
+    pub start: SystemTime,
+    began: Instant,
+    connect: Mutex<Arc<Connect>>,
+    /// Milliseconds after `start` of the last sign of life.
+    active_ms: AtomicU64,
+    rtt_ns: AtomicU64,
+    reason: OnceLock<Reason>,
+    stop: Notify,
+}
+
+impl Handle {
+    pub(super) fn new(client: Arc<Client>, ip: String, port: u16) -> Self {
+        Self {
+            client,
+            ip,
+            port,
+            start: SystemTime::now(),
+            began: Instant::now(),
+            connect: Mutex::default(),
+            active_ms: AtomicU64::new(0),
+            rtt_ns: AtomicU64::new(0),
+            reason: OnceLock::new(),
+            stop: Notify::new(),
+        }
+    }
+
+    /// The connection's number.
+    pub fn id(&self) -> u64 {
+        self.client.id
+    }
+
+    /// What the client said of itself.
+    pub fn connect(&self) -> Arc<Connect> {
+        self.connect
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set_connect(&self, connect: Arc<Connect>) {
+        *self.connect.lock().unwrap_or_else(PoisonError::into_inner) = connect;
+    }
+
+    /// How long it has been there.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// How long nothing has come from the client.
+    pub fn idle(&self) -> Duration {
+        self.uptime()
+            .saturating_sub(Duration::from_millis(self.active_ms.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn touch(&self) {
+        self.active_ms
+            .store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The last measured round trip; zero before the first.
+    pub fn rtt(&self) -> Duration {
+        Duration::from_nanos(self.rtt_ns.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_rtt(&self, rtt: Duration) {
+        self.rtt_ns.store(rtt.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Ends the connection; the first reason given stands.
+    pub fn stop(&self, reason: Reason) {
+        self.reason.set(reason).ok();
+        self.stop.notify_one();
+    }
+
+    /// Why it is ending, once it is.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get().copied()
+    }
+
+    pub(super) async fn stopped(&self) -> Reason {
+        loop {
+            if let Some(reason) = self.reason() {
+                return reason;
+            }
+            self.stop.notified().await;
+        }
+    }
+}

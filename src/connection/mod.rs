@@ -1,0 +1,83 @@
+//! One client connection: its transport, handshake, operations, keepalive, and the registry of them all.
+//!
+//! A connection is two tasks. The reader ([`reader`]) takes bytes, runs operations and hands what they publish to
+//! the outboxes; only readers ever wait for a congested destination. The writer ([`writer`]) moves its client's
+//! outbox to the socket and waits for nobody else, so no two tasks can wait on each other.
+//! Read buffers are held while bytes come and given back when a connection falls idle.
+//!
+//! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
+
+mod handle;
+mod plain;
+mod reader;
+mod reason;
+mod registry;
+mod session;
+mod transport;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::account::Account;
+use crate::protocol::info::Info;
+
+pub use handle::Handle;
+pub use reader::serve;
+pub use reason::Reason;
+pub use registry::{Closed, Registry, Totals};
+pub use transport::Transport;
+
+/// The limits and times of connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of headers and payload in one message.
+    pub payload_max: usize,
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Subscriptions of one connection; zero is no limit.
+    pub subscriptions_max: usize,
+    /// Bytes waiting for one client, above which it is a slow consumer.
+    pub pending_max: usize,
+    /// Bytes of a control line's arguments.
+    pub control_line_max: usize,
+    /// Time between PINGs to a silent client.
+    pub ping_interval: Duration,
+    /// Unanswered PINGs before a connection is stale.
+    pub pings_out_max: u32,
+    /// How long a write may make no progress.
+    pub write_deadline: Duration,
+    /// How long a client may take to show its credentials.
+    pub auth_timeout: Duration,
+    /// Log every operation.
+    pub trace: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            payload_max: 1 << 20,
+            connections_max: 65_536,
+            subscriptions_max: 0,
+            pending_max: 64 << 20,
+            control_line_max: 4096,
+            ping_interval: Duration::from_secs(120),
+            pings_out_max: 2,
+            write_deadline: Duration::from_secs(10),
+            auth_timeout: Duration::from_secs(2),
+            trace: false,
+        }
+    }
+}
+
+/// What all connections share.
+pub struct Context {
+    /// Limits and times.
+    pub options: Options,
+    /// Who may come in, and the router.
+    pub account: Account,
+    /// INFO without what is each client's own.
+    pub info: Info,
+    /// Live and closed connections.
+    pub registry: Arc<Registry>,
+}

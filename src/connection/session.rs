@@ -1,0 +1,546 @@
+//! What a client asks for and what it is answered: the operations of the protocol on one connection.
+//!
+//! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::account::GLOBAL;
+use crate::protocol::connect::Connect;
+use crate::protocol::encode::{self, Message};
+use crate::protocol::grammar::{self, ClientOp, LineError};
+use crate::protocol::{headers, plain, subject};
+use crate::router::{Publisher, Router};
+
+use super::handle::Handle;
+use super::plain::Plain;
+use super::reason::Reason;
+use super::{Context, Options};
+
+/// Payloads from this size on travel by reference instead of being copied for each receiver.
+const SHARE_MIN: usize = 8 << 10;
+/// The longest verb with its blank: what a control line may have beyond its arguments.
+const VERB_MAX: usize = 16;
+
+/// A verb for people with its argument text, to be run once what came before it is handed over.
+pub(super) struct PlainLine {
+    pub verb: plain::Verb,
+    pub arguments: String,
+}
+
+/// What the parser of a buffer has found at its front.
+enum Found {
+    /// Not a whole operation yet: look again when this many bytes are there.
+    Incomplete(usize),
+    /// A control line of this many bytes, line end included; without it, it ends at `end`.
+    Line { length: usize, end: usize },
+}
+
+/// See the module documentation.
+pub(super) struct Session {
+    context: Arc<Context>,
+    handle: Arc<Handle>,
+    publisher: Publisher,
+    plain: Option<Box<Plain>>,
+    connect: Arc<Connect>,
+    authorised: bool,
+    connected: bool,
+    greeted: bool,
+    pong: bool,
+    /// Bytes at the front of the buffer that hold no line end.
+    scanned: usize,
+    /// Bytes the buffer must hold before it is worth looking again.
+    need: usize,
+    repeat: PublishLine,
+    in_msgs: u64,
+    in_bytes: u64,
+}
+
+impl Session {
+    pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
+        let router = context.account.router.clone();
+        Self {
+            publisher: Publisher::of_client(router, handle.client.clone()),
+            authorised: !context.account.auth.is_required(),
+            context,
+            handle,
+            plain: None,
+            connect: Arc::default(),
+            connected: false,
+            greeted: false,
+            pong: false,
+            scanned: 0,
+            need: 1,
+            repeat: PublishLine::default(),
+            in_msgs: 0,
+            in_bytes: 0,
+        }
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.context.options
+    }
+
+    pub fn handle(&self) -> Arc<Handle> {
+        self.handle.clone()
+    }
+
+    /// A number in 0..1 that differs between connections.
+    pub fn jitter(&self) -> f64 {
+        (self.handle.id().wrapping_mul(0x9e37_79b9) % 1000) as f64 / 1000.0
+    }
+
+    /// How the log names this connection.
+    pub fn label(&self) -> String {
+        format!(
+            "{}:{} - cid:{}",
+            self.handle.ip,
+            self.handle.port,
+            self.handle.id()
+        )
+    }
+
+    pub fn awaits_credentials(&self) -> bool {
+        !self.authorised
+    }
+
+    /// Whether a PONG came since last asked.
+    pub fn take_pong(&mut self) -> bool {
+        std::mem::take(&mut self.pong)
+    }
+
+    /// Sends the first INFO.
+    pub fn greet(&mut self) {
+        let line = self.info(false);
+        self.publisher.own().extend_from_slice(&line);
+        self.publisher.flush();
+    }
+
+    fn info(&self, connect_info: bool) -> Vec<u8> {
+        let mut info = self.context.info.clone();
+        info.client_id = self.handle.id();
+        info.client_ip.clone_from(&self.handle.ip);
+        if connect_info {
+            info.connect_info = true;
+            info.remote_account = GLOBAL.to_owned();
+        }
+        info.line()
+    }
+
+    /// Tells the client why it is sent away, where NATS does.
+    pub fn refuse(&mut self, reason: Reason) {
+        if let Some(text) = reason.error_text() {
+            if !matches!(reason, Reason::ClientClosed) {
+                tracing::warn!("{} - {}", self.label(), reason.text());
+            }
+            self.error(text);
+        }
+        self.publisher.flush();
+    }
+
+    fn error(&mut self, text: &str) {
+        encode::error(self.publisher.own(), text);
+    }
+
+    /// Hands over what this batch has published, then waits for congested destinations, for a bounded time.
+    pub async fn settle(&mut self) {
+        self.publisher.flush();
+        if self.in_msgs > 0 {
+            let counters = &self.handle.client.counters;
+            counters
+                .in_msgs
+                .fetch_add(std::mem::take(&mut self.in_msgs), Ordering::Relaxed);
+            counters
+                .in_bytes
+                .fetch_add(std::mem::take(&mut self.in_bytes), Ordering::Relaxed);
+        }
+        if self.publisher.is_congested() {
+            self.publisher.relieve().await;
+        }
+    }
+
+    /// Gives memory back; for a connection that has fallen idle.
+    pub fn release(&mut self) {
+        self.publisher.release();
+    }
+
+    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time.
+    pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Option<PlainLine>, Reason> {
+        let mut at = 0;
+        let outcome = loop {
+            if buffer.len() - at < self.need {
+                break Ok(None);
+            }
+            match self.step(buffer, &mut at) {
+                Ok(Step::Done) => {
+                    self.scanned = 0;
+                    self.need = 1;
+                }
+                Ok(Step::Incomplete(need)) => {
+                    self.need = need;
+                    break Ok(None);
+                }
+                Ok(Step::Plain(line)) => {
+                    self.scanned = 0;
+                    self.need = 1;
+                    break Ok(Some(line));
+                }
+                Err(reason) => break Err(reason),
+            }
+        };
+        buffer.advance(at);
+        if self.need > buffer.len() {
+            // The size was checked against max_payload, so this is bounded.
+            buffer.reserve(self.need - buffer.len());
+        }
+        outcome
+    }
+
+    /// Runs one operation at `at`.
+    fn step(&mut self, buffer: &mut BytesMut, at: &mut usize) -> Result<Step, Reason> {
+        if self.repeat.stands_at(&buffer[*at..]) && !self.context.options.trace {
+            return self.publish_at(buffer, at);
+        }
+        let (length, end) = match self.find_line(&buffer[*at..])? {
+            Found::Incomplete(need) => return Ok(Step::Incomplete(need)),
+            Found::Line { length, end } => (length, end),
+        };
+        let whole = &buffer[*at..*at + length];
+        let line = &whole[..end];
+        let operation = match grammar::control_line(line) {
+            Ok(operation) => operation,
+            Err(error) => return Err(self.line_error(line, error)),
+        };
+        if !self.authorised && !matches!(operation, ClientOp::Connect(_)) {
+            return Err(Reason::AuthenticationFailure);
+        }
+        if self.context.options.trace {
+            tracing::trace!("{} - <<- [{}]", self.label(), line.escape_ascii());
+        }
+        let ClientOp::Publish {
+            subject,
+            reply,
+            headers,
+            total,
+        } = operation
+        else {
+            let step = self.control(operation)?;
+            *at += length;
+            return Ok(step);
+        };
+        if total > self.context.options.payload_max {
+            return Err(Reason::PayloadExceeded);
+        }
+        if headers.is_some() && !self.connect.headers {
+            return Err(Reason::ProtocolViolation);
+        }
+        self.repeat
+            .remember(whole, subject, reply, headers.unwrap_or_default(), total);
+        self.publish_at(buffer, at)
+    }
+
+    /// Publishes the message at `at`, whose control line is the one remembered.
+    fn publish_at(&mut self, buffer: &mut BytesMut, at: &mut usize) -> Result<Step, Reason> {
+        let PublishLine {
+            subject,
+            reply,
+            headers,
+            total,
+            ..
+        } = self.repeat.spans();
+        let body = *at + self.repeat.line.len();
+        let Some(line_end) = body_end(&buffer[body..], total)? else {
+            // One byte of line end may do; a CR that is there already wants its LF.
+            let have = buffer.len() - *at;
+            return Ok(Step::Incomplete(
+                (self.repeat.line.len() + total + 1).max(have + 1),
+            ));
+        };
+        let after = body + total + line_end;
+        let (start, payload) = (*at, body + headers..body + total);
+        if payload.len() >= SHARE_MIN {
+            let frame = buffer.split_to(after).freeze();
+            *at = 0;
+            let message = Message {
+                subject: &frame[start + subject.start..start + subject.end],
+                reply: &frame[start + reply.start..start + reply.end],
+                headers: &frame[body..body + headers],
+                payload: &frame[payload.clone()],
+            };
+            self.publish(&message, Some(&frame.slice(payload)));
+        } else {
+            let message = Message {
+                subject: &buffer[start + subject.start..start + subject.end],
+                reply: &buffer[start + reply.start..start + reply.end],
+                headers: &buffer[body..body + headers],
+                payload: &buffer[payload],
+            };
+            self.publish(&message, None);
+            *at = after;
+        }
+        Ok(Step::Done)
+    }
+
+    /// Finds the line at the front of `data`, without looking twice at the same bytes.
+    fn find_line(&mut self, data: &[u8]) -> Result<Found, Reason> {
+        let max = self.context.options.control_line_max + VERB_MAX;
+        let from = self.scanned.min(data.len());
+        let Some(found) = memchr::memchr(b'\n', &data[from..]) else {
+            self.scanned = data.len();
+            if !grammar::may_begin(data) {
+                return Err(self.line_error(data, LineError::UnknownOperation));
+            }
+            if data.len() > max {
+                return Err(Reason::ControlLineExceeded);
+            }
+            return Ok(Found::Incomplete(data.len() + 1));
+        };
+        let newline = from + found;
+        // Remembered for the case that the payload behind the line is not all there yet.
+        self.scanned = newline;
+        let end = if newline > 0 && data[newline - 1] == b'\r' {
+            newline - 1
+        } else {
+            newline
+        };
+        if end > self.context.options.control_line_max {
+            if !grammar::may_begin(&data[..end]) {
+                return Err(self.line_error(&data[..end], LineError::UnknownOperation));
+            }
+            let arguments = data[..end]
+                .iter()
+                .position(|byte| b" \t".contains(byte))
+                .map_or(0, |verb| end - verb - 1);
+            if arguments > self.context.options.control_line_max {
+                return Err(Reason::ControlLineExceeded);
+            }
+        }
+        Ok(Found::Line {
+            length: newline + 1,
+            end,
+        })
+    }
+
+    fn line_error(&self, line: &[u8], error: LineError) -> Reason {
+        if !self.authorised {
+            return Reason::AuthenticationFailure;
+        }
+        let start = &line[..line.len().min(64)];
+        tracing::debug!("{} - {error} in [{}]", self.label(), start.escape_ascii());
+        match error {
+            LineError::UnknownOperation => Reason::ParseError,
+            LineError::Arguments => Reason::ProtocolViolation,
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, message: &Message<'_>, shared: Option<&Bytes>) {
+        self.in_msgs += 1;
+        self.in_bytes += message.len() as u64;
+        if self.connect.pedantic && !subject::is_subject(message.subject) {
+            self.error("Invalid Publish Subject");
+        }
+        if is_reserved_reply(message.reply) {
+            let reply = String::from_utf8_lossy(message.reply).into_owned();
+            return self.error(&format!(
+                "Permissions Violation for Publish with Reply of \"{reply}\""
+            ));
+        }
+        if self.connect.verbose {
+            self.publisher.own().extend_from_slice(encode::OK);
+        }
+        let receivers = self.publisher.publish(message, shared);
+        if receivers == 0 && self.connect.no_responders && !message.reply.is_empty() {
+            self.no_responders(message);
+        }
+    }
+
+    /// Tells a requester that nobody listens, if it listens for the answer itself.
+    fn no_responders(&mut self, message: &Message<'_>) {
+        let subject = String::from_utf8_lossy(message.subject);
+        let headers = headers::build("503", [("Nats-Subject", &*subject)]);
+        let answer = Message {
+            subject: message.reply,
+            headers: &headers,
+            ..Message::default()
+        };
+        self.publisher.deliver_to_self(message.reply, &answer);
+    }
+
+    /// Every operation but a publish.
+    fn control(&mut self, operation: ClientOp<'_>) -> Result<Step, Reason> {
+        match operation {
+            ClientOp::Subscribe { pattern, queue, sid } => self.subscribe(pattern, queue, sid),
+            ClientOp::Unsubscribe { sid, max } => {
+                // The limit counts what was delivered before it, in this batch too.
+                self.publisher.settle();
+                self.router().unsubscribe(&self.handle.client, sid, max);
+                self.acknowledge();
+            }
+            ClientOp::Ping => {
+                self.publisher.own().extend_from_slice(encode::PONG);
+                if self.connected && self.connect.protocol >= 1 && !std::mem::replace(&mut self.greeted, true)
+                {
+                    let info = self.info(true);
+                    self.publisher.own().extend_from_slice(&info);
+                }
+            }
+            ClientOp::Pong => self.pong = true,
+            ClientOp::Connect(json) => self.connect(json)?,
+            ClientOp::Plain(verb, arguments) => {
+                let arguments = String::from_utf8_lossy(arguments).into_owned();
+                return Ok(Step::Plain(PlainLine { verb, arguments }));
+            }
+            ClientOp::Ignored | ClientOp::Publish { .. } => {}
+        }
+        Ok(Step::Done)
+    }
+
+    fn router(&self) -> &Router {
+        &self.context.account.router
+    }
+
+    fn acknowledge(&mut self) {
+        if self.connect.verbose {
+            self.publisher.own().extend_from_slice(encode::OK);
+        }
+    }
+
+    fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        if !subject::is_pattern(pattern) {
+            return self.error("Invalid Subject");
+        }
+        if queue == Some(b"_sys_") {
+            let pattern = String::from_utf8_lossy(pattern).into_owned();
+            let text =
+                format!("Permissions Violation for Subscription to \"{pattern}\" using queue \"_sys_\"");
+            return self.error(&text);
+        }
+        let max = self.context.options.subscriptions_max;
+        if max > 0 && self.handle.client.subscription_count() >= max {
+            return self.error("maximum subscriptions exceeded");
+        }
+        self.router().subscribe(&self.handle.client, sid, pattern, queue);
+        self.acknowledge();
+    }
+
+    fn connect(&mut self, json: &[u8]) -> Result<(), Reason> {
+        let connect = Connect::parse(json).map_err(|error| {
+            tracing::debug!("{} - CONNECT that is no good: {error}", self.label());
+            Reason::ProtocolViolation
+        })?;
+        if !connect.account.is_empty() || !self.context.account.auth.admits(&connect) {
+            let user = connect
+                .user
+                .as_deref()
+                .map(|user| format!(" - User \"{user}\""))
+                .unwrap_or_default();
+            tracing::error!("{} - authentication error{user}", self.label());
+            return Err(Reason::AuthenticationFailure);
+        }
+        if !(0..=1).contains(&connect.protocol) {
+            return Err(Reason::BadClientProtocol);
+        }
+        if connect.no_responders && !connect.headers {
+            return Err(Reason::NoRespondersNeedsHeaders);
+        }
+        if self.connected {
+            // A second CONNECT starts over.
+            self.publisher.settle();
+            self.context.account.router.remove_client(&self.handle.client);
+        }
+        // What was remembered was allowed under the old terms.
+        self.repeat = PublishLine::default();
+        self.connected = true;
+        self.authorised = true;
+        self.publisher.set_echo(connect.echo);
+        self.handle.client.set_headers(connect.headers);
+        self.connect = Arc::new(connect);
+        self.handle.set_connect(self.connect.clone());
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// Runs a verb for people to its end.
+    pub async fn run_plain(&mut self, line: PlainLine) -> Result<(), Reason> {
+        let (context, handle) = (&self.context, &self.handle);
+        let plain = self
+            .plain
+            .get_or_insert_with(|| Box::new(Plain::new(context.clone(), handle.clone())));
+        plain.run(line, &mut self.publisher).await;
+        self.settle().await;
+        Ok(())
+    }
+}
+
+/// What became of one look at the buffer.
+enum Step {
+    Done,
+    Incomplete(usize),
+    Plain(PlainLine),
+}
+
+/// Bytes of the line end behind a payload; `None` while it is not all there.
+fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
+    match rest.get(total..) {
+        None | Some([]) | Some([b'\r']) => Ok(None),
+        Some([b'\r', b'\n', ..]) => Ok(Some(2)),
+        Some([b'\n', ..]) => Ok(Some(1)),
+        Some(_) => Err(Reason::ParseError),
+    }
+}
+
+/// The last publish's control line and where its arguments stand in it. Publishers repeat themselves: a line equal to the
+/// one before it need not be found or parsed again.
+#[derive(Default)]
+struct PublishLine {
+    /// With its line end; empty before the first publish.
+    line: Vec<u8>,
+    subject: Range<usize>,
+    reply: Range<usize>,
+    headers: usize,
+    total: usize,
+}
+
+impl PublishLine {
+    #[inline]
+    fn stands_at(&self, data: &[u8]) -> bool {
+        !self.line.is_empty() && data.starts_with(&self.line)
+    }
+
+    fn remember(&mut self, line: &[u8], subject: &[u8], reply: &[u8], headers: usize, total: usize) {
+        let span = |part: &[u8]| {
+            // An argument is a slice of the line; an absent one lies elsewhere and is empty.
+            let start = if part.is_empty() {
+                0
+            } else {
+                part.as_ptr() as usize - line.as_ptr() as usize
+            };
+            start..start + part.len()
+        };
+        (self.subject, self.reply, self.headers, self.total) = (span(subject), span(reply), headers, total);
+        self.line.clear();
+        self.line.extend_from_slice(line);
+    }
+
+    /// A copy without the line itself.
+    fn spans(&self) -> Self {
+        Self {
+            line: Vec::new(),
+            subject: self.subject.clone(),
+            reply: self.reply.clone(),
+            ..*self
+        }
+    }
+}
+
+/// Replies that only the server itself may ask for.
+fn is_reserved_reply(reply: &[u8]) -> bool {
+    matches!(reply.first(), Some(b'_' | b'$'))
+        && [&b"_R_."[..], b"_GR_.", b"$JS.ACK."]
+            .iter()
+            .any(|prefix| reply.starts_with(prefix))
+}

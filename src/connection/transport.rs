@@ -1,0 +1,97 @@
+//! What a connection runs over: a TCP socket, or a pipe inside this process.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// See the module documentation.
+pub enum Transport {
+    /// From the network.
+    Tcp(TcpStream),
+    /// From this process.
+    Pipe(DuplexStream),
+}
+
+pub(super) enum ReadHalf {
+    Tcp(OwnedReadHalf),
+    Pipe(tokio::io::ReadHalf<DuplexStream>),
+}
+
+pub(super) enum WriteHalf {
+    Tcp(OwnedWriteHalf),
+    Pipe(tokio::io::WriteHalf<DuplexStream>),
+}
+
+impl Transport {
+    /// Remote address and port.
+    pub(super) fn peer(&self) -> (String, u16) {
+        match self {
+            Transport::Tcp(stream) => stream.peer_addr().map_or_else(
+                |_| (String::new(), 0),
+                |peer| (peer.ip().to_string(), peer.port()),
+            ),
+            Transport::Pipe(_) => ("in-process".to_owned(), 0),
+        }
+    }
+
+    pub(super) fn split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Transport::Tcp(stream) => {
+                // Deliveries leave in batches already: waiting to fill a segment would only add delay.
+                stream.set_nodelay(true).ok();
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Transport::Pipe(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                (ReadHalf::Pipe(read), WriteHalf::Pipe(write))
+            }
+        }
+    }
+}
+
+impl ReadHalf {
+    /// Completes when there is something to read, without holding a buffer meanwhile. A pipe cannot tell: it
+    /// completes at once.
+    pub async fn ready(&self) -> io::Result<()> {
+        match self {
+            ReadHalf::Tcp(read) => read.readable().await,
+            ReadHalf::Pipe(_) => Ok(()),
+        }
+    }
+
+    /// Reads once into the spare capacity of `buffer`; zero at the end.
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            ReadHalf::Tcp(read) => read.read_buf(buffer).await,
+            ReadHalf::Pipe(read) => read.read_buf(buffer).await,
+        }
+    }
+}
+
+impl WriteHalf {
+    /// Writes some of `bytes`; an error of kind `TimedOut` when nothing moved for `deadline`.
+    pub async fn write(&mut self, bytes: &mut impl Buf, deadline: Duration) -> io::Result<usize> {
+        let write = async {
+            match self {
+                WriteHalf::Tcp(write) => write.write_buf(bytes).await,
+                WriteHalf::Pipe(write) => write.write_buf(bytes).await,
+            }
+        };
+        tokio::time::timeout(deadline, write)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Says that nothing more comes.
+    pub async fn shutdown(&mut self) {
+        match self {
+            WriteHalf::Tcp(write) => write.shutdown().await.ok(),
+            WriteHalf::Pipe(write) => write.shutdown().await.ok(),
+        };
+    }
+}

@@ -1,0 +1,276 @@
+//! A publisher's own tables: the subscriptions and destinations it has met, and what waits for each of them.
+//!
+//! An index here stands for a subscription in the publisher's match cache, so that a cached delivery costs two index
+//! lookups and the copying of its bytes: no lock, no shared write, no allocation.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use crate::protocol::encode::Message;
+
+use super::OUTBOX_WATERMARK;
+use super::client::Client;
+use super::outbox::Flushed;
+use super::service::Batch;
+use super::subscription::{Subscription, Target};
+use super::wire::WireBuf;
+
+/// A destination's scratch is handed over early when it grows beyond this within one batch.
+const SCRATCH_MAX: usize = OUTBOX_WATERMARK;
+/// The tables are looked through for closed subscriptions when they have grown to this.
+const SWEEP_AT_MIN: usize = 1024;
+
+/// A subscription that was met.
+struct Known {
+    subscription: Arc<Subscription>,
+    destination: u32,
+    /// Deliveries since the last flush.
+    delivered: u32,
+}
+
+/// A destination that was met, with what waits to be handed over.
+struct Destination {
+    target: Target,
+    wire: WireBuf,
+    batch: Batch,
+    msgs: u64,
+    bytes: u64,
+    dirty: bool,
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Fanout {
+    /// Whose publisher it is; none for one of the server itself.
+    pub origin: Option<Arc<Client>>,
+    /// Subscriptions that have had their last delivery and are to be removed.
+    pub finished: Vec<Arc<Subscription>>,
+    /// Destinations found congested when they were handed something.
+    pub congested: Vec<Target>,
+    known: Vec<Known>,
+    known_by_id: HashMap<u64, u32>,
+    destinations: Vec<Destination>,
+    destination_by_id: HashMap<u64, u32>,
+    dirty: Vec<u32>,
+    counted: Vec<u32>,
+    sweep_at: usize,
+}
+
+impl Fanout {
+    pub fn new(origin: Option<Arc<Client>>) -> Self {
+        Self {
+            origin,
+            sweep_at: SWEEP_AT_MIN,
+            ..Self::default()
+        }
+    }
+
+    /// The index of a subscription.
+    pub fn learn(&mut self, subscription: &Arc<Subscription>) -> u32 {
+        if let Some(&index) = self.known_by_id.get(&subscription.id) {
+            return index;
+        }
+        let destination = self.destination(subscription.target_id, &subscription.target);
+        let index = u32::try_from(self.known.len()).expect("swept long before");
+        self.known.push(Known {
+            subscription: subscription.clone(),
+            destination,
+            delivered: 0,
+        });
+        self.known_by_id.insert(subscription.id, index);
+        index
+    }
+
+    /// The subscription at an index.
+    pub fn subscription(&self, index: u32) -> &Subscription {
+        &self.known[index as usize].subscription
+    }
+
+    fn destination(&mut self, id: u64, target: &Target) -> u32 {
+        *self.destination_by_id.entry(id).or_insert_with(|| {
+            self.destinations.push(Destination {
+                target: target.clone(),
+                wire: WireBuf::default(),
+                batch: Batch::new(self.origin.clone()),
+                msgs: 0,
+                bytes: 0,
+                dirty: false,
+            });
+            u32::try_from(self.destinations.len() - 1).expect("swept long before")
+        })
+    }
+
+    /// Encodes one delivery, with the start of its line if that is at hand; false when the subscription takes no more.
+    #[inline]
+    pub fn hand(
+        &mut self,
+        index: u32,
+        message: &Message<'_>,
+        shared: Option<&Bytes>,
+        line: Option<&[u8]>,
+    ) -> bool {
+        let known = &mut self.known[index as usize];
+        let subscription = &known.subscription;
+        let limit = subscription.limit();
+        if limit != 0 {
+            match subscription.take_one(limit) {
+                None => return false,
+                Some(true) => self.finished.push(subscription.clone()),
+                Some(false) => {}
+            }
+        } else {
+            if subscription.is_closed() {
+                return false;
+            }
+            if known.delivered == 0 {
+                self.counted.push(index);
+            }
+            known.delivered += 1;
+        }
+        let at = known.destination;
+        let destination = &mut self.destinations[at as usize];
+        if !destination.dirty {
+            destination.dirty = true;
+            self.dirty.push(at);
+        }
+        let waiting = match &destination.target {
+            Target::Client(client) => {
+                let headers = !message.headers.is_empty() && client.headers.load(Ordering::Relaxed);
+                match line {
+                    Some(line) => destination.wire.delivery_with(line, message, headers, shared),
+                    None => destination
+                        .wire
+                        .delivery(&subscription.sid, message, headers, shared),
+                }
+                destination.msgs += 1;
+                destination.bytes += if headers {
+                    message.len()
+                } else {
+                    message.payload.len()
+                } as u64;
+                destination.wire.len()
+            }
+            Target::Service(_) => {
+                destination.batch.push(message);
+                destination.batch.bytes()
+            }
+        };
+        if waiting > SCRATCH_MAX {
+            self.hand_over_early(at);
+        }
+        true
+    }
+
+    /// Keeps scratch bounded under wide fan-out. The origin's own bytes wait for the flush: its PONG must come last.
+    #[cold]
+    fn hand_over_early(&mut self, at: u32) {
+        if !self.is_origin(at) {
+            self.hand_over(at);
+            self.destinations[at as usize].dirty = true;
+        }
+    }
+
+    fn is_origin(&self, at: u32) -> bool {
+        matches!((&self.destinations[at as usize].target, &self.origin),
+            (Target::Client(client), Some(origin)) if client.id == origin.id)
+    }
+
+    /// The flat scratch of the origin itself.
+    pub fn own(&mut self) -> &mut Vec<u8> {
+        let origin = self.origin.clone().expect("a client's publisher has an origin");
+        let index = self.destination(origin.id << 1, &Target::Client(origin));
+        let destination = &mut self.destinations[index as usize];
+        if !destination.dirty {
+            destination.dirty = true;
+            self.dirty.push(index);
+        }
+        destination.wire.flat()
+    }
+
+    /// Adds the delivery counts gathered so far to the subscriptions.
+    pub fn settle(&mut self) {
+        for index in self.counted.drain(..) {
+            let known = &mut self.known[index as usize];
+            known
+                .subscription
+                .add_delivered(u64::from(std::mem::take(&mut known.delivered)));
+        }
+    }
+
+    /// Hands everything over, the origin's own bytes last, so that its PONG tells the truth.
+    pub fn flush(&mut self) {
+        self.settle();
+        let mut own = None;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for &index in &dirty {
+            if self.is_origin(index) {
+                own = Some(index);
+            } else {
+                self.hand_over(index);
+            }
+        }
+        if let Some(index) = own {
+            self.hand_over(index);
+        }
+        dirty.clear();
+        self.dirty = dirty;
+    }
+
+    /// Hands one destination what waits for it.
+    fn hand_over(&mut self, at: u32) {
+        let destination = &mut self.destinations[at as usize];
+        destination.dirty = false;
+        let congested = match &destination.target {
+            Target::Client(client) => {
+                let msgs = std::mem::take(&mut destination.msgs);
+                let bytes = std::mem::take(&mut destination.bytes);
+                let flushed = client.outbox.flush(&mut destination.wire);
+                if flushed != Flushed::Dropped && msgs > 0 {
+                    client.counters.out_msgs.fetch_add(msgs, Ordering::Relaxed);
+                    client.counters.out_bytes.fetch_add(bytes, Ordering::Relaxed);
+                }
+                flushed == Flushed::Congested
+            }
+            Target::Service(service) => {
+                let batch = std::mem::replace(&mut destination.batch, Batch::new(self.origin.clone()));
+                if !batch.is_empty() {
+                    service.accept(batch);
+                }
+                service.congested()
+            }
+        };
+        if congested {
+            self.congested.push(destination.target.clone());
+        }
+    }
+
+    /// Whether so many subscriptions are known, and most of them closed, that it is time to start over.
+    pub fn is_stale(&mut self) -> bool {
+        if self.known.len() <= self.sweep_at {
+            return false;
+        }
+        let closed = self
+            .known
+            .iter()
+            .filter(|known| known.subscription.is_closed())
+            .count();
+        self.sweep_at = self.known.len() * 2;
+        closed * 2 > self.known.len()
+    }
+
+    /// Forgets everything and gives the memory back. Nothing may be waiting.
+    pub fn release(&mut self) {
+        debug_assert!(
+            self.dirty.is_empty() && self.counted.is_empty(),
+            "released with work waiting"
+        );
+        let congested = std::mem::take(&mut self.congested);
+        *self = Self {
+            congested,
+            ..Self::new(self.origin.take())
+        };
+    }
+}

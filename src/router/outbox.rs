@@ -1,0 +1,215 @@
+//! The bounded queue of bytes towards one client.
+//!
+//! Publishers append whole batches under one short lock; the connection's writer takes everything at
+//! once. Above the watermark publishers are asked to wait (see [`Outbox::relief`]), for a bounded time: one
+//! destination that does not read may slow others down for a second, never for good. Above `max_pending`
+//! the client is a slow consumer and its connection is closed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::wire::WireBuf;
+
+/// How long publishers wait for one congested destination before it is left to its own bound.
+const CONGESTION_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Why an outbox stopped taking bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The connection has ended or is ending.
+    Done,
+    /// More than `max_pending` bytes were waiting.
+    SlowConsumer,
+}
+
+/// What a flush found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Taken.
+    Taken,
+    /// Taken, and the publisher should wait before it goes on.
+    Congested,
+    /// Dropped: the destination is closed.
+    Dropped,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: WireBuf,
+    /// Bytes the writer has taken and not yet written.
+    writing: usize,
+    closed: Option<Closed>,
+    congested_since: Option<Instant>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    /// Bytes waiting: queued and being written. A copy for readers without the lock.
+    pending: AtomicUsize,
+    /// Wakes the writer.
+    filled: Notify,
+    /// Wakes publishers that wait for relief.
+    drained: Notify,
+    is_closed: AtomicBool,
+    watermark: usize,
+    pending_max: usize,
+    stalls: AtomicU64,
+}
+
+impl Outbox {
+    /// An empty outbox that holds at most `pending_max` bytes.
+    pub fn new(pending_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            filled: Notify::new(),
+            drained: Notify::new(),
+            is_closed: AtomicBool::new(false),
+            watermark: (pending_max / 2).min(super::OUTBOX_WATERMARK),
+            pending_max,
+            stalls: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The state is plain data, valid at every step: a panic elsewhere does not spoil it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over all of `scratch`, which is left empty (and with another buffer's capacity).
+    pub fn flush(&self, scratch: &mut WireBuf) -> Flushed {
+        let mut inner = self.lock();
+        if inner.closed.is_some() {
+            scratch.clear();
+            return Flushed::Dropped;
+        }
+        let was_empty = inner.queue.is_empty();
+        inner.queue.append(scratch);
+        let pending = inner.queue.len() + inner.writing;
+        self.pending.store(pending, Ordering::Relaxed);
+        if pending > self.pending_max {
+            self.close_locked(&mut inner, Closed::SlowConsumer);
+            return Flushed::Dropped;
+        }
+        let congested = pending > self.watermark && self.may_wait(&mut inner);
+        drop(inner);
+        if was_empty {
+            self.filled.notify_one();
+        }
+        if congested {
+            Flushed::Congested
+        } else {
+            Flushed::Taken
+        }
+    }
+
+    /// Whether publishers should still wait for this destination.
+    fn may_wait(&self, inner: &mut Inner) -> bool {
+        let since = *inner.congested_since.get_or_insert_with(Instant::now);
+        since.elapsed() < CONGESTION_WAIT_MAX
+    }
+
+    /// Waits until this outbox has drained below half its watermark, is closed, or was congested too long.
+    pub async fn relief(&self) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let drained = self.drained.notified();
+            let left = {
+                let inner = self.lock();
+                match inner.congested_since {
+                    Some(since) if inner.closed.is_none() => {
+                        CONGESTION_WAIT_MAX.saturating_sub(since.elapsed())
+                    }
+                    _ => return,
+                }
+            };
+            if left.is_zero() || tokio::time::timeout(left, drained).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The writer's side: everything queued, in exchange for the emptied `written`; `None` once closed and drained.
+    pub async fn take(&self, written: &mut WireBuf) -> Option<()> {
+        written.clear();
+        let mut idle = false;
+        loop {
+            {
+                let mut inner = self.lock();
+                if !inner.queue.is_empty() && inner.closed != Some(Closed::SlowConsumer) {
+                    std::mem::swap(&mut inner.queue, written);
+                    inner.writing = written.len();
+                    return Some(());
+                }
+                if inner.closed.is_some() {
+                    return None;
+                }
+                if idle {
+                    // Second look at nothing: give the memory back before sleeping.
+                    inner.queue.shrink(0);
+                }
+            }
+            if !idle {
+                idle = true;
+                // A busy destination is refilled within moments: keep its buffers for one turn of the scheduler.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            written.shrink(0);
+            self.filled.notified().await;
+        }
+    }
+
+    /// The writer's side: `count` more bytes have been written.
+    pub fn wrote(&self, count: usize) {
+        let mut inner = self.lock();
+        inner.writing = inner.writing.saturating_sub(count);
+        let pending = inner.queue.len() + inner.writing;
+        self.pending.store(pending, Ordering::Relaxed);
+        if inner.congested_since.is_some() && pending <= self.watermark / 2 {
+            inner.congested_since = None;
+            drop(inner);
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Bytes waiting to be written.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// How often a publisher waited for this destination.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Ordering::Relaxed)
+    }
+
+    /// Stops taking bytes. What is queued is still written, unless the client is a slow consumer.
+    pub fn close(&self, why: Closed) {
+        self.close_locked(&mut self.lock(), why);
+    }
+
+    fn close_locked(&self, inner: &mut Inner, why: Closed) {
+        if inner.closed.is_none() {
+            inner.closed = Some(why);
+            if why == Closed::SlowConsumer {
+                inner.queue = WireBuf::default();
+            }
+            self.is_closed.store(true, Ordering::Relaxed);
+            self.filled.notify_one();
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Whether and why it no longer takes bytes.
+    pub fn closed(&self) -> Option<Closed> {
+        if !self.is_closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lock().closed
+    }
+}

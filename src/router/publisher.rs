@@ -1,0 +1,254 @@
+//! The publishing side: match through a cache, encode by destination, hand over once a batch.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::protocol::encode::{self, Message};
+use crate::protocol::subject;
+
+use super::Router;
+use super::cache::Cache;
+use super::client::Client;
+use super::fanout::Fanout;
+use super::subscription::Target;
+
+/// How long a publisher waits for a congested service before it goes on.
+const SERVICE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Delivery lines are kept ready for subjects with at most so many receivers.
+const LINES_MAX: usize = 256;
+
+/// Publishes for one connection, or for a room of the server. Nothing reaches anybody before [`Publisher::flush`].
+pub struct Publisher {
+    router: Arc<Router>,
+    echo: bool,
+    cache: Cache,
+    /// Where the cache had the last subject: most publishers repeat themselves.
+    last: usize,
+    fanout: Fanout,
+    random: u64,
+    matches: u64,
+    hits: u64,
+}
+
+impl Publisher {
+    /// A publisher of the server itself.
+    pub fn new(router: Arc<Router>) -> Self {
+        let random = std::ptr::from_ref(&*router) as u64 ^ router.next_id.fetch_add(1, Ordering::Relaxed);
+        Self {
+            router,
+            echo: true,
+            cache: Cache::default(),
+            last: 0,
+            fanout: Fanout::new(None),
+            random: random.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            matches: 0,
+            hits: 0,
+        }
+    }
+
+    /// The publisher of a client's connection.
+    pub fn of_client(router: Arc<Router>, client: Arc<Client>) -> Self {
+        Self {
+            fanout: Fanout::new(Some(client)),
+            ..Self::new(router)
+        }
+    }
+
+    /// Whether the client's own subscriptions get what it publishes.
+    pub fn set_echo(&mut self, echo: bool) {
+        if self.echo != echo {
+            self.echo = echo;
+            self.cache.release();
+        }
+    }
+
+    /// Publishes on the message's own subject; says how many receive it.
+    #[inline]
+    pub fn publish(&mut self, message: &Message<'_>, shared: Option<&Bytes>) -> usize {
+        self.deliver(message.subject, message, shared)
+    }
+
+    /// Routes by `to` what shows the subject of `message`; says how many receive it. With `shared` (the same bytes as the
+    /// payload) the payload travels by reference.
+    pub fn deliver(&mut self, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
+        self.matches += 1;
+        let at = if self.cache.is_current(&self.router.generations, self.last, to) {
+            self.hits += 1;
+            self.last
+        } else {
+            self.find(to)
+        };
+        self.last = at;
+        let Self {
+            cache,
+            fanout,
+            random,
+            ..
+        } = self;
+        let mut receivers = 0;
+        let route = cache.route(at);
+        if route.line_ends.len() == route.plain.len() && std::ptr::eq(to, message.subject) {
+            let mut start = 0;
+            for (&index, &end) in route.plain.iter().zip(&route.line_ends) {
+                let line = &route.lines[start..end as usize];
+                start = end as usize;
+                receivers += usize::from(fanout.hand(index, message, shared, Some(line)));
+            }
+        } else {
+            for &index in &route.plain {
+                receivers += usize::from(fanout.hand(index, message, shared, None));
+            }
+        }
+        for group in &route.groups {
+            let start = pick(random, group.len());
+            let mut members = group[start..].iter().chain(&group[..start]);
+            receivers += usize::from(members.any(|&index| fanout.hand(index, message, shared, None)));
+        }
+        if !fanout.finished.is_empty() {
+            for subscription in fanout.finished.drain(..) {
+                self.router.remove(&subscription);
+            }
+        }
+        receivers
+    }
+
+    /// Delivers to the origin's own subscriptions on `to` only; says how many there were.
+    pub fn deliver_to_self(&mut self, to: &[u8], message: &Message<'_>) -> usize {
+        let Some(origin) = &self.fanout.origin else {
+            return 0;
+        };
+        let mut receivers = 0;
+        for subscription in origin
+            .subscriptions()
+            .iter()
+            .filter(|own| subject::matches(own.pattern(), to))
+        {
+            let index = self.fanout.learn(subscription);
+            receivers += usize::from(self.fanout.hand(index, message, None, None));
+        }
+        receivers
+    }
+
+    /// The cached route of a subject that is not the last one, matched afresh when need be.
+    fn find(&mut self, to: &[u8]) -> usize {
+        let hash = self.router.hash(to);
+        let Self {
+            router,
+            cache,
+            fanout,
+            ..
+        } = self;
+        let Some(at) = cache.find(&router.generations, hash, to) else {
+            return self.look_up(hash, to);
+        };
+        self.hits += 1;
+        // Met again: from now on its delivery lines are written once, not each time.
+        let (route, subject) = cache.route_mut(at);
+        if route.line_ends.len() != route.plain.len() && route.plain.len() <= LINES_MAX {
+            for &index in &route.plain {
+                encode::delivery_start(&mut route.lines, subject, fanout.subscription(index).sid());
+                route.line_ends.push(route.lines.len() as u32);
+            }
+        }
+        at
+    }
+
+    /// Matches afresh and caches the outcome.
+    fn look_up(&mut self, hash: u64, to: &[u8]) -> usize {
+        let Self {
+            router,
+            cache,
+            fanout,
+            ..
+        } = self;
+        let own = match &fanout.origin {
+            Some(origin) if !self.echo => origin.id << 1,
+            _ => u64::MAX,
+        };
+        cache.insert(hash, to, |route| {
+            // Groups of one name on several matching patterns are one group.
+            let mut names: Vec<Box<[u8]>> = Vec::new();
+            router.collect(hash, to, |leaf| {
+                for member in leaf.plain.iter().filter(|member| member.target_id != own) {
+                    route.plain.push(fanout.learn(member));
+                }
+                for (name, members) in &leaf.groups {
+                    let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
+                        names.push(name.clone());
+                        route.groups.push(Vec::new());
+                        names.len() - 1
+                    });
+                    let others = members.iter().filter(|member| member.target_id != own);
+                    route.groups[at].extend(others.map(|member| fanout.learn(member)));
+                }
+            })
+        })
+    }
+
+    /// Where the connection writes its own words (PONG, +OK, -ERR), in order with deliveries to itself.
+    ///
+    /// Only for a publisher made with [`Publisher::of_client`].
+    pub fn own(&mut self) -> &mut Vec<u8> {
+        self.fanout.own()
+    }
+
+    /// Adds the delivery counts gathered so far to the subscriptions: before a limit is set on one of them.
+    pub fn settle(&mut self) {
+        self.fanout.settle();
+    }
+
+    /// Hands everything over, the origin's own bytes last, so that its PONG tells the truth.
+    pub fn flush(&mut self) {
+        self.fanout.flush();
+        if self.matches > 0 {
+            self.router
+                .matches
+                .fetch_add(std::mem::take(&mut self.matches), Ordering::Relaxed);
+            self.router
+                .cache_hits
+                .fetch_add(std::mem::take(&mut self.hits), Ordering::Relaxed);
+        }
+        if self.fanout.is_stale() {
+            self.release();
+        }
+    }
+
+    /// Forgets caches and buffers; for a publisher that has become idle. Nothing may be waiting.
+    pub fn release(&mut self) {
+        self.cache.release();
+        self.fanout.release();
+    }
+
+    /// Whether [`Publisher::relieve`] would wait.
+    pub fn is_congested(&self) -> bool {
+        !self.fanout.congested.is_empty()
+    }
+
+    /// Waits, for a bounded time, until the destinations that were congested at the last flush have drained.
+    pub async fn relieve(&mut self) {
+        while let Some(target) = self.fanout.congested.pop() {
+            match target {
+                Target::Client(client) => client.outbox.relief().await,
+                Target::Service(service) => {
+                    tokio::time::timeout(SERVICE_WAIT_MAX, service.relief())
+                        .await
+                        .ok();
+                }
+            }
+        }
+    }
+}
+
+/// A random index below `len` (xorshift; queue groups need spread, not secrecy).
+fn pick(state: &mut u64, len: usize) -> usize {
+    if len < 2 {
+        return 0;
+    }
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    ((*state >> 32) as usize * len) >> 32
+}

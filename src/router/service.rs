@@ -1,0 +1,102 @@
+//! Rooms of this server as subscribers: they take batches, not lines.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::protocol::encode::Message;
+
+use super::client::Client;
+
+/// A subscriber inside the server: a stream's ingest, the JetStream API, the plain verbs.
+pub trait Service: Send + Sync {
+    /// Takes all messages of one publisher's read batch that matched, in order. Called without any lock of
+    /// the router; it must not block: bounded queues push back through [`Service::congested`].
+    fn accept(&self, batch: Batch);
+
+    /// Whether publishers should wait before they send more.
+    fn congested(&self) -> bool {
+        false
+    }
+
+    /// Completes when publishers may go on; bounded in time by the caller.
+    fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Messages for one service, copied into one buffer.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+    origin: Option<Arc<Client>>,
+}
+
+#[derive(Clone)]
+struct Item {
+    subject: Range<u32>,
+    reply: u32,
+    headers: u32,
+    payload: u32,
+}
+
+impl Batch {
+    /// A batch from `origin` (none: from the server itself).
+    pub fn new(origin: Option<Arc<Client>>) -> Self {
+        Self {
+            origin,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a copy of `message`.
+    pub fn push(&mut self, message: &Message<'_>) {
+        let at = |bytes: &Vec<u8>| u32::try_from(bytes.len()).expect("a batch is flushed before 4 GiB");
+        let start = at(&self.bytes);
+        self.bytes.extend_from_slice(message.subject);
+        let subject = start..at(&self.bytes);
+        self.bytes.extend_from_slice(message.reply);
+        let reply = at(&self.bytes);
+        self.bytes.extend_from_slice(message.headers);
+        let headers = at(&self.bytes);
+        self.bytes.extend_from_slice(message.payload);
+        let payload = at(&self.bytes);
+        self.items.push(Item {
+            subject,
+            reply,
+            headers,
+            payload,
+        });
+    }
+
+    /// The messages in the order they were published.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Message<'_>> {
+        let slice = |from: u32, to: u32| &self.bytes[from as usize..to as usize];
+        self.items.iter().map(move |item| Message {
+            subject: slice(item.subject.start, item.subject.end),
+            reply: slice(item.subject.end, item.reply),
+            headers: slice(item.reply, item.headers),
+            payload: slice(item.headers, item.payload),
+        })
+    }
+
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Who published; none for the server itself.
+    pub fn origin(&self) -> Option<&Arc<Client>> {
+        self.origin.as_ref()
+    }
+}

@@ -1,0 +1,111 @@
+//! One subscription: whose, on what, how many deliveries at most.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use super::client::Client;
+use super::service::Service;
+
+/// Where the messages of a subscription go.
+#[derive(Clone)]
+pub enum Target {
+    /// To a client, as MSG lines in its outbox.
+    Client(Arc<Client>),
+    /// To a room of this server, as batches.
+    Service(Arc<dyn Service>),
+}
+
+/// A live subscription; the router's table and the publishers' caches share it.
+pub struct Subscription {
+    pub(super) id: u64,
+    pub(super) sid: Box<[u8]>,
+    pub(super) pattern: Box<[u8]>,
+    pub(super) queue: Option<Box<[u8]>>,
+    pub(super) target: Target,
+    /// Identity of the target: subscriptions of one client share it, and so do those of one service.
+    pub(super) target_id: u64,
+    /// Deliveries allowed in all; zero is no limit.
+    limit: AtomicU64,
+    delivered: AtomicU64,
+    closed: AtomicBool,
+    /// Index in its leaf of the table, kept by the table under its lock.
+    pub(super) place: AtomicU32,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        id: u64,
+        sid: &[u8],
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+        target: Target,
+        target_id: u64,
+    ) -> Self {
+        Self {
+            id,
+            sid: sid.into(),
+            pattern: pattern.into(),
+            queue: queue.map(Into::into),
+            target,
+            target_id,
+            limit: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            place: AtomicU32::new(0),
+        }
+    }
+
+    /// The pattern subscribed to.
+    pub fn pattern(&self) -> &[u8] {
+        &self.pattern
+    }
+
+    /// The queue group, if any.
+    pub fn queue(&self) -> Option<&[u8]> {
+        self.queue.as_deref()
+    }
+
+    /// The client's name for it.
+    pub fn sid(&self) -> &[u8] {
+        &self.sid
+    }
+
+    /// Deliveries so far.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// The limit set by `UNSUB sid max`, zero for none.
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Marks it closed; true for the first caller only.
+    pub(super) fn close(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn add_delivered(&self, count: u64) {
+        self.delivered.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Sets the limit; true when it is reached already.
+    pub(super) fn set_limit(&self, limit: u64) -> bool {
+        self.limit.store(limit, Ordering::SeqCst);
+        self.delivered.load(Ordering::SeqCst) >= limit
+    }
+
+    /// Counts one delivery against the limit: `None` when it may not be made, else whether it was the last.
+    pub(super) fn take_one(&self, limit: u64) -> Option<bool> {
+        let before = self.delivered.fetch_add(1, Ordering::SeqCst);
+        if before >= limit {
+            self.delivered.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        Some(before + 1 == limit)
+    }
+}

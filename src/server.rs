@@ -1,0 +1,356 @@
+//! The server as a whole: rooms built bottom-up, the accept loop, lame duck, shutdown in order.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::account::Account;
+use crate::config::Config;
+use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
+use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
+use crate::router::{Publisher, Router, WireBuf};
+
+/// Connections the system may queue before they are accepted.
+const BACKLOG: u32 = 4096;
+/// Bytes an in-process connection holds in each direction.
+const PIPE_BYTES: usize = 256 << 10;
+/// How long a shutdown waits for clients to take what they are owed.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address means nothing.
+    #[error("cannot resolve {host}: {error}")]
+    Resolve {
+        /// What was asked for.
+        host: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The port cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Anybody who can reach the port could come in.
+    #[error("refusing to listen on {0} without authentication")]
+    OpenBind(SocketAddr),
+}
+
+/// A running server. Dropping it without [`Server::shutdown`] stops accepting and cuts its connections.
+pub struct Server {
+    context: Arc<Context>,
+    address: SocketAddr,
+    accepting: CancellationToken,
+    tasks: TaskTracker,
+    started: Instant,
+}
+
+impl Server {
+    /// Listens where `config` says and serves.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let listener = bind(&config).await?;
+        Self::start_on(listener, config).await
+    }
+
+    /// Serves on a listener that the caller has bound; host and port of `config` are not looked at.
+    pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let id = server_id();
+        let info = Info {
+            server_name: config.name.clone().unwrap_or_else(|| id.clone()),
+            server_id: id,
+            version: NATS_VERSION.to_owned(),
+            mesh: env!("CARGO_PKG_VERSION").to_owned(),
+            proto: 1,
+            go: "rust".to_owned(),
+            host: address.ip().to_string(),
+            port: address.port(),
+            headers: true,
+            auth_required: config.auth.is_required(),
+            max_payload: config.connections.payload_max,
+            api_lvl: API_LEVEL,
+            ..Info::default()
+        };
+        let context = Arc::new(Context {
+            options: config.connections,
+            account: Account::new(config.auth),
+            info,
+            registry: Arc::new(Registry::default()),
+        });
+        let server = Self {
+            context,
+            address,
+            accepting: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            started: Instant::now(),
+        };
+        server.tasks.spawn(accept(
+            listener,
+            server.context.clone(),
+            server.accepting.clone(),
+            server.tasks.clone(),
+        ));
+        Ok(server)
+    }
+
+    /// Where clients connect.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as client libraries take it.
+    pub fn client_url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// The server's id.
+    pub fn id(&self) -> &str {
+        &self.context.info.server_id
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The router that everything meets at, for publishing and subscribing without a connection.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.context.account.router
+    }
+
+    /// A publisher inside this process: no socket, no protocol.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.router().clone())
+    }
+
+    /// What all connections share, for monitoring.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Sums over all connections, live and gone.
+    pub fn totals(&self) -> Totals {
+        self.context.registry.totals()
+    }
+
+    /// A client connection without a port: the other end of the pipe speaks the client protocol.
+    pub fn connect_in_process(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        self.tasks
+            .spawn(connection::serve(Transport::Pipe(ours), self.context.clone()));
+        theirs
+    }
+
+    /// Lame duck: takes no new clients, tells the ones there are to move on, and waits up to `patience` for
+    /// them to go.
+    pub async fn lame_duck(&self, patience: Duration) {
+        self.accepting.cancel();
+        let mut info = self.context.info.clone();
+        info.ldm = true;
+        for handle in self
+            .context
+            .registry
+            .live()
+            .iter()
+            .filter(|handle| handle.connect().protocol >= 1)
+        {
+            info.client_id = handle.id();
+            info.client_ip.clone_from(&handle.ip);
+            let mut wire = WireBuf::default();
+            wire.flat().extend_from_slice(&info.line());
+            handle.client.outbox.flush(&mut wire);
+        }
+        tokio::time::timeout(patience, self.context.registry.emptied())
+            .await
+            .ok();
+    }
+
+    /// Stops: no new clients, what clients are owed is written, connections are closed.
+    pub async fn shutdown(self) {
+        self.stop().await;
+    }
+
+    async fn stop(&self) {
+        self.accepting.cancel();
+        for handle in self.context.registry.live() {
+            handle.stop(Reason::ServerShutdown);
+        }
+        self.tasks.close();
+        tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        for handle in self.context.registry.live() {
+            handle.stop(Reason::ServerShutdown);
+        }
+    }
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
+    let host = config.host.trim_start_matches('[').trim_end_matches(']');
+    let resolve = |error| ServerError::Resolve {
+        host: host.to_owned(),
+        error,
+    };
+    let mut addresses = lookup_host((host, config.port)).await.map_err(resolve)?;
+    let address = addresses
+        .next()
+        .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))?;
+    if !is_loopback(address.ip()) && !config.auth.is_required() && !config.open_to_all {
+        return Err(ServerError::OpenBind(address));
+    }
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // A restart finds the port of its predecessor free, whatever lingers of its connections.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| ServerError::Bind { address, error })
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Accepts until told to stop.
+async fn accept(listener: TcpListener, context: Arc<Context>, stop: CancellationToken, tasks: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                tasks.spawn(connection::serve(Transport::Tcp(socket), context.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: those that close make room.
+                tracing::error!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// A fresh id of the shape NATS uses: `N` and 55 base-32 letters.
+fn server_id() -> String {
+    let mut random = [0u8; 55];
+    getrandom::fill(&mut random).expect("the system has randomness");
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    std::iter::once('N')
+        .chain(
+            random
+                .iter()
+                .map(|&byte| char::from(letters[usize::from(byte) % 32])),
+        )
+        .collect()
+}
+
+/// A server on a free loopback port, for tests of programs that talk to one; it stops when dropped.
+///
+/// It runs on a runtime of its own, so that it works in tests with or without an async runtime.
+pub struct TestServer {
+    server: Option<Server>,
+    runtime: Option<tokio::runtime::Runtime>,
+    /// Removed when the server has stopped; `None` when the caller named a store directory.
+    _directory: Option<TempDir>,
+}
+
+impl TestServer {
+    /// Starts with default settings, on free ports.
+    ///
+    /// # Panics
+    /// When the system has no free port or no room for a directory.
+    pub fn start() -> Self {
+        Self::with(Config::default())
+    }
+
+    /// Starts with `config`, but on free ports, and with a temporary store directory unless it names one.
+    ///
+    /// # Panics
+    /// When the server does not start.
+    pub fn with(mut config: Config) -> Self {
+        config.port = 0;
+        config.monitor_port = config.monitor_port.map(|_| 0);
+        let directory = config.store_dir.is_none().then(TempDir::new);
+        if let Some(directory) = &directory {
+            config.store_dir = Some(directory.0.clone());
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("the system starts threads");
+        let server = runtime
+            .block_on(Server::start(config))
+            .expect("a test server starts on a free port");
+        Self {
+            server: Some(server),
+            runtime: Some(runtime),
+            _directory: directory,
+        }
+    }
+
+    /// The running server.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("present until dropped")
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        self.server().client_url()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let (Some(server), Some(runtime)) = (self.server.take(), self.runtime.take()) else {
+            return;
+        };
+        // A thread of its own: a test's runtime must not be blocked from within.
+        let stopping = std::thread::spawn(move || {
+            runtime.block_on(server.shutdown());
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        });
+        stopping.join().ok();
+    }
+}
+
+/// A directory of our own under the system's temporary one.
+struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("mesh-test-{}", nuid::next()));
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+        Self(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
