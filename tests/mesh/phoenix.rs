@@ -31,7 +31,7 @@ fn a_large_state_comes_back_on_another_instance(mut server: Server) {
     let saved = save(&server, "alpha", "S1", &state);
     assert_eq!(
         (saved.code, saved.out.as_str()),
-        (0, "saved 10.0 MiB of S1\n"),
+        (0, "saved 10 MiB of S1\n"),
         "{saved:?}"
     );
     alpha.kill();
@@ -44,7 +44,7 @@ fn a_large_state_comes_back_on_another_instance(mut server: Server) {
     );
     assert_eq!(
         (ran.code, ran.out.as_str()),
-        (0, "S1 goes on as S1-g2 (10.0 MiB)\n"),
+        (0, "S1 goes on as S1-g2 (10 MiB)\n"),
         "{ran:?}"
     );
     assert!(std::fs::read(&file).unwrap() == state, "the state is another one");
@@ -63,7 +63,7 @@ fn a_large_state_comes_back_on_another_instance(mut server: Server) {
     );
     assert_eq!(
         (ran.code, ran.out.as_str()),
-        (0, "S1-g2 goes on as fresh (10.0 MiB)\n"),
+        (0, "S1-g2 goes on as fresh (10 MiB)\n"),
         "{ran:?}"
     );
     let lineage = server.ok("r", &["lineage", "S1"]);
