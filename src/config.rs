@@ -19,6 +19,8 @@ pub struct Config {
     pub port: u16,
     /// Monitoring port on the same address; `None` turns it off, zero picks a free one.
     pub monitor_port: Option<u16>,
+    /// Names, besides loopback and the bound address, by which monitoring may be asked for (the `Host` of a request).
+    pub monitor_hosts: Vec<String>,
     /// Where streams are kept; `None` runs without streams.
     pub store_dir: Option<PathBuf>,
     /// The server's name; its id when absent.
@@ -37,11 +39,24 @@ impl Default for Config {
             host: "127.0.0.1".to_owned(),
             port: PORT,
             monitor_port: Some(MONITOR_PORT),
+            monitor_hosts: Vec::new(),
             store_dir: None,
             name: None,
             auth: Auth::Open,
             open_to_all: false,
             connections: connection::Options::default(),
+        }
+    }
+}
+
+impl Config {
+    /// For a server inside another program: loopback, a free client port, no monitoring, nothing on disk.
+    pub fn embedded() -> Self {
+        Self {
+            port: 0,
+            monitor_port: None,
+            store_dir: None,
+            ..Self::default()
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod mesh;
+pub mod monitor;
 pub mod protocol;
 pub mod router;
 pub mod server;

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::Account;
 use crate::config::Config;
 use crate::connection::{self, Context, Reason, Registry, Totals, Transport};
+use crate::monitor::{Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
 
@@ -42,6 +43,14 @@ pub enum ServerError {
         /// What the system said.
         error: io::Error,
     },
+    /// The monitoring port cannot be had.
+    #[error("cannot listen on {address} for monitoring: {error}")]
+    BindMonitor {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -53,6 +62,7 @@ pub struct Server {
     address: SocketAddr,
     accepting: CancellationToken,
     tasks: TaskTracker,
+    monitor: Option<Monitor>,
     started: Instant,
 }
 
@@ -63,9 +73,17 @@ impl Server {
         Self::start_on(listener, config).await
     }
 
-    /// Serves on a listener that the caller has bound; host and port of `config` are not looked at.
+    /// Serves on a listener that the caller has bound: the port of `config` is not looked at, nor whether the address
+    /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let monitor = match config.monitor_port {
+            None => None,
+            Some(port) => {
+                let address = SocketAddr::new(address.ip(), port);
+                Some(listen(address).map_err(|error| ServerError::BindMonitor { address, error })?)
+            }
+        };
         let id = server_id();
         let info = Info {
             server_name: config.name.clone().unwrap_or_else(|| id.clone()),
@@ -88,11 +106,18 @@ impl Server {
             info,
             registry: Arc::new(Registry::default()),
         });
+        let accepting = CancellationToken::new();
+        let monitor = monitor.map(|listener| {
+            let hosts = config.monitor_hosts.into_iter().chain([config.host]).collect();
+            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
+            Monitor::start(listener, view)
+        });
         let server = Self {
             context,
             address,
-            accepting: CancellationToken::new(),
+            accepting,
             tasks: TaskTracker::new(),
+            monitor,
             started: Instant::now(),
         };
         server.tasks.spawn(accept(
@@ -107,6 +132,11 @@ impl Server {
     /// Where clients connect.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where monitoring is served over HTTP, if it is.
+    pub fn monitor_addr(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(Monitor::local_addr)
     }
 
     /// The address as client libraries take it.
@@ -188,6 +218,10 @@ impl Server {
         }
         self.tasks.close();
         tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.ok();
+        // Last, so that the end can be watched.
+        if let Some(monitor) = &self.monitor {
+            monitor.shutdown().await;
+        }
     }
 }
 
@@ -213,18 +247,19 @@ async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
     if !is_loopback(address.ip()) && !config.auth.is_required() && !config.open_to_all {
         return Err(ServerError::OpenBind(address));
     }
-    let listen = || {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        // A restart finds the port of its predecessor free, whatever lingers of its connections.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
+    listen(address).map_err(|error| ServerError::Bind { address, error })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
     };
-    listen().map_err(|error| ServerError::Bind { address, error })
+    // A restart finds the port of its predecessor free, whatever lingers of its connections.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -321,6 +356,15 @@ impl TestServer {
     /// Where clients connect.
     pub fn url(&self) -> String {
         self.server().client_url()
+    }
+
+    /// Where monitoring is served, without a slash at the end.
+    ///
+    /// # Panics
+    /// When the configuration turned it off.
+    pub fn monitor_url(&self) -> String {
+        let address = self.server().monitor_addr().expect("monitoring is on");
+        format!("http://{address}")
     }
 }
 

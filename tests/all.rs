@@ -1,5 +1,9 @@
 //! The one integration-test binary: a module a feature.
 
+// All of it is tests, helpers included: a broken expectation may panic anywhere.
+#![allow(clippy::unwrap_used)]
+
 mod cli;
 mod mesh;
+mod monitor;
 mod support;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::context::Connection;
 use super::{Context, Failure, units};
 
 /// A stream was found to be configured in another way.
@@ -16,30 +17,27 @@ pub const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
 /// A connection that speaks to `$JS.API`.
 pub struct Api {
-    client: Client,
+    connection: Connection,
     timeout: Duration,
 }
 
 impl Api {
     /// Connects to the server of the context.
     pub async fn connect(context: &Context) -> Result<Self, Failure> {
-        Ok(Self::over(context.connect().await?, context))
-    }
-
-    /// Speaks over a connection that is there.
-    pub fn over(client: Client, context: &Context) -> Self {
-        let timeout = context.timeout;
-        Self { client, timeout }
+        Ok(Self {
+            connection: context.open().await?,
+            timeout: context.timeout,
+        })
     }
 
     /// The connection below.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.connection.client
     }
 
     /// The client library's own view, for key-value and object stores.
     pub fn jetstream(&self) -> async_nats::jetstream::Context {
-        let mut context = async_nats::jetstream::new(self.client.clone());
+        let mut context = async_nats::jetstream::new(self.client().clone());
         context.set_timeout(self.timeout);
         context
     }
@@ -52,7 +50,7 @@ impl Api {
         };
         let subject = format!("$JS.API.{endpoint}");
         let answer = self
-            .client
+            .client()
             .request(subject, payload)
             .await
             .map_err(|error| self.unanswered(error.kind(), endpoint))?;
@@ -118,14 +116,14 @@ impl Api {
         match kind {
             RequestErrorKind::NoResponders => Failure::unhealthy("JetStream is not enabled on this server")
                 .hint("start `mesh serve`, or nats-server with -js"),
-            RequestErrorKind::TimedOut => Failure::unhealthy(format!(
-                "no answer to {what} within {}",
-                units::show_duration(self.timeout)
-            ))
-            .hint("is the server well? wait longer with --timeout"),
+            RequestErrorKind::TimedOut => self.connection.refusal().unwrap_or_else(|| {
+                let timeout = units::show_duration(self.timeout);
+                Failure::unhealthy(format!("no answer to {what} within {timeout}"))
+                    .hint("is the server well? wait longer with --timeout")
+            }),
             RequestErrorKind::MaxPayloadExceeded => Failure::usage(format!(
                 "larger than the {} the server takes",
-                units::show_bytes(self.client.max_payload() as u64)
+                units::show_bytes(self.client().max_payload() as u64)
             )),
             RequestErrorKind::InvalidSubject => Failure::usage(format!("not a subject: {what:?}")),
             RequestErrorKind::Other => Failure::failed(format!("could not ask {what}")),

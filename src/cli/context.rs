@@ -1,5 +1,6 @@
 //! What every client command shares: which server, who we are, how to print.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -203,22 +204,31 @@ impl Connection {
             Ok(())
         };
         let outcome = tokio::time::timeout(self.timeout, round_trip).await;
-        if let Some(text) = self.complaint.take() {
-            return Err(Failure::failed(format!("the server refused: {text}")));
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         outcome.unwrap_or_else(|_| Err(Failure::unhealthy("the server stopped answering")))
+    }
+
+    /// What the server has refused since last asked.
+    pub(super) fn refusal(&self) -> Option<Failure> {
+        let text = self.complaint.take()?;
+        Some(Failure::failed(format!("the server refused: {text}")))
     }
 }
 
 /// The last `-ERR` of the server that concerns what we asked for.
 #[derive(Clone, Default)]
-struct Complaint(Arc<Mutex<Option<String>>>);
+struct Complaint {
+    text: Arc<Mutex<Option<String>>>,
+    disconnected: Arc<AtomicBool>,
+}
 
 impl Complaint {
     fn hear(&self, event: Event) {
         match event {
             Event::ServerError(ServerError::Other(text)) => {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                *self.text.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
             }
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 output::note("The server refuses these credentials");
@@ -226,14 +236,20 @@ impl Complaint {
             Event::SlowConsumer(_) | Event::ServerError(ServerError::SlowConsumer(_)) => {
                 output::note("Too slow to keep up: messages are being dropped");
             }
-            Event::Disconnected => output::note("Disconnected, trying to reconnect"),
+            Event::Disconnected => {
+                self.disconnected.store(true, Ordering::Relaxed);
+                output::note("Disconnected, trying to reconnect");
+            }
+            Event::Connected if self.disconnected.swap(false, Ordering::Relaxed) => {
+                output::note("Reconnected")
+            }
             Event::LameDuckMode => output::note("The server is shutting down"),
             _ => {}
         }
     }
 
     fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -114,9 +114,12 @@ impl Reply {
                 }
             },
             (None, Some(body)) => {
-                let request = Some(&*String::from_utf8_lossy(&request.payload)).map(str::to_owned);
-                let request = request.as_deref();
-                template::fill(body, template::Values { count, request }).into()
+                let request = String::from_utf8_lossy(&request.payload);
+                let values = template::Values {
+                    count,
+                    request: Some(&request),
+                };
+                template::fill(body, values).into()
             }
             (None, None) => {
                 for (name, values) in request.headers.iter().flat_map(HeaderMap::iter) {

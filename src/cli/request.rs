@@ -8,6 +8,7 @@ use clap::Args;
 use futures_util::StreamExt;
 use serde_json::Value;
 
+use super::context::Connection;
 use super::{Context, Failure, message, output, template, units};
 
 /// Sends a request and prints the reply
@@ -44,7 +45,7 @@ pub struct Request {
 impl Request {
     /// Asks and prints.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let client = context.connect().await?;
+        let connection = context.open().await?;
         let body = message::body(self.body.as_deref())?;
         for count in 1..=self.count {
             let values = template::Values { count, request: None };
@@ -55,18 +56,19 @@ impl Request {
                 ),
                 _ => (self.subject.clone(), body.clone()),
             };
-            self.ask(&client, &subject, body, context).await?;
+            self.ask(&connection, &subject, body, context).await?;
         }
         Ok(())
     }
 
     async fn ask(
         &self,
-        client: &async_nats::Client,
+        connection: &Connection,
         subject: &str,
         body: Bytes,
         context: &Context,
     ) -> Result<(), Failure> {
+        let client = &connection.client;
         let inbox = client.new_inbox();
         let mut answers = client.subscribe(inbox.clone()).await.map_err(Failure::failed)?;
         if !self.raw && !context.json {
@@ -98,11 +100,13 @@ impl Request {
             self.print(&answer, sent.elapsed(), context.json)?;
         }
         match received {
-            0 => Err(Failure::failed(format!(
-                "no reply on {subject:?} within {}",
-                units::show_duration(context.timeout)
-            ))
-            .hint("someone listens, but did not answer in time; wait longer with --timeout")),
+            0 => Err(connection.refusal().unwrap_or_else(|| {
+                Failure::failed(format!(
+                    "no reply on {subject:?} within {}",
+                    units::show_duration(context.timeout)
+                ))
+                .hint("someone listens, but did not answer in time; wait longer with --timeout")
+            })),
             some if some < self.replies => Err(Failure::failed(format!(
                 "{some} of {} replies came",
                 self.replies

@@ -74,6 +74,11 @@ impl Handle {
             .saturating_sub(Duration::from_millis(self.active_ms.load(Ordering::Relaxed)))
     }
 
+    /// When something last came from the client, to within the time between two looks at the clock.
+    pub fn last_activity(&self) -> SystemTime {
+        self.start + Duration::from_millis(self.active_ms.load(Ordering::Relaxed))
+    }
+
     pub(super) fn touch(&self) {
         self.active_ms
             .store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);

@@ -454,6 +454,11 @@ impl Session {
         }
         // What was remembered was allowed under the old terms.
         self.repeat = PublishLine::default();
+        if self.handle.rtt().is_zero() {
+            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
+            self.handle.set_rtt(self.handle.uptime());
+        }
+        self.handle.touch();
         self.connected = true;
         self.authorised = true;
         self.publisher.set_echo(connect.echo);

@@ -16,6 +16,9 @@ use super::wire::WireBuf;
 /// How long publishers wait for one congested destination before it is left to its own bound.
 const CONGESTION_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// An outbox that stays empty for this long gives its buffers back.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
 /// Why an outbox stopped taking bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
@@ -150,18 +153,18 @@ impl Outbox {
                     return None;
                 }
                 if idle {
-                    // Second look at nothing: give the memory back before sleeping.
                     inner.queue.shrink(0);
                 }
             }
-            if !idle {
-                idle = true;
-                // A busy destination is refilled within moments: keep its buffers for one turn of the scheduler.
-                tokio::task::yield_now().await;
-                continue;
+            if idle {
+                written.shrink(0);
+                self.filled.notified().await;
+            } else {
+                // A busy destination is refilled within moments and finds its buffers as large as they were.
+                idle = tokio::time::timeout(IDLE_AFTER, self.filled.notified())
+                    .await
+                    .is_err();
             }
-            written.shrink(0);
-            self.filled.notified().await;
         }
     }
 

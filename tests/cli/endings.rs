@@ -64,13 +64,12 @@ fn a_reader_that_goes_away_is_no_error() {
         .unwrap();
     drop(sub.stdout.take());
     // Published until the subscriber has tried to print, and gone.
-    let code = loop {
+    let code = (0..500).find_map(|_| {
         server.mesh(&["pub", "a", "x"]).ok();
-        if let Some(status) = sub.try_wait().unwrap() {
-            break status.code();
-        }
-    };
-    assert_eq!(code, Some(0));
+        sub.try_wait().unwrap().map(|status| status.code())
+    });
+    sub.kill().ok();
+    assert_eq!(code, Some(Some(0)), "ended by itself, with success");
     for arguments in [
         ["completions", "bash"].as_slice(),
         &["man"],
@@ -117,4 +116,27 @@ fn completions_and_manual_know_the_commands() {
     }
     assert!(mesh(&["man", "stream", "add"]).ok().out.contains("max\\-age"));
     mesh(&["man", "nonsense"]).fails(2, "nonsense");
+}
+
+#[test]
+fn what_the_server_refuses_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nats.conf");
+    let user =
+        r#"{user: u, password: p, permissions: {publish: ["ok", "_INBOX.>"], subscribe: ["_INBOX.>"]}}"#;
+    std::fs::write(&path, format!("authorization {{ users: [{user}] }}")).unwrap();
+    // Permissions come from a configuration file, which only nats-server reads so far.
+    let Some(server) = Server::nats(&["-c", path.to_str().unwrap()]) else {
+        return;
+    };
+    let as_user = |arguments: &[&str]| {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--user", "u", "--pass", "p", "--timeout", "2s"]);
+        server.mesh(&arguments)
+    };
+    as_user(&["pub", "ok", "x"]).ok();
+    as_user(&["pub", "no", "x"]).fails(1, "Permissions Violation for Publish to \"no\"");
+    as_user(&["sub", "no"]).fails(1, "Permissions Violation for Subscription to \"no\"");
+    as_user(&["request", "no", "x"]).fails(1, "Permissions Violation for Publish to \"no\"");
+    as_user(&["stream", "ls"]).fails(1, "Permissions Violation for Publish");
 }

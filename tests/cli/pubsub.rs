@@ -65,7 +65,9 @@ fn a_queue_member_takes_no_more_than_it_prints() {
         "Subscribing",
     );
     let rest = server.start(
-        &["sub", "q", "--queue", "g", "--raw", "--wait", "1s"],
+        &[
+            "sub", "q", "--queue", "g", "--raw", "--count", "57", "--wait", "20s",
+        ],
         "Subscribing",
     );
     server

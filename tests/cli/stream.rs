@@ -180,7 +180,13 @@ fn streams_are_listed_shown_and_changed() {
         "{table}"
     );
     assert!(!table.contains('\u{1b}'), "no colour when piped");
+}
 
+#[test]
+fn streams_are_changed_and_removed() {
+    let Some(server) = Server::jetstream() else { return };
+    server.mesh(&["stream", "add", "B", "--subjects", "b"]).ok();
+    server.mesh(&["stream", "add", "A", "--subjects", "a.>"]).ok();
     server
         .mesh(&["stream", "edit", "A", "--max-msgs", "9"])
         .fails(2, "--force");
@@ -268,7 +274,15 @@ fn stored_messages_are_shown() {
     server
         .mesh(&["stream", "get", "S", "99"])
         .fails(4, "no message found");
+}
 
+#[test]
+fn a_stream_is_paged_through() {
+    let Some(server) = Server::jetstream() else { return };
+    server.mesh(&["stream", "add", "S", "--subjects", "s.*"]).ok();
+    for (subject, body) in [("s.a", "one"), ("s.b", "two"), ("s.a", "three"), ("s.c", "four")] {
+        server.store(subject, body);
+    }
     assert_eq!(
         server.mesh(&["stream", "view", "S", "--raw"]).ok().out,
         "one\ntwo\nthree\nfour\n"

@@ -91,12 +91,26 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let child = launch(kind, port, dir.path());
-        Some(Self {
+        let server = Self {
             kind,
             port,
             dir,
             child,
-        })
+        };
+        if !server.has_streams() {
+            let test = thread::current().name().unwrap_or_default().to_owned();
+            skipped(&test, &format!("{kind:?} has no JetStream"));
+            return None;
+        }
+        Some(server)
+    }
+
+    /// Whether it says in its INFO that it keeps streams.
+    fn has_streams(&self) -> bool {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut info = String::new();
+        BufReader::new(socket).read_line(&mut info).unwrap();
+        info.contains(r#""jetstream":true"#)
     }
 
     /// SIGKILL: nothing is said, nothing is flushed.

@@ -61,7 +61,8 @@ impl Server {
         Self::launch(command, store).expect("mesh serve starts")
     }
 
-    fn nats(flags: &[&str]) -> Option<Self> {
+    /// nats-server itself; none is a loud skip.
+    pub fn nats(flags: &[&str]) -> Option<Self> {
         let store = tempfile::tempdir().unwrap();
         let program = std::env::var_os("NATS_SERVER").map_or_else(|| "nats-server".into(), PathBuf::from);
         let mut command = Command::new(&program);

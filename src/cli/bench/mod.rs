@@ -148,10 +148,18 @@ impl Bench {
         }
         let chosen = choose(&self.scenarios)?;
         process::raise_file_limit();
+        if self.spawn.is_some() || self.compare_spawn.is_some() {
+            process::end_spawned_on_signals().map_err(Failure::failed)?;
+        }
+        if let Some(load) = process::other_load() {
+            anstream::eprintln!(
+                "note: this machine is busy (load {load:.1}): trust the ratios and the server's processor time, not the rates"
+            );
+        }
         let sources = [self.ours(context)?, self.theirs()];
         let [mut ours, mut theirs] = [sources[0].server()?, sources[1].server()?];
         let bar = self.progress(&chosen, theirs.is_some());
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
         for (index, scenario) in chosen.into_iter().enumerate() {
             bar.set_message(scenario.name);
             if index > 0 && !scenario.repeats() {
@@ -159,9 +167,14 @@ impl Bench {
                 sources[1].refresh(&mut theirs)?;
             }
             let sides: Vec<&Side> = ours.iter().chain(&theirs).map(|server| &server.side).collect();
-            let outcome = self
-                .measure(scenario, &sides, &bar)
-                .map_err(|error| Failure::failed(format!("{}: {error}", scenario.name)))?;
+            let outcome = match self.measure(scenario, &sides, &bar) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    bar.suspend(|| anstream::eprintln!("error: {}: {error}", scenario.name));
+                    failed.push(scenario.name);
+                    continue;
+                }
+            };
             if context.json {
                 let line = serde_json::to_string(&outcome).map_err(Failure::failed)?;
                 anstream::println!("{line}");
@@ -169,10 +182,13 @@ impl Bench {
             outcomes.push(outcome);
         }
         bar.finish_and_clear();
-        if !context.json {
+        if !context.json && !outcomes.is_empty() {
             report::print(&outcomes);
         }
-        Ok(())
+        match failed[..] {
+            [] => Ok(()),
+            _ => Err(Failure::failed(format!("no figures for {}", failed.join(", ")))),
+        }
     }
 
     fn ours<'a>(&'a self, context: &'a Context) -> Result<Source<'a>, Failure> {

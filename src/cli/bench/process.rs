@@ -8,8 +8,12 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::wire::{Conn, Target};
 
@@ -83,6 +87,18 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+/// Processes that wanted a processor over the last minute, if they are more than a quiet machine has.
+pub fn other_load() -> Option<f64> {
+    let load: f64 = fs::read_to_string("/proc/loadavg")
+        .ok()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    let processors = thread::available_parallelism().ok()?.get() as f64;
+    (load > processors / 2.0).then_some(load)
+}
+
 /// Lets this process hold as many connections as the system permits, and says how many files that is.
 pub fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -150,6 +166,12 @@ impl Spawned {
                 command.args(["--sync", sync]);
             }
         }
+        // Settings meant for another server of this machine, credentials above all, are none of its.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MESH_") {
+                command.env_remove(name);
+            }
+        }
         let log = fs::File::create(directory.join("log"))?;
         let child = command
             .stdin(Stdio::null())
@@ -157,6 +179,7 @@ impl Spawned {
             .stderr(log)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        spawned_now().push((child.id(), directory.clone()));
         let mut spawned = Self {
             child,
             directory,
@@ -209,11 +232,48 @@ fn nats_server_conf(directory: &Path, sync: Option<&str>) -> String {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
+        // Off the list before the process is reaped: from then on its id may be another's.
+        spawned_now().retain(|(pid, _)| *pid != self.child.id());
         // It holds nothing anyone wants: no graceful end needed, and errors leave nothing to do.
         self.child.kill().ok();
         self.child.wait().ok();
         fs::remove_dir_all(&self.directory).ok();
     }
+}
+
+/// The servers started and not yet ended, with their directories.
+static SPAWNED: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+
+fn spawned_now() -> MutexGuard<'static, Vec<(u32, PathBuf)>> {
+    SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on an interrupted benchmark takes the servers it started with it.
+pub fn end_spawned_on_signals() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let code = runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+            let mut terminate = signal(SignalKind::terminate()).ok()?;
+            tokio::select! {
+                _ = interrupt.recv() => Some(130),
+                _ = terminate.recv() => Some(143),
+            }
+        });
+        let Some(code) = code else { return };
+        // Held to the end: nothing may be started any more.
+        let spawned = spawned_now();
+        for (pid, directory) in spawned.iter() {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+            fs::remove_dir_all(directory).ok();
+        }
+        std::process::exit(code);
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -63,7 +63,6 @@ const SHOWN: [&str; 34] = [
 fn configuration(columns: &mut Columns, config: &Value) {
     columns.section("Configuration");
     let given = |pointer: &str| Some(text(config, pointer).to_owned()).filter(|text| !text.is_empty());
-    let counted = |pointer| Some(number(config, pointer)).filter(|count| *count > 0);
     let timed = |pointer| {
         let value = duration(config, pointer);
         (!value.is_zero()).then(|| units::show_duration(value))
@@ -90,6 +89,29 @@ fn configuration(columns: &mut Columns, config: &Value) {
     columns.row("Ack Policy", capital(text(config, "/ack_policy")));
     columns.some("Ack Wait", timed("/ack_wait"));
     columns.row("Replay Policy", capital(text(config, "/replay_policy")));
+    limits(columns, config);
+    if let Some(metadata) = config["metadata"].as_object() {
+        columns.section("Metadata");
+        for (key, value) in metadata {
+            columns.row(key, value.as_str().unwrap_or_default());
+        }
+    }
+    columns.section("Other");
+    for (field, value) in config.as_object().into_iter().flatten() {
+        if !SHOWN.contains(&field.as_str()) {
+            columns.row(field, value);
+        }
+    }
+}
+
+fn limits(columns: &mut Columns, config: &Value) {
+    let given = |pointer: &str| Some(text(config, pointer).to_owned()).filter(|text| !text.is_empty());
+    let counted = |pointer| Some(number(config, pointer)).filter(|count| *count > 0);
+    let timed = |pointer| {
+        let value = duration(config, pointer);
+        (!value.is_zero()).then(|| units::show_duration(value))
+    };
+    let pull = text(config, "/deliver_subject").is_empty();
     columns.some("Maximum Deliveries", counted("/max_deliver"));
     columns.some("Sampling Rate", given("/sample_freq"));
     columns.some(
@@ -130,18 +152,6 @@ fn configuration(columns: &mut Columns, config: &Value) {
     let groups = texts(config, "/priority_groups");
     columns.some("Priority Groups", (!groups.is_empty()).then(|| groups.join(", ")));
     columns.some("Pinned TTL", timed("/priority_timeout"));
-    if let Some(metadata) = config["metadata"].as_object() {
-        columns.section("Metadata");
-        for (key, value) in metadata {
-            columns.row(key, value.as_str().unwrap_or_default());
-        }
-    }
-    columns.section("Other");
-    for (field, value) in config.as_object().into_iter().flatten() {
-        if !SHOWN.contains(&field.as_str()) {
-            columns.row(field, value);
-        }
-    }
 }
 
 fn start(config: &Value) -> String {

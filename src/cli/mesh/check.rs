@@ -49,7 +49,7 @@ impl Check {
         if context.json {
             let mut line = serde_json::to_value(&health).expect("strings and numbers are always JSON");
             line["online"] = health.problems.is_empty().into();
-            output::print(&line.to_string())?;
+            output::print(line.to_string())?;
         } else {
             output::print(text(&health).trim_end())?;
         }
@@ -76,7 +76,7 @@ async fn send(context: &Context, text: &str) -> Result<(), Failure> {
             millis(trip.read)
         )
     };
-    output::print(&line)
+    output::print(line)
 }
 
 fn text(health: &Health) -> String {

@@ -69,7 +69,7 @@ impl Emit {
             Some(seq) => format!("{} {} {seq}", receipt.stream_seq, mesh.identity.instance),
             None => format!("{} was there already", receipt.stream_seq),
         };
-        output::print(&line)
+        output::print(line)
     }
 
     fn body(&self) -> Result<Bytes, Failure> {

@@ -57,7 +57,7 @@ impl Hammer {
         bar.abort();
         let report = report?;
         let json = || serde_json::to_string(&report).expect("numbers are always JSON");
-        output::print(&if context.json { json() } else { text(&report) })?;
+        output::print(if context.json { json() } else { text(&report) })?;
         if report.is_clean() {
             return Ok(());
         }

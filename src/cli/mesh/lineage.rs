@@ -42,7 +42,7 @@ impl Lineage {
                 .is_none_or(|parent| !unknown.contains(parent))
                 .into();
             line["cycle"] = lineage.in_cycle(&session.session).into();
-            output::print(&line.to_string())?;
+            output::print(line.to_string())?;
         }
         Ok(())
     }

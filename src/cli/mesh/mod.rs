@@ -23,7 +23,7 @@ use super::{Context, Failure, output, units};
 use crate::mesh::{Catalog, Error, Identity, Mesh, Options, Received, Start, identity};
 
 /// Longest body that is shown on a line for people.
-const SHOWN_BYTES_MAX: usize = 240;
+const SHOWN_LETTERS_MAX: usize = 240;
 
 /// Connects this session to its mesh.
 async fn open(context: &Context) -> Result<Mesh, Failure> {
@@ -116,8 +116,8 @@ fn shown(body: &[u8]) -> String {
         .chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })
         .collect();
-    if line.len() > SHOWN_BYTES_MAX {
-        line.truncate(line.floor_char_boundary(SHOWN_BYTES_MAX));
+    if let Some((end, _)) = line.char_indices().nth(SHOWN_LETTERS_MAX) {
+        line.truncate(end);
         line.push_str("...");
     }
     line

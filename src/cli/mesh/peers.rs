@@ -17,7 +17,7 @@ impl Peers {
         let peers = mesh.peers().await?;
         if context.json {
             for peer in &peers {
-                output::print(&serde_json::to_string(peer).expect("strings and numbers are always JSON"))?;
+                output::print(serde_json::to_string(peer).expect("strings and numbers are always JSON"))?;
             }
             return Ok(());
         }
@@ -40,6 +40,6 @@ impl Peers {
             let session = peer.session.as_deref().unwrap_or("-");
             table.add_row([&peer.instance, session, &peer.host, &age(&peer.since), &last]);
         }
-        output::print(&table.to_string())
+        output::print(table.to_string())
     }
 }

@@ -124,7 +124,7 @@ impl Save {
         } else {
             format!("saved {} of {}", units::show_bytes(record.bytes), record.session)
         };
-        output::print(&line)
+        output::print(line)
     }
 }
 
@@ -163,7 +163,7 @@ impl Resurrect {
             )
         };
         if self.output.is_some() {
-            output::print(&summary)?;
+            output::print(summary)?;
         } else {
             anstream::eprintln!("{summary}");
         }
@@ -240,10 +240,10 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
     let beacons = &beacons[beacons.len().saturating_sub(BEACONS_SHOWN)..];
     if context.json {
         for (stored, record) in &records {
-            output::print(&json!({"stored": stored.to_string(), "record": record}).to_string())?;
+            output::print(json!({"stored": stored.to_string(), "record": record}).to_string())?;
         }
         for beacon in beacons {
-            output::print(&format!(r#"{{"beacon":{}}}"#, beacon.json()))?;
+            output::print(format!(r#"{{"beacon":{}}}"#, beacon.json()))?;
         }
         return Ok(());
     }
@@ -260,7 +260,7 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
             &state(record),
         ]);
     }
-    output::print(&states.to_string())?;
+    output::print(states.to_string())?;
     if !beacons.is_empty() {
         let mut table = table(&["BEACON", "FROM", "SESSION", "SAYS"]);
         for beacon in beacons {
@@ -273,7 +273,7 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
                 &shown(&beacon.body),
             ]);
         }
-        output::print(&format!("\n{table}"))?;
+        output::print(format!("\n{table}"))?;
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ impl Watch {
                     filter,
                 };
                 let durable = mesh.durable(wanted).await?;
-                self.from_durable(context, durable).await
+                self.durably(context, durable).await
             }
             None => self.live(context, &mesh, patterns, start, &filter).await,
         }
@@ -105,7 +105,7 @@ impl Watch {
         Ok(())
     }
 
-    async fn from_durable(&self, context: &Context, mut durable: Durable) -> Result<(), Failure> {
+    async fn durably(&self, context: &Context, mut durable: Durable) -> Result<(), Failure> {
         let stop = stop_signal();
         let backoff = Backoff {
             tries_max: self.tries,

@@ -35,6 +35,14 @@ pub struct Serve {
     /// Monitoring port (HTTP); 0 turns it off, -1 picks a free one
     #[arg(long, env = "MESH_MONITOR_PORT", default_value_t = i32::from(config::MONITOR_PORT), allow_negative_numbers = true)]
     monitor_port: i32,
+    /// Another name by which monitoring may be asked for, such as the one a scraper uses (repeatable)
+    #[arg(
+        long = "monitor-host",
+        env = "MESH_MONITOR_HOSTS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    monitor_hosts: Vec<String>,
     /// Where streams are kept [default: the platform's data directory]
     #[arg(long, env = "MESH_STORE_DIR", value_name = "DIR")]
     store_dir: Option<PathBuf>,
@@ -166,6 +174,7 @@ impl Serve {
             host: self.addr.clone(),
             port: port(self.port, Some(0))?.unwrap_or(0),
             monitor_port: port(self.monitor_port, None)?,
+            monitor_hosts: self.monitor_hosts.clone(),
             store_dir: Some(self.store_dir.clone().unwrap_or_else(config::default_store_dir)),
             name: self.name.clone(),
             auth,
@@ -241,6 +250,10 @@ fn banner(server: &Server, auth: &str, began: Instant) {
     );
     tracing::info!("Name       {}", server.context().info.server_name);
     tracing::info!("Clients    {}   {reach}{auth}", server.client_url());
+    match server.monitor_addr() {
+        Some(address) => tracing::info!("Monitor    http://{address}   /metrics, /healthz"),
+        None => tracing::info!("Monitor    off"),
+    }
     // The line that people's scripts and client test suites look for.
     tracing::info!("Listening for client connections on {address}");
     let (ready, port) = (began.elapsed().as_millis(), address.port());
@@ -266,6 +279,17 @@ fn refusal(error: ServerError) -> Failure {
                 "another server runs there: stop it, or choose another port with -p (-1 picks a free one)",
             )
         }
+        ServerError::BindMonitor {
+            address,
+            error: cause,
+        } if cause.kind() == std::io::ErrorKind::AddrInUse => Failure::failed(format!(
+            "monitoring port {} on {} is in use",
+            address.port(),
+            address.ip()
+        ))
+        .hint("choose another with --monitor-port (-1 picks a free one), or turn monitoring off with --monitor-port 0"),
+        ServerError::BindMonitor { .. } => Failure::failed(&error)
+            .hint("choose another port with --monitor-port (-1 picks a free one), or turn monitoring off with 0"),
         ServerError::Bind { error: cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::failed(&error).hint("ports below 1024 need privileges: choose another with -p")
         }

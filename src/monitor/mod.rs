@@ -1,0 +1,143 @@
+//! What the server shows of itself over HTTP: `/metrics` for Prometheus, health for probes, and the pages that tools
+//! for nats-server read (`/varz`, `/connz`, `/subsz`, `/jsz` ...), with the field names and types of nats-server 2.15.
+//!
+//! Invariants:
+//! - Read-only: a page is a snapshot taken when it is asked for, nothing is counted for its sake while nobody asks.
+//! - Bounded: connections, request heads, time per connection, entries per page, pages rendered at a time. Pages are
+//!   rendered on the blocking pool, so that a large one never holds up messages.
+//! - Safe beside a browser: only known `Host` names are answered (DNS rebinding), foreign `Origin`s are refused, there is
+//!   no CORS header and no JSONP. Beyond loopback everything but health needs the credentials of the server.
+//!
+//! What other rooms show (a store, JetStream) comes through [`Source`]; the rooms themselves do not know this one.
+//!
+//! Deliberately absent: actions (closing a connection, reloading), profiles, TLS.
+
+mod accounts;
+mod connz;
+mod guard;
+mod health;
+mod jsz;
+mod metrics;
+mod pages;
+mod params;
+mod process;
+mod serve;
+mod source;
+mod subsz;
+mod time;
+mod varz;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::Context;
+
+pub use source::{
+    AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Scope,
+    Source, StreamDetail, Value,
+};
+
+/// What the pages are made from.
+pub struct View {
+    context: Arc<Context>,
+    /// Where HTTP is served.
+    address: SocketAddr,
+    /// Where clients connect.
+    clients: SocketAddr,
+    /// Names besides loopback and the address itself that a `Host` header may show.
+    hosts: Vec<String>,
+    /// Cancelled when no more clients are taken.
+    draining: CancellationToken,
+    sources: Vec<Arc<dyn Source>>,
+    started: Instant,
+    started_at: SystemTime,
+    requests: pages::Requests,
+    cpu: process::CpuMeter,
+}
+
+impl View {
+    /// A view of the server behind `context`, which listens for clients at `clients`; `draining` is cancelled when it
+    /// stops to take new ones.
+    pub fn new(context: Arc<Context>, clients: SocketAddr, draining: CancellationToken) -> Self {
+        Self {
+            context,
+            address: clients,
+            clients,
+            hosts: Vec::new(),
+            draining,
+            sources: Vec::new(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            requests: pages::Requests::default(),
+            cpu: process::CpuMeter::default(),
+        }
+    }
+
+    /// Answers requests that name one of `hosts`, besides loopback and the bound address.
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: Vec<String>) -> Self {
+        self.hosts = hosts;
+        self
+    }
+
+    /// Shows what other rooms have to show, too.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Vec<Arc<dyn Source>>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// What JetStream shows, when there is one.
+    fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
+        self.sources.iter().find_map(|source| source.jetstream(detail))
+    }
+}
+
+/// The running HTTP side. Dropping it stops it.
+pub struct Monitor {
+    address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Monitor {
+    /// Serves `view` on a bound listener.
+    pub fn start(listener: TcpListener, mut view: View) -> Self {
+        let address = listener.local_addr().expect("a bound listener has an address");
+        view.address = address;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(serve::accept(
+            listener,
+            Arc::new(view),
+            stop.clone(),
+            tasks.clone(),
+        ));
+        Self { address, stop, tasks }
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops, letting requests under way finish.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! Monitoring over HTTP: what the pages show, that they look like nats-server's, and who is turned away.
+
+mod likeness;
+mod pages;
+mod safety;
+mod serve;
+mod support;
