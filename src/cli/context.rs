@@ -10,6 +10,9 @@ use futures_util::StreamExt;
 
 use super::{Failure, output, units};
 
+/// Longest pause between two tries to reconnect: a daemon is back soon after its broker is.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
+
 /// Connection and output flags, accepted before or after any subcommand.
 #[derive(Args, Clone, Debug)]
 pub struct Context {
@@ -67,6 +70,9 @@ impl Context {
             .name("mesh")
             .connection_timeout(self.timeout)
             .request_timeout(Some(self.timeout))
+            .reconnect_delay_callback(|tries| {
+                RECONNECT_PAUSE_MAX.min(Duration::from_millis(20 * tries as u64))
+            })
             .event_callback(move |event| {
                 heard.hear(event);
                 std::future::ready(())

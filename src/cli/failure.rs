@@ -49,7 +49,8 @@ impl Failure {
         Self::with_code(0, "")
     }
 
-    fn with_code(code: u8, what: impl fmt::Display) -> Self {
+    /// Any exit code: that of a command which was run for the user.
+    pub fn with_code(code: u8, what: impl fmt::Display) -> Self {
         Self {
             code,
             what: what.to_string(),

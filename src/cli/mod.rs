@@ -11,6 +11,7 @@ mod consumer;
 mod context;
 mod failure;
 mod kv;
+mod mesh;
 mod message;
 mod object;
 mod output;
@@ -46,14 +47,23 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Bench),
+    Check(mesh::check::Check),
     Completions(completions::Completions),
     #[command(visible_alias = "con", alias = "c")]
     Consumer(consumer::Consumer),
+    Emit(mesh::emit::Emit),
+    Events(mesh::events::Events),
+    Hammer(mesh::hammer::Hammer),
+    Join(mesh::join::Join),
     #[command(name = "kv")]
     KeyValue(kv::KeyValue),
+    Lineage(mesh::lineage::Lineage),
+    Log(mesh::log::Log),
     Man(completions::Man),
     #[command(alias = "obj")]
     Object(object::Object),
+    Peers(mesh::peers::Peers),
+    Phoenix(mesh::phoenix::Phoenix),
     #[command(name = "pub", alias = "publish")]
     Publish(publish::Publish),
     Reply(reply::Reply),
@@ -61,10 +71,12 @@ enum Command {
     Request(request::Request),
     Rtt(rtt::Rtt),
     Serve(serve::Serve),
+    Setup(mesh::setup::Setup),
     #[command(visible_alias = "str", alias = "st", alias = "s")]
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
     Subscribe(subscribe::Subscribe),
+    Watch(mesh::watch::Watch),
 }
 
 /// Runs the command line of this process.
@@ -89,18 +101,29 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Bench(command) => command.run(context),
+        Command::Check(check) => block_on(check.run(context)),
         Command::Completions(command) => command.run(),
         Command::Consumer(command) => block_on(command.run(context)),
+        Command::Emit(emit) => block_on(emit.run(context)),
+        Command::Events(events) => events.run(context),
+        Command::Hammer(hammer) => hammer.run(context),
+        Command::Join(join) => block_on(join.run(context)),
         Command::KeyValue(command) => block_on(command.run(context)),
+        Command::Lineage(lineage) => block_on(lineage.run(context)),
+        Command::Log(log) => block_on(log.run(context)),
         Command::Man(command) => command.run(),
         Command::Object(command) => block_on(command.run(context)),
+        Command::Peers(peers) => block_on(peers.run(context)),
+        Command::Phoenix(phoenix) => block_on(phoenix.run(context)),
         Command::Publish(command) => block_on(command.run(context)),
         Command::Reply(command) => block_on(command.run(context)),
         Command::Request(command) => block_on(command.run(context)),
         Command::Rtt(command) => block_on(command.run(context)),
         Command::Serve(command) => command.run(),
+        Command::Setup(setup) => block_on(setup.run(context)),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
+        Command::Watch(watch) => block_on(watch.run(context)),
     }
 }
 
@@ -121,7 +144,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
     }
 }
