@@ -53,7 +53,7 @@ fn matching(c: &mut Criterion) {
             b.iter(|| {
                 publisher.publish(&message(&subjects[sent % 2]), None);
                 sent += 1;
-                if sent % 512 == 0 {
+                if sent.is_multiple_of(512) {
                     publisher.flush();
                 }
             });
@@ -64,7 +64,7 @@ fn matching(c: &mut Criterion) {
                 // A stride through all of them defeats the cache where there are more than it holds.
                 publisher.publish(&message(&subjects[sent * 7919 % count]), None);
                 sent += 1;
-                if sent % 512 == 0 {
+                if sent.is_multiple_of(512) {
                     publisher.flush();
                 }
             });
@@ -156,7 +156,7 @@ fn storm(c: &mut Criterion) {
         b.iter(|| {
             publisher.publish(&message("mesh.s1.event"), None);
             sent += 1;
-            if sent % 512 == 0 {
+            if sent.is_multiple_of(512) {
                 publisher.flush();
             }
         });

@@ -106,7 +106,7 @@ impl Cache {
         let occupant = &self.entries[at];
         if places == SLOTS_MAX && occupant.live && occupant.key != key {
             self.refused = self.refused.wrapping_add(1);
-            if self.refused % REPLACE_EVERY != 0 {
+            if !self.refused.is_multiple_of(REPLACE_EVERY) {
                 at = places;
             }
         }

@@ -27,7 +27,7 @@ mod wire;
 mod tests;
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::DefaultHashBuilder;
@@ -48,7 +48,7 @@ pub const OUTBOX_WATERMARK: usize = 1 << 20;
 /// Totals of a router since it was made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouterStats {
-    /// Live subscriptions.
+    /// Live subscriptions of clients; the server's own rooms are not counted.
     pub subscriptions: usize,
     /// Subscriptions ever added.
     pub inserts: u64,
@@ -66,6 +66,7 @@ pub struct Router {
     generations: Generations,
     hasher: DefaultHashBuilder,
     next_id: AtomicU64,
+    services: AtomicUsize,
     inserts: AtomicU64,
     removes: AtomicU64,
     matches: AtomicU64,
@@ -86,6 +87,7 @@ impl Router {
             generations: Generations::new(),
             hasher: DefaultHashBuilder::default(),
             next_id: AtomicU64::new(1),
+            services: AtomicUsize::new(0),
             inserts: AtomicU64::new(0),
             removes: AtomicU64::new(0),
             matches: AtomicU64::new(0),
@@ -126,6 +128,7 @@ impl Router {
         let target_id = Arc::as_ptr(service).cast::<()>() as u64 | 1;
         let subscription =
             Arc::new(self.make(b"", pattern, queue, Target::Service(service.clone()), target_id));
+        self.services.fetch_add(1, Ordering::Relaxed);
         self.insert(subscription.clone());
         subscription
     }
@@ -163,6 +166,9 @@ impl Router {
     pub fn remove(&self, subscription: &Subscription) {
         if !subscription.close() {
             return;
+        }
+        if let Target::Service(_) = &subscription.target {
+            self.services.fetch_sub(1, Ordering::Relaxed);
         }
         if let Target::Client(client) = &subscription.target {
             let mut table = client.table();
@@ -209,8 +215,9 @@ impl Router {
 
     /// Totals for monitoring.
     pub fn stats(&self) -> RouterStats {
+        let all = self.table.read().unwrap_or_else(PoisonError::into_inner).len();
         RouterStats {
-            subscriptions: self.table.read().unwrap_or_else(PoisonError::into_inner).len(),
+            subscriptions: all.saturating_sub(self.services.load(Ordering::Relaxed)),
             inserts: self.inserts.load(Ordering::Relaxed),
             removes: self.removes.load(Ordering::Relaxed),
             matches: self.matches.load(Ordering::Relaxed),

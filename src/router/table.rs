@@ -12,11 +12,14 @@ use crate::protocol::subject;
 
 use super::subscription::Subscription;
 
+/// A queue group's name and members.
+type Group = (Box<[u8]>, Vec<Arc<Subscription>>);
+
 /// The subscriptions that stand at one subject or pattern.
 #[derive(Default)]
 pub(super) struct Leaf {
     pub plain: Vec<Arc<Subscription>>,
-    pub groups: Vec<(Box<[u8]>, Vec<Arc<Subscription>>)>,
+    pub groups: Vec<Group>,
 }
 
 impl Leaf {

@@ -132,7 +132,7 @@ pub struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// Pieces between the place reached and the next ones, as `(flat piece, splice piece)` in turn.
-    fn pieces<'s>(&'s self) -> impl Iterator<Item = &'s [u8]> {
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let wire = self.wire;
         let mut flat_at = self.flat_at;
         let mut offset = self.splice_offset;

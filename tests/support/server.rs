@@ -36,7 +36,7 @@ impl Server {
     pub fn jetstream() -> Option<Self> {
         if std::env::var("MESH_TEST_SERVER").as_deref() != Ok("nats") {
             let ours = Self::ours(&[]);
-            if ours.info().contains(r#""jetstream":true"#) {
+            if ours.info().contains(r#""jetstream":true"#) && has_consumers(ours.port) {
                 return Some(ours);
             }
         }
@@ -124,6 +124,19 @@ impl Server {
         }
         String::from_utf8(line).unwrap()
     }
+}
+
+/// Whether the server on this port has consumers as well as streams: it says that a stream is not there, rather than that
+/// it knows no consumers.
+pub fn has_consumers(port: u16) -> bool {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(super::PATIENCE)).unwrap();
+    let ask = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB answer 1\r\n\
+               PUB $JS.API.CONSUMER.NAMES.NONE answer 0\r\n\r\n";
+    socket.write_all(ask.as_bytes()).unwrap();
+    let mut lines = BufReader::new(socket).lines();
+    let answer = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("\"error\"")));
+    answer.is_some_and(|line| line.unwrap().contains("10059"))
 }
 
 impl Drop for Server {

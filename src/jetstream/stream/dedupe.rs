@@ -37,10 +37,6 @@ pub(super) struct Dedupe {
 }
 
 impl Dedupe {
-    pub fn len(&self) -> usize {
-        self.seen.len()
-    }
-
     fn id(&self, number: u64) -> &[u8] {
         let at = (number - self.first) as usize;
         let start = if at == 0 {
@@ -129,7 +125,7 @@ mod tests {
             assert_eq!(window.find(id.as_bytes()), None);
             window.insert(id.as_bytes(), n + 1, n as i64);
             window.expire(n as i64 - 99);
-            assert!(window.len() <= 100);
+            assert!(window.seen.len() <= 100);
         }
         assert!(window.bytes.len() < 256 << 10, "{}", window.bytes.len());
         assert_eq!(window.find(b"id-9899"), None);
@@ -137,7 +133,7 @@ mod tests {
         let mut bytes = Vec::new();
         window.encode(&mut bytes);
         let again = Dedupe::decode(&mut &bytes[..]).unwrap();
-        assert_eq!((again.len(), again.find(b"id-9999")), (100, Some(10_000)));
+        assert_eq!((again.seen.len(), again.find(b"id-9999")), (100, Some(10_000)));
         assert!(Dedupe::decode(&mut &bytes[..bytes.len() - 1]).is_none());
     }
 }

@@ -12,6 +12,9 @@ use super::state::State;
 /// Messages removed under one hold of the lock.
 const EXPIRED_MAX: usize = 10_000;
 
+/// A message past its age: sequence, subject, whether it is a marker.
+type Aged = (u64, Box<[u8]>, bool);
+
 impl State {
     /// Removes what is over its time, up to a bound; true if something was removed or written.
     pub fn expire(&mut self, now: i64) -> Result<bool, store::Error> {
@@ -37,7 +40,7 @@ impl State {
     }
 
     /// Messages older than the age limit: sequence, subject, whether it is a marker.
-    fn over_age(&self, now: i64) -> Result<Vec<(u64, Box<[u8]>, bool)>, store::Error> {
+    fn over_age(&self, now: i64) -> Result<Vec<Aged>, store::Error> {
         let mut gone = Vec::new();
         if self.config.max_age <= 0 || self.messages == 0 {
             return Ok(gone);

@@ -256,10 +256,8 @@ impl Trie {
             } else {
                 self.find(node, token, false, text_of)
             };
-            let found = ends.into_iter().chain(longer);
-            return found.fold(true, |go, child| {
-                go && self.visit(child, node, filter, rest, text_of, f)
-            });
+            let mut found = ends.into_iter().chain(longer);
+            return found.all(|child| self.visit(child, node, filter, rest, text_of, f));
         }
         let mut child = self.nodes[node as usize].first_child;
         while child != NONE {

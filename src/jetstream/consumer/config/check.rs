@@ -61,13 +61,8 @@ fn pedantic_error(why: &str) -> ApiError {
     error::PEDANTIC.with(why)
 }
 
-/// Puts the defaults in; a pedantic request is told instead.
-pub(super) fn defaults(
-    config: &mut ConsumerConfig,
-    stream: &StreamFacts<'_>,
-    limits: &Limits,
-    pedantic: bool,
-) -> Checked {
+/// Lifts numbers below their least value to it; a pedantic request is told instead.
+fn bounds(config: &mut ConsumerConfig, pedantic: bool) -> Checked {
     let adjust = |ok: bool, why: &str| {
         if ok || !pedantic {
             Ok(())
@@ -108,7 +103,24 @@ pub(super) fn defaults(
         0,
         "priority_timeout must not be negative",
     )?;
+    Ok(())
+}
 
+/// Puts the defaults in; a pedantic request is told instead.
+pub(super) fn defaults(
+    config: &mut ConsumerConfig,
+    stream: &StreamFacts<'_>,
+    limits: &Limits,
+    pedantic: bool,
+) -> Checked {
+    let adjust = |ok: bool, why: &str| {
+        if ok || !pedantic {
+            Ok(())
+        } else {
+            Err(pedantic_error(why))
+        }
+    };
+    bounds(config, pedantic)?;
     if !config.is_push() && config.max_waiting == 0 {
         config.max_waiting = MAX_WAITING_DEFAULT;
     }
