@@ -16,6 +16,10 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Connection and output flags, accepted before or after any subcommand.
 #[derive(Args, Clone, Debug)]
 pub struct Context {
+    #[allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the text is the help, brackets and all"
+    )]
     /// URL of the server, nats://[user:pass@]host:port or nats://[token@]host:port
     #[arg(
         long,

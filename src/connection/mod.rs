@@ -1,7 +1,7 @@
 //! One client connection: its transport, handshake, operations, keepalive, and the registry of them all.
 //!
-//! A connection is two tasks. The reader ([`reader`]) takes bytes, runs operations and hands what they publish to
-//! the outboxes; only readers ever wait for a congested destination. The writer ([`writer`]) moves its client's
+//! A connection is two tasks. The reader (`reader`) takes bytes, runs operations and hands what they publish to
+//! the outboxes; only readers ever wait for a congested destination. The writer (`writer`) moves its client's
 //! outbox to the socket and waits for nobody else, so no two tasks can wait on each other.
 //! Read buffers are held while bytes come and given back when a connection falls idle.
 //!
