@@ -188,7 +188,16 @@ fn launch(kind: Kind, port: u16, dir: &Path) -> Child {
         }
         Kind::MeshServe => {
             command
-                .args(["serve", "-a", "127.0.0.1", "-p", &port.to_string(), "--store-dir"])
+                .args([
+                    "serve",
+                    "--monitor-port",
+                    "0",
+                    "-a",
+                    "127.0.0.1",
+                    "-p",
+                    &port.to_string(),
+                    "--store-dir",
+                ])
                 .arg(store);
         }
     }
