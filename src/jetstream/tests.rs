@@ -251,7 +251,8 @@ async fn expectations_hold() {
         .await;
     let last = "Nats-Expected-Last-Subject-Sequence";
     let of = "Nats-Expected-Last-Subject-Sequence-Subject";
-    let steps: &[(&str, &[(&str, &str)], &str)] = &[
+    type Step<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let steps: &[Step<'_>] = &[
         ("a.1", &[(last, "0")], "1"),
         ("a.1", &[(last, "0")], "10071 wrong last sequence: 1"),
         ("a.1", &[(last, "x")], "10071 wrong last sequence: 1"),

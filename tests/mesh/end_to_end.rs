@@ -99,10 +99,11 @@ fn start(server: &Server, number: usize, python: Option<&PathBuf>) -> System {
             speaker: Running::start_silent(command),
         };
     }
+    let start = format!("{},\"n\":", body.strip_suffix('}').unwrap());
     // What a failed emit leaves behind is settled by saying the same again.
     let script = format!(
         r#"n=0; while [ $n -lt {EACH} ]; do n=$((n+1)); until "$MESH" emit {event} '{}'"$n}}" >/dev/null 2>&1; do sleep 0.2; done; sleep 0.1; done"#,
-        format!("{},\"n\":", body.strip_suffix('}').unwrap())
+        start
     );
     let mut speaker = Command::new("sh");
     speaker.args(["-c", &script]).stdout(Stdio::null());

@@ -55,7 +55,7 @@ pub fn skipped(what: &str, why: &str) {
         std::env::var_os("MESH_TEST_REQUIRE_ALL").is_none(),
         "not tested: {what}: {why}"
     );
-    writeln!(std::io::stderr(), "SKIPPED {what}: {why}").unwrap();
+    writeln!(std::io::stderr(), "SKIPPED {what}: {why}").ok();
 }
 
 /// The Python that has nats-py, if there is one.
@@ -106,7 +106,7 @@ impl Server {
             // Known and open: consumers of our own server are the next issue. Said, never passed over in silence, and not
             // even a run that requires everything can have it.
             let test = thread::current().name().unwrap_or_default().to_owned();
-            writeln!(std::io::stderr(), "SKIPPED {test}: {kind:?} has no consumers yet").unwrap();
+            writeln!(std::io::stderr(), "SKIPPED {test}: {kind:?} has no consumers yet").ok();
             return None;
         }
         Some(server)
@@ -195,8 +195,16 @@ fn launch(kind: Kind, port: u16, dir: &Path) -> Child {
         }
         Kind::MeshServe => {
             command
-                .args(["serve", "-a", "127.0.0.1", "-p", &port.to_string()])
-                .args(["--monitor-port", "0", "--store-dir"])
+                .args([
+                    "serve",
+                    "--monitor-port",
+                    "0",
+                    "-a",
+                    "127.0.0.1",
+                    "-p",
+                    &port.to_string(),
+                    "--store-dir",
+                ])
                 .arg(store);
         }
     }

@@ -24,7 +24,12 @@ async def speak(js):
 
 async def listen(js, out):
     config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, deliver_policy=DeliverPolicy.ALL, ack_wait=5, max_ack_pending=1)
-    heard = await js.pull_subscribe("mesh.>", durable=durable, stream="MESH", config=config)
+    heard = None
+    while heard is None:
+        try:  # the broker may be down just now
+            heard = await js.pull_subscribe("mesh.>", durable=durable, stream="MESH", config=config)
+        except LOST:
+            await asyncio.sleep(0.2)
     done = 0
     while True:
         try:

@@ -95,6 +95,8 @@ fn restarted(server: &Server, python: &Path, name: &str, durable: &str, up: &str
         heard,
         ["beta", "gamma", "delta"].map(|who| format!("heard aha_moment from {who}"))
     );
+    // Told to end, it takes along what it started.
+    daemon.terminate();
 }
 
 fn the_command_daemon(server: Server) {
