@@ -147,7 +147,9 @@ impl Router {
 
     fn insert(&self, subscription: Arc<Subscription>) {
         let hash = self.hash(&subscription.pattern);
-        self.inserts.fetch_add(1, Ordering::Relaxed);
+        if let Target::Client(_) = &subscription.target {
+            self.inserts.fetch_add(1, Ordering::Relaxed);
+        }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(hash, subscription.clone());
         self.generations.changed(hash, &subscription.pattern);
@@ -171,6 +173,7 @@ impl Router {
             self.services.fetch_sub(1, Ordering::Relaxed);
         }
         if let Target::Client(client) = &subscription.target {
+            self.removes.fetch_add(1, Ordering::Relaxed);
             let mut table = client.table();
             // The sid may have been given anew meanwhile.
             if table
@@ -181,7 +184,6 @@ impl Router {
             }
         }
         let hash = self.hash(&subscription.pattern);
-        self.removes.fetch_add(1, Ordering::Relaxed);
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.remove(hash, subscription);
         self.generations.changed(hash, &subscription.pattern);

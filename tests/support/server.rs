@@ -132,7 +132,7 @@ pub fn has_consumers(port: u16) -> bool {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     socket.set_read_timeout(Some(super::PATIENCE)).unwrap();
     let ask = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB answer 1\r\n\
-               PUB $JS.API.CONSUMER.NAMES.NONE answer 0\r\n\r\n";
+               PUB $JS.API.CONSUMER.CREATE.NONE answer 34\r\n{\"stream_name\":\"NONE\",\"config\":{}}\r\n";
     socket.write_all(ask.as_bytes()).unwrap();
     let mut lines = BufReader::new(socket).lines();
     let answer = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("\"error\"")));
