@@ -83,7 +83,7 @@ fn restarted(server: &Server, python: &Path, name: &str, durable: &str, up: &str
     until_said(server, "heard aha_moment from beta");
     daemon.terminate();
     server.ok("gamma", &["emit", "aha_moment", r#"{"text":"two"}"#]);
-    let _daemon = Running::start(command(server, python, &block));
+    let mut daemon = Running::start(command(server, python, &block));
     until_said(server, "heard aha_moment from gamma");
     server.ok("delta", &["emit", "aha_moment", r#"{"text":"three"}"#]);
     until_said(server, "heard aha_moment from delta");
