@@ -75,7 +75,7 @@ impl Context {
             .connection_timeout(self.timeout)
             .request_timeout(Some(self.timeout))
             .reconnect_delay_callback(|tries| {
-                RECONNECT_PAUSE_MAX.min(Duration::from_millis(20 * tries as u64))
+                RECONNECT_PAUSE_MAX.min(Duration::from_millis(20 * tries.saturating_sub(1) as u64))
             })
             .event_callback(move |event| {
                 heard.hear(event);
