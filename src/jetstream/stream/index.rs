@@ -5,7 +5,7 @@
 //!
 //! `first` may be too low and `last` too high once a message in between was removed: then the entry says so, and
 //! who needs the exact one looks into the log and tells ([`SubjectIndex::resolve_first`], `resolve_last`). Streams
-//! with a limit a subject keep all sequences of each subject ([`SubjectIndex::keep_sequences`]) and are never wrong.
+//! with a limit a subject keep all sequences of each subject (`keep_sequences`) and are never wrong.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;

@@ -1,6 +1,6 @@
 //! The event catalog: which events there are, where they go, what their bodies hold.
 //!
-//! One table is the only source ([`table`]); commands, validation and the docs page are drawn from it. Users
+//! One table is the only source (`table`); commands, validation and the docs page are drawn from it. Users
 //! add events of their own in a JSON file. Bodies may carry more fields than listed: the catalog
 //! says what a reader can count on, not all that a daemon may say.
 
