@@ -108,7 +108,7 @@ fn is_none(limit: &usize) -> bool {
 }
 
 pub(super) fn page(view: &View, _: &Params) -> Result<Page, Problem> {
-    let (info, options) = (&view.context.info, &view.context.options);
+    let (info, options) = (&view.context.info, view.context.options());
     let totals = view.context.registry.totals();
     let host = view.clients.ip().to_string();
     Page::json(&Varz {

@@ -89,6 +89,9 @@ impl Plain {
     async fn say(&self, arguments: &str, publisher: &mut Publisher) -> Outcome {
         let (to, text) = subject_and_text(Verb::Say, arguments)?;
         self.check_size(text)?;
+        if !publisher.may_publish(to.as_bytes()) {
+            return Err(denied(to));
+        }
         if streams::takes(self.router(), publisher, to).await {
             return match request(self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
                 Ok(answer) => streams::acknowledged(&answer),
@@ -108,7 +111,7 @@ impl Plain {
     }
 
     fn check_size(&self, text: &str) -> Result<(), String> {
-        let max = self.context.options.payload_max;
+        let max = self.context.options().payload_max;
         if text.len() > max {
             Err(format!("text of {} bytes, at most {max} are taken", text.len()))
         } else {
@@ -127,6 +130,7 @@ impl Plain {
                     .extend_from_slice(format!("{text}\r\n").as_bytes());
                 Ok(String::new())
             }
+            Err(NoAnswer::Denied) => Err(denied(to)),
             Err(NoAnswer::NobodyListens) => Err(format!("nobody listens on {to}")),
             Err(NoAnswer::TimedOut) => Err(format!("no answer from {to} within {} s", ASK_TIMEOUT.as_secs())),
         }
@@ -138,6 +142,11 @@ impl Plain {
         }
         if self.watches.iter().any(|watch| watch.pattern == arguments) {
             return Ok(format!("watching {arguments} already"));
+        }
+        if !self.handle.may_subscribe(arguments.as_bytes(), None) {
+            return Err(format!(
+                "Permissions Violation for Subscription to \"{arguments}\""
+            ));
         }
         if self.watches.len() >= WATCHES_MAX {
             return Err(format!(
@@ -181,7 +190,10 @@ struct Printer {
 impl Service for Printer {
     fn accept(&self, batch: Batch) {
         let mut wire = WireBuf::default();
-        for message in batch.iter() {
+        for message in batch
+            .iter()
+            .filter(|message| !self.client.leaves_out(message.subject))
+        {
             let line = format!(
                 "{}: {}\r\n",
                 printable(message.subject),
@@ -199,6 +211,11 @@ impl Service for Printer {
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.client.outbox.relief())
     }
+}
+
+/// What NATS says to one who may not publish.
+fn denied(to: &str) -> String {
+    format!("Permissions Violation for Publish to \"{to}\"")
 }
 
 fn help(arguments: &str, out: &mut Vec<u8>) -> Outcome {
