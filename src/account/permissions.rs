@@ -97,13 +97,15 @@ impl Permissions {
 
     /// Whether a pattern may be subscribed to, in a queue group or without.
     ///
-    /// As in nats-server: rules for queues speak before those for all subscriptions where a queue is given.
+    /// As in nats-server: rules for queues speak before those for all subscriptions where a queue is given, and `a.>` is
+    /// denied with `a.*`, though it is more. Not as there: `a.*` does not grant `a.>`.
     pub fn may_subscribe(&self, pattern: &[u8], queue: Option<&[u8]>) -> bool {
         let allowed = match &self.subscribe.allow {
             None => true,
-            Some(rules) => named(rules, pattern, queue),
+            Some(rules) => subject::is_pattern(pattern) && named(rules, pattern, queue, subject::is_subset),
         };
-        allowed && !named(&self.subscribe.deny, pattern, queue)
+        let within = |pattern: &[u8], rule: &[u8]| subject::matches(rule, pattern);
+        allowed && !named(&self.subscribe.deny, pattern, queue, within)
     }
 
     /// What must be left out at delivery.
@@ -114,20 +116,23 @@ impl Permissions {
     }
 }
 
-/// Whether `rules` name a subscription.
-fn named(rules: &[Rule], pattern: &[u8], queue: Option<&[u8]>) -> bool {
+/// Whether `rules` name a subscription; `is_within` says whether a pattern is within a rule's.
+fn named(
+    rules: &[Rule],
+    pattern: &[u8],
+    queue: Option<&[u8]>,
+    is_within: impl Fn(&[u8], &[u8]) -> bool,
+) -> bool {
     let on_subject: Vec<_> = rules
         .iter()
-        .filter(|rule| subject::is_subset(pattern, rule.pattern.as_bytes()))
+        .filter(|rule| is_within(pattern, rule.pattern.as_bytes()))
         .collect();
     let queues: Vec<_> = on_subject
         .iter()
         .filter_map(|rule| rule.queue.as_deref())
         .collect();
     match queue {
-        Some(queue) if !queues.is_empty() => queues
-            .iter()
-            .any(|rule| subject::is_subset(queue, rule.as_bytes())),
+        Some(queue) if !queues.is_empty() => queues.iter().any(|rule| is_within(queue, rule.as_bytes())),
         _ => on_subject.iter().any(|rule| rule.queue.is_none()),
     }
 }
@@ -206,6 +211,7 @@ mod tests {
             ("a.b", Some("any"), true),
             ("d.>", None, true),
             ("d.x", None, false),
+            ("d..y", None, false),
             ("d.y", Some("bad"), false),
             ("d.y", Some("good"), true),
         ] {

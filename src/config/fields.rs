@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::language::{Entry, Map, Node, Problem, Value};
 
+/// Seconds that a bare number may be.
+const SECONDS_MAX: i64 = 86_400;
+
 /// What is wrong with a file, all of it, and what is odd.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
@@ -140,6 +143,15 @@ impl Entry {
                         None
                     }
                 }
+            }
+            // 2m is two million: what was meant are two minutes.
+            Value::Integer(seconds) if *seconds > SECONDS_MAX => {
+                let text = format!(
+                    "\"{}\" of {seconds} seconds cannot be meant: quote a time, such as \"2m\"",
+                    self.key
+                );
+                notes.error(self, text);
+                None
             }
             Value::Integer(seconds) if *seconds >= 0 => {
                 let text = format!(

@@ -87,6 +87,11 @@ impl Handle {
         *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
     }
 
+    /// Undoes an admission that a reload has overtaken.
+    pub(super) fn withdraw(&self) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// What it was given to sign, if it was.
     pub fn nonce(&self) -> Option<&str> {
         self.nonce.get().map(String::as_str)

@@ -154,10 +154,15 @@ impl<'a> Reader<'a> {
                 // The time it has to show its credentials runs on.
                 Pause::Verify(pending) => {
                     let patience = self.session.options().auth_timeout;
+                    let since = if self.session.awaits_credentials() {
+                        self.began
+                    } else {
+                        Instant::now()
+                    };
                     let verified = tokio::select! {
                         biased;
                         reason = handle.stopped() => return Err(reason),
-                        verified = tokio::time::timeout_at(self.began + patience, self.session.verify(*pending)) => verified,
+                        verified = tokio::time::timeout_at(since + patience, self.session.verify(*pending)) => verified,
                     };
                     verified.unwrap_or(Err(Reason::AuthenticationTimeout))?;
                 }

@@ -6,7 +6,7 @@
 //! do not wait behind those who guess.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ type Mark = [u8; 32];
 
 /// See the module documentation.
 pub(crate) struct Verifier {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     /// Known to this process alone: what is remembered tells nothing without it.
     key: [u8; 32],
     known: Mutex<HashSet<Mark>>,
@@ -32,7 +32,7 @@ impl Verifier {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("the system has randomness");
         Self {
-            permits: Semaphore::new(processors.saturating_sub(1).max(1)),
+            permits: Arc::new(Semaphore::new(processors.saturating_sub(1).max(1))),
             key,
             known: Mutex::default(),
         }
@@ -60,10 +60,16 @@ impl Verifier {
         if self.known().contains(&mark) {
             return verification.known_good();
         }
-        let Ok(_turn) = self.permits.acquire().await else {
+        let Ok(turn) = self.permits.clone().acquire_owned().await else {
             return Verdict::Refused("the server stops".to_owned());
         };
-        let compared = tokio::task::spawn_blocking(move || verification.run()).await;
+        // The turn ends with the comparison, even when nobody waits for it any more.
+        let compared = tokio::task::spawn_blocking(move || {
+            let verdict = verification.run();
+            drop(turn);
+            verdict
+        })
+        .await;
         let verdict = compared.unwrap_or_else(|_| Verdict::Refused("the comparison failed".to_owned()));
         if matches!(verdict, Verdict::Admitted(_)) {
             let mut known = self.known();

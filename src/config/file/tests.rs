@@ -172,6 +172,10 @@ fn mistakes_are_told_with_their_place() {
             "1:1: \"ping_interval\": expected a time such as 500ms, 10s or 2m",
         ),
         ("ping_interval: \"0s\"", "1:1: \"ping_interval\" cannot be zero"),
+        (
+            "ping_interval: 2m",
+            "1:1: \"ping_interval\" of 2000000 seconds cannot be meant: quote a time, such as \"2m\"",
+        ),
         ("ping_max: -1", "1:1: \"ping_max\" cannot be -1"),
         ("debug: ja", "1:1: \"debug\" is true or false, not a string"),
         ("log_format: xml", "1:1: \"log_format\" is text or json"),
@@ -322,7 +326,7 @@ fn harmless_things_are_warned_of() {
     }
     // Nothing to say.
     for text in [
-        "system_account: $SYS",
+        "system_account: \"$SYS\"",
         "cluster_: 1\nport: $cluster_\n",
         "x: 5\nping_max: $x",
     ] {

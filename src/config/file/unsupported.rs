@@ -8,6 +8,11 @@ use crate::config::language::{Entry, Map, Value};
 
 /// Notes a key that is known to nats-server; false when it is not.
 pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
+    others(name, entry, notes) || credentials(name, entry, notes) || habits(name, entry, notes)
+}
+
+/// Other servers and other protocols.
+fn others(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
     match name {
         "cluster" => peers(entry, "routes", notes),
         "gateway" => peers(entry, "gateways", notes),
@@ -15,12 +20,20 @@ pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
         "websocket" | "ws" | "mqtt" => listener(entry, notes),
         "tls" | "https" | "https_port" => refuse(entry, "TLS is not supported by this server yet", notes),
         "allow_non_tls" | "ocsp" | "ocsp_cache" => without(entry, "there is no TLS yet", notes),
+        "proxies" => refuse(entry, "proxies are not supported by this server", notes),
+        "proxy_protocol" | "no_header_support" => wanted(entry, notes),
+        "connect_error_reports" | "reconnect_error_reports" => {}
+        _ => return false,
+    }
+    true
+}
+
+/// Who may come in, and where their messages go.
+fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
+    match name {
         "accounts" | "mappings" | "maps" => {
-            refuse(
-                entry,
-                "several accounts and subject mappings are not supported by this server yet",
-                notes,
-            );
+            let why = "several accounts and subject mappings are not supported by this server yet";
+            refuse(entry, why, notes);
         }
         "system_account" | "system" => {
             if !matches!(&entry.node.value, Value::Text(name) if name == "$SYS") {
@@ -31,6 +44,7 @@ pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
                 );
             }
         }
+        "no_system_account" | "no_system" | "no_sys_acc" => {}
         "operator"
         | "operators"
         | "roots"
@@ -48,8 +62,14 @@ pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
         | "default_sentinel" => {
             refuse(entry, "JWTs are not supported by this server yet", notes);
         }
-        "proxies" => refuse(entry, "proxies are not supported by this server", notes),
-        "proxy_protocol" | "no_header_support" => wanted(entry, notes),
+        _ => return false,
+    }
+    true
+}
+
+/// Limits, logs and the tuning of another implementation.
+fn habits(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
+    match name {
         "max_sub_tokens" | "max_subscription_tokens" => refuse(entry, "this limit is not enforced", notes),
         "http_base_path" => {
             if !matches!(&entry.node.value, Value::Text(path) if path.is_empty() || path == "/") {
@@ -70,11 +90,6 @@ pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
                 without(entry, "a client that does not read is closed", notes);
             }
         }
-        "no_system_account"
-        | "no_system"
-        | "no_sys_acc"
-        | "connect_error_reports"
-        | "reconnect_error_reports" => {}
         "prof_port"
         | "prof_block_rate"
         | "max_traced_msg_len"

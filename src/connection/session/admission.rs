@@ -15,19 +15,30 @@ use super::Session;
 pub(crate) struct Pending {
     connect: Connect,
     verification: Verification,
+    /// The reload whose rules it is compared by.
+    epoch: u64,
 }
 
 impl Session {
     /// Lets in who need not show anything.
     pub(super) fn admit_unasked(&mut self) {
-        match &*self.context.account.auth() {
-            Auth::Open => self.admit(None),
-            Auth::Users(users) => {
-                if let Some(user) = users.default_user() {
-                    self.admit(Some(user.clone()));
+        loop {
+            let epoch = self.context.epoch();
+            match &*self.context.account.auth() {
+                Auth::Open => self.admit(None),
+                Auth::Users(users) => {
+                    if let Some(user) = users.default_user() {
+                        self.admit(Some(user.clone()));
+                    }
                 }
+                Auth::Token(_) | Auth::User { .. } => {}
             }
-            Auth::Token(_) | Auth::User { .. } => {}
+            if self.context.epoch() == epoch {
+                return;
+            }
+            // A reload came between, and may have looked at this connection before it was in.
+            self.authorised = false;
+            self.handle.withdraw();
         }
     }
 
@@ -59,20 +70,31 @@ impl Session {
         if !connect.account.is_empty() || connect.new_account {
             return Err(self.refused(&connect, "it asks for an account of its choice"));
         }
+        self.examine(connect)
+    }
+
+    fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
+        let epoch = self.context.epoch();
         let nonce = self.handle.nonce();
         match self.context.account.auth().check(&connect, nonce) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,
+                epoch,
             })),
-            verdict => self.decide(connect, verdict).map(|()| None),
+            verdict => self.decide(connect, verdict, epoch),
         }
     }
 
     /// Compares the credentials of a CONNECT, among a bounded number of others, and goes on with it.
-    pub async fn verify(&mut self, pending: Pending) -> Result<(), Reason> {
-        let verdict = self.context.verifier.verify(pending.verification).await;
-        self.decide(pending.connect, verdict)
+    pub async fn verify(&mut self, mut pending: Pending) -> Result<(), Reason> {
+        loop {
+            let verdict = self.context.verifier.verify(pending.verification).await;
+            match self.decide(pending.connect, verdict, pending.epoch)? {
+                Some(again) => pending = again,
+                None => return Ok(()),
+            }
+        }
     }
 
     fn refused(&self, connect: &Connect, rule: &str) -> Reason {
@@ -85,7 +107,7 @@ impl Session {
         Reason::AuthenticationFailure
     }
 
-    fn decide(&mut self, connect: Connect, verdict: Verdict) -> Result<(), Reason> {
+    fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
         let user = match verdict {
             Verdict::Admitted(user) => user,
             Verdict::Refused(rule) => return Err(self.refused(&connect, &rule)),
@@ -115,8 +137,13 @@ impl Session {
         self.connect = Arc::new(connect);
         self.handle.set_connect(self.connect.clone());
         self.admit(user);
+        if self.context.epoch() != epoch {
+            // A reload came between, and may have looked at this connection before it was in: its rules count.
+            let connect = Connect::clone(&self.connect);
+            return self.examine(connect);
+        }
         self.acknowledge();
-        Ok(())
+        Ok(None)
     }
 
     pub(super) fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
