@@ -30,8 +30,6 @@ pub struct Info {
     pub client_ip: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub nonce: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub connect_urls: Vec<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub ldm: bool,
     #[serde(default, skip_serializing_if = "is_false")]

@@ -35,7 +35,7 @@ use hashbrown::DefaultHashBuilder;
 
 pub use client::{Client, Counters};
 pub use outbox::{Closed, Flushed, Outbox};
-pub use permit::{Filter, Responses, Terms};
+pub use permit::{Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
 pub use service::{Batch, Service};
 pub use subscription::{Subscription, Target};

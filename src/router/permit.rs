@@ -39,6 +39,9 @@ pub struct Responses {
     pub expires: Option<Duration>,
 }
 
+/// Says whether a subject may be published to.
+pub type MayPublish = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// What the router is told of a client's permissions.
 #[derive(Clone)]
 pub struct Terms {
@@ -47,7 +50,7 @@ pub struct Terms {
     /// What replies may be answered.
     pub responses: Option<Responses>,
     /// What may be published to, for who publishes in the client's name.
-    pub publish: Arc<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    pub publish: MayPublish,
 }
 
 #[derive(Default)]

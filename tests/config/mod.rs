@@ -1,6 +1,7 @@
 //! Configuration files, the stand-in for nats-server, and reload, as people and test suites use them.
 
 mod check;
+mod credentials;
 mod reload;
 mod stand_in;
 

@@ -154,7 +154,8 @@ impl Plain {
             ));
         }
         let service: Arc<dyn Service> = Arc::new(Printer {
-            client: self.handle.client.clone(),
+            handle: self.handle.clone(),
+            pattern: arguments.to_owned(),
         });
         let subscription = self
             .router()
@@ -184,15 +185,26 @@ impl Plain {
 
 /// Prints what comes on a watched subject as `subject: text` lines.
 struct Printer {
-    client: Arc<Client>,
+    handle: Arc<Handle>,
+    pattern: String,
+}
+
+impl Printer {
+    fn client(&self) -> &Client {
+        &self.handle.client
+    }
 }
 
 impl Service for Printer {
     fn accept(&self, batch: Batch) {
+        // A reload may have taken back what was permitted.
+        if !self.handle.may_subscribe(self.pattern.as_bytes(), None) {
+            return;
+        }
         let mut wire = WireBuf::default();
         for message in batch
             .iter()
-            .filter(|message| !self.client.leaves_out(message.subject))
+            .filter(|message| !self.client().leaves_out(message.subject))
         {
             let line = format!(
                 "{}: {}\r\n",
@@ -201,15 +213,15 @@ impl Service for Printer {
             );
             wire.flat().extend_from_slice(line.as_bytes());
         }
-        self.client.outbox.flush(&mut wire);
+        self.client().outbox.flush(&mut wire);
     }
 
     fn congested(&self) -> bool {
-        self.client.outbox.pending() > OUTBOX_WATERMARK
+        self.client().outbox.pending() > OUTBOX_WATERMARK
     }
 
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.client.outbox.relief())
+        Box::pin(self.client().outbox.relief())
     }
 }
 
