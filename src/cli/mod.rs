@@ -94,8 +94,10 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let mut arguments = std::env::args();
-    if nats_server::is_called_so(arguments.next().as_deref()) {
-        return nats_server::main(arguments);
+    let called_so = nats_server::is_called_so(arguments.next().as_deref());
+    // Its flags are its own: ours that read the same must not take them.
+    if called_so || std::env::args().nth(1).as_deref() == Some("nats-server") {
+        return nats_server::main(arguments.skip(usize::from(!called_so)));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -105,9 +107,6 @@ pub fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if let Command::NatsServer { arguments } = cli.command {
-        return nats_server::main(arguments);
-    }
     match dispatch(cli.command, &cli.context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -133,7 +132,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Lineage(lineage) => block_on(lineage.run(context)),
         Command::Log(log) => block_on(log.run(context)),
         Command::Man(command) => command.run(),
-        Command::NatsServer { .. } => unreachable!("has its own exit codes"),
+        Command::NatsServer { .. } => Err(Failure::usage("nats-server comes first: mesh nats-server ...")),
         Command::Object(command) => block_on(command.run(context)),
         Command::Peers(peers) => block_on(peers.run(context)),
         Command::Phoenix(phoenix) => block_on(phoenix.run(context)),

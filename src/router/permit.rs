@@ -9,8 +9,10 @@ use crate::protocol::subject;
 
 /// Remembered replies of one client, above which old ones are looked for.
 const REPLIES_SWEEP: usize = 4096;
-/// Remembered replies of one client in all.
-const REPLIES_MAX: usize = 1 << 16;
+/// Bytes of remembered replies of one client.
+const REPLIES_BYTES_MAX: usize = 64 << 20;
+/// What a remembered reply takes beside its own bytes, about.
+const REPLY_OVERHEAD: usize = 64;
 
 /// Subjects that a client does not get, whatever it subscribes to.
 #[derive(Debug)]
@@ -57,9 +59,28 @@ pub struct Terms {
 struct Inner {
     terms: Option<Terms>,
     replies: HashMap<Box<[u8]>, (Instant, i64)>,
+    replies_bytes: usize,
+    /// How many there are when old ones are looked for next.
+    sweep_at: usize,
 }
 
 impl Inner {
+    /// Forgets replies that are too old; the more stay, the longer until the next look.
+    fn sweep(&mut self, responses: Responses, now: Instant) {
+        let live = |at: &Instant| {
+            responses
+                .expires
+                .is_none_or(|expires| now.duration_since(*at) < expires)
+        };
+        self.replies.retain(|_, (at, _)| live(at));
+        self.replies_bytes = self
+            .replies
+            .keys()
+            .map(|reply| reply.len() + REPLY_OVERHEAD)
+            .sum();
+        self.sweep_at = self.replies.len() * 2;
+    }
+
     fn responses(&self) -> Option<Responses> {
         self.terms.as_ref().and_then(|terms| terms.responses)
     }
@@ -86,6 +107,7 @@ impl Permit {
         self.remembers.store(remembers, Ordering::Relaxed);
         if !remembers {
             inner.replies = HashMap::new();
+            inner.replies_bytes = 0;
         }
         inner.terms = terms;
     }
@@ -120,16 +142,14 @@ impl Permit {
         let Some(responses) = inner.responses() else {
             return;
         };
-        if inner.replies.len() >= REPLIES_SWEEP {
-            let live = |at: &Instant| {
-                responses
-                    .expires
-                    .is_none_or(|expires| now.duration_since(*at) < expires)
-            };
-            inner.replies.retain(|_, (at, _)| live(at));
+        if inner.replies.len() >= inner.sweep_at.max(REPLIES_SWEEP) {
+            inner.sweep(responses, now);
         }
-        if inner.replies.len() < REPLIES_MAX {
-            inner.replies.insert(reply.into(), (now, 0));
+        let size = reply.len() + REPLY_OVERHEAD;
+        if inner.replies_bytes + size <= REPLIES_BYTES_MAX
+            && inner.replies.insert(reply.into(), (now, 0)).is_none()
+        {
+            inner.replies_bytes += size;
         }
     }
 
@@ -147,8 +167,8 @@ impl Permit {
             .expires
             .is_none_or(|expires| now.duration_since(*at) < expires);
         let last = responses.max >= 0 && *sent >= responses.max;
-        if !live || last {
-            inner.replies.remove(to);
+        if (!live || last) && inner.replies.remove(to).is_some() {
+            inner.replies_bytes -= to.len() + REPLY_OVERHEAD;
         }
         live
     }
@@ -198,6 +218,18 @@ mod tests {
             permit.remember(format!("old.{n}").as_bytes(), now);
         }
         permit.remember(b"new", now + Duration::from_secs(5));
-        assert_eq!(permit.lock().replies.len(), 1);
+        let inner = permit.lock();
+        assert_eq!(
+            (inner.replies.len(), inner.replies_bytes),
+            (1, 3 + REPLY_OVERHEAD)
+        );
+        drop(inner);
+        permit.set(answering(1, None));
+        let long = vec![b'x'; 1 << 20];
+        for n in 0..100_u8 {
+            permit.remember(&[&long[..], &[n]].concat(), now);
+        }
+        assert!(permit.lock().replies_bytes <= REPLIES_BYTES_MAX);
+        assert!(permit.answer(&[&long[..], &[0]].concat(), now));
     }
 }

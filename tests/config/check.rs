@@ -148,6 +148,23 @@ fn declared_streams_are_there_once_it_serves() {
     );
 }
 
+#[test]
+fn the_page_is_true() {
+    let page = include_str!("../../docs/configuration.md");
+    let blocks: Vec<_> = page
+        .split("```conf\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        let site = Site::new(block);
+        let (done, text) = mesh(&["config", "check", &site.file()]);
+        assert!(done.status.success(), "{block}\n{text}");
+        assert!(!text.contains("warning: "), "{text}");
+    }
+}
+
 /// Files, and why ours differs where it does on purpose.
 const FILES: [(&str, Option<&str>); 58] = [
     ("port: 4222", None),

@@ -25,7 +25,7 @@ impl Files {
         }
         remove(self.pid.take());
         if let Some(path) = &process.pid_file {
-            write(path, &std::process::id().to_string()).map_err(|error| {
+            std::fs::write(path, std::process::id().to_string()).map_err(|error| {
                 Failure::failed(format!("Could not write pidfile: {}: {error}", path.display()))
             })?;
             self.pid = Some(path.clone());

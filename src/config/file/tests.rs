@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use crate::account::Auth;
 use crate::config::{LogFormat, effective, sample};
 use crate::store::Sync;
@@ -349,6 +351,78 @@ fn every_key_that_is_suggested_is_known() {
             "{key}: {told:?}"
         );
     }
+}
+
+proptest! {
+    /// Whatever a key is given, it is taken or told of.
+    #[test]
+    fn no_value_is_too_odd(settings in prop::collection::vec((prop::sample::select(KEYS.to_vec()), odd()), 1..6)) {
+        let text: String = settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        if let Ok(file) = read(&text) {
+            // What holds can be shown, and read again.
+            let shown = effective(&file.config, &file.process);
+            prop_assert!(read(&shown).is_ok(), "{shown}");
+        }
+    }
+}
+
+fn odd() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "x",
+        "\"\"",
+        "0",
+        "-1",
+        "1",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "1.5",
+        "true",
+        "\"2s\"",
+        "\"-2s\"",
+        "\"99999999999999999999s\"",
+        "\"a:1\"",
+        "\":-1\"",
+        "\"[::1]:1\"",
+        "$2a$04$x",
+        "2018-05-04T12:00:00Z",
+        "'a b'",
+    ]);
+    let leaf = leaf.prop_map(str::to_owned);
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        let keys = prop::sample::select(vec![
+            "user",
+            "password",
+            "users",
+            "token",
+            "permissions",
+            "publish",
+            "allow",
+            "deny",
+            "allow_responses",
+            "max",
+            "expires",
+            "S",
+            "subjects",
+            "max_age",
+            "backoff",
+            "store_dir",
+            "sync",
+            "domain",
+            "port",
+            "routes",
+            "nkey",
+        ]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(|nodes| format!("[{}]", nodes.join(", "))),
+            prop::collection::vec((keys, inner), 0..4).prop_map(|entries| {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|(key, value)| format!("{key}: {value}"))
+                    .collect();
+                format!("{{ {} }}", entries.join(", "))
+            }),
+        ]
+    })
 }
 
 #[test]
