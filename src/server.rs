@@ -157,7 +157,10 @@ impl Server {
             started: Instant::now(),
             config: Mutex::new(config),
         };
-        server.apply(&server.config().assets).await?;
+        if let Err(error) = server.apply(&server.config().assets).await {
+            server.stop().await;
+            return Err(error.into());
+        }
         server.tasks.spawn(accept(
             listener,
             server.context.clone(),

@@ -150,6 +150,13 @@ fn limits(config: &Config) -> Vec<Row> {
             true,
             "Subscriptions of one connection; 0 is no limit.",
         ),
+        optional(
+            "max_sub_tokens",
+            (options.subscription_tokens_max > 0).then(|| options.subscription_tokens_max.to_string()),
+            "16",
+            true,
+            "Tokens of a subscription's subject; no limit when absent.",
+        ),
         row(
             "max_pending",
             bytes(options.pending_max),

@@ -42,6 +42,8 @@ pub struct Options {
     pub connections_max: usize,
     /// Subscriptions of one connection; zero is no limit.
     pub subscriptions_max: usize,
+    /// Tokens of a subscription's subject; zero is no limit.
+    pub subscription_tokens_max: usize,
     /// Bytes waiting for one client, above which it is a slow consumer.
     pub pending_max: usize,
     /// Bytes of a control line's arguments.
@@ -64,6 +66,7 @@ impl Default for Options {
             payload_max: 1 << 20,
             connections_max: 65_536,
             subscriptions_max: 0,
+            subscription_tokens_max: 0,
             pending_max: 64 << 20,
             control_line_max: 4096,
             ping_interval: Duration::from_secs(120),

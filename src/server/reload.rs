@@ -45,6 +45,10 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
             "max_subscriptions",
             before.subscriptions_max != after.subscriptions_max,
         ),
+        (
+            "max_sub_tokens",
+            before.subscription_tokens_max != after.subscription_tokens_max,
+        ),
         ("max_pending", before.pending_max != after.pending_max),
         (
             "max_control_line",

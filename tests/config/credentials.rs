@@ -117,11 +117,13 @@ fn guessers_slow_nobody() {
         ));
         wire
     };
-    let mut guessers: Vec<_> = (0..400).map(|at| guess(at, "a")).collect();
+    let mut guessers: Vec<_> = (0..200).map(|at| guess(at, "a")).collect();
     let mut slowest = Duration::ZERO;
-    for at in 0..200 {
+    for at in 0..100 {
         let began = Instant::now();
-        honest.expect_nothing();
+        honest.send("PING\r\n");
+        // The server may ask for a sign of life meanwhile.
+        while honest.line() != "PONG" {}
         slowest = slowest.max(began.elapsed());
         drop(guess(at, "b"));
     }

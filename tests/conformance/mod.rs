@@ -61,7 +61,8 @@ fn settings(name: &str) -> (Config, &'static str) {
             config.connections.payload_max = 64;
             config.connections.control_line_max = 64;
             config.connections.subscriptions_max = 2;
-            "max_payload: 64\nmax_control_line: 64\nmax_subscriptions: 2"
+            config.connections.subscription_tokens_max = 4;
+            "max_payload: 64\nmax_control_line: 64\nmax_subscriptions: 2\nmax_sub_tokens: 4"
         }
         "few" => {
             config.connections.connections_max = 1;

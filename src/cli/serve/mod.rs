@@ -7,7 +7,7 @@ pub(super) mod run;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::builder::BoolishValueParser;
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::account::Auth;
@@ -64,7 +64,7 @@ pub struct Serve {
     #[arg(long, env = "MESH_PASS", requires = "user", hide_env_values = true)]
     pass: Option<String>,
     /// Listen beyond loopback although anybody may come in
-    #[arg(long, env = "MESH_OPEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "MESH_OPEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     i_know_this_is_open: Option<bool>,
     /// Largest message, headers and payload (64k, 8MiB, ...) [default: 1MiB]
     #[arg(long, env = "MESH_MAX_PAYLOAD", value_parser = size)]
@@ -106,10 +106,10 @@ pub struct Serve {
     #[arg(long, env = "MESH_PORTS_FILE_DIR", value_name = "DIR")]
     ports_file_dir: Option<PathBuf>,
     /// Log connections coming and going
-    #[arg(short = 'D', long, env = "MESH_DEBUG", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    #[arg(short = 'D', long, env = "MESH_DEBUG", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     debug: Option<bool>,
     /// Log every protocol operation
-    #[arg(short = 'V', long, env = "MESH_TRACE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    #[arg(short = 'V', long, env = "MESH_TRACE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     trace: Option<bool>,
 }
 
@@ -328,7 +328,8 @@ fn refusal(error: ServerError) -> Failure {
             Failure::usage(&error).hint(format!(
                 "fix 1: mesh serve --token $(openssl rand -hex 16) -a {ip}\n\
                  fix 2: mesh serve --user NAME --pass SECRET -a {ip}\n\
-                 fix 3: mesh serve --i-know-this-is-open -a {ip}   (anyone who can reach this port may read and write)"
+                 fix 3: mesh serve --i-know-this-is-open -a {ip}   (anyone who can reach this port may read and write)\n\
+                 or in the file: authorization {{ token: ... }}, see mesh config init"
             ))
         }
         ServerError::Bind {

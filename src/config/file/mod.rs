@@ -26,7 +26,7 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 50] = [
+const KEYS: [&str; 51] = [
     "addr",
     "authorization",
     "client_advertise",
@@ -49,6 +49,7 @@ const KEYS: [&str; 50] = [
     "max_control_line",
     "max_payload",
     "max_pending",
+    "max_sub_tokens",
     "max_subs",
     "max_subscriptions",
     "monitor_hosts",
@@ -240,6 +241,13 @@ impl Reading {
                     count.map(|count| usize::try_from(count).unwrap_or(0)),
                 );
             }
+            "max_sub_tokens" | "max_subscription_tokens" => match entry.count(notes) {
+                Some(0) => notes.error(entry, format!("{} value can not be zero", entry.key)),
+                Some(count) if count > usize::from(u8::MAX) => {
+                    notes.error(entry, format!("{} value is too big", entry.key));
+                }
+                count => set(&mut options.subscription_tokens_max, count),
+            },
             "ping_interval" => match entry.duration(notes) {
                 Some(Duration::ZERO) => notes.error(entry, "\"ping_interval\" cannot be zero"),
                 interval => set(&mut options.ping_interval, interval),

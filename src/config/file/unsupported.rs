@@ -70,7 +70,6 @@ fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
 /// Limits, logs and the tuning of another implementation.
 fn habits(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
     match name {
-        "max_sub_tokens" | "max_subscription_tokens" => refuse(entry, "this limit is not enforced", notes),
         "http_base_path" => {
             if !matches!(&entry.node.value, Value::Text(path) if path.is_empty() || path == "/") {
                 refuse(entry, "monitoring is served at / alone", notes);

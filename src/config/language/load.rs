@@ -3,6 +3,7 @@
 //! Bounded in every direction: bytes of a file, files, values. An include that comes back to a file which is being read,
 //! and a variable of the environment that names itself, are errors that show the way round.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ struct Source<'a> {
     name: Arc<str>,
     text: &'a str,
     lines: Vec<usize>,
+    /// The last place that was told, and its column.
+    last: Cell<(usize, usize)>,
 }
 
 impl<'a> Source<'a> {
@@ -66,16 +69,24 @@ impl<'a> Source<'a> {
             name: name.into(),
             text,
             lines: std::iter::once(0).chain(starts.map(|(at, _)| at + 1)).collect(),
+            last: Cell::new((0, 1)),
         }
     }
 
     fn spot(&self, at: usize) -> Spot {
         let line = self.lines.partition_point(|start| *start <= at);
         let start = self.lines[line - 1];
+        // Places are asked for in order, mostly: a long line is counted once, not for each.
+        let (from, before) = match self.last.get() {
+            (last, column) if last >= start && last <= at => (last, column),
+            _ => (start, 1),
+        };
+        let column = before + self.text[from..at].chars().count();
+        self.last.set((at, column));
         Spot {
             file: self.name.clone(),
             line,
-            column: self.text[start..at].chars().count() + 1,
+            column,
         }
     }
 

@@ -76,7 +76,7 @@ fn entries_and_comments() {
         ("{\n\"a\": 1\n,\n\"b\": 2\n}", json!({"a": 1, "b": 2})),
         ("\u{feff}a: 1\r\nb: 2\r\n", json!({"a": 1, "b": 2})),
         ("a: 1\na: 2", json!({"a": 2})),
-        ("a: 1\nA: 2", json!({"A": 2})),
+        ("a: 1\nA: 2", json!({"a": 1, "A": 2})),
         ("a: 1 }\nb: 2\n}", json!({"a": 1, "b": 2})),
         ("include: x\ninclude = y", json!({"include": "y"})),
     ]);
@@ -263,8 +263,8 @@ fn oddities_are_warned_of() {
             .collect::<Vec<_>>()
     };
     assert_eq!(
-        warnings("a: 1\n A: 2"),
-        ["test.conf:2:2: \"A\" was set at test.conf:1:1 already: the later one counts"]
+        warnings("a: 1\n a: 2"),
+        ["test.conf:2:2: \"a\" was set at test.conf:1:1 already: the later one counts"]
     );
     assert_eq!(warnings("a: 1 }"), ["test.conf:1:6: this `}` closes nothing"]);
     assert!(warnings("a { b: 1 }\nc { b: 1 }").is_empty());
@@ -370,6 +370,12 @@ fn what_grows_without_end_is_refused() {
         let text = read(&deep).unwrap_err().text;
         assert_eq!(text, "more than 100 maps and lists inside each other");
     }
+    let wide: Vec<_> = (0..100_000).map(|at| format!("\"k{at}\": {at}")).collect();
+    let text = format!("{{{}, \"last\": [é]}}", wide.join(", "));
+    let wide = read(&text).unwrap();
+    assert_eq!(wide.map.entries().len(), 100_001);
+    let last = &wide.map.get("last").unwrap().spot;
+    assert_eq!((last.line, last.column), (1, text.find("\"last\"").unwrap() + 1));
     let long = format!("a: \"{}\"\nb: {}", "x".repeat(1 << 20), "y".repeat(1 << 20));
     assert_eq!(read(&long).unwrap().map.entries().len(), 2);
 }

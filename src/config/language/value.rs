@@ -1,5 +1,6 @@
 //! What a configuration file says, each part with the place where it says so.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -138,10 +139,12 @@ pub struct Entry {
     pub is_variable: bool,
 }
 
-/// Entries in the order they were written, each key once.
+/// Entries in the order they were written, each spelling of a key once: names of streams differ by case, settings do not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Map {
     entries: Vec<Entry>,
+    /// Where each key stands among them.
+    places: HashMap<String, usize>,
 }
 
 impl Map {
@@ -159,21 +162,19 @@ impl Map {
 
     /// The value a variable takes: that of the key spelt exactly so.
     pub(super) fn variable(&mut self, name: &str) -> Option<&Node> {
-        let entry = self.entries.iter_mut().find(|entry| entry.key == name)?;
+        let entry = &mut self.entries[*self.places.get(name)?];
         entry.is_variable = true;
         Some(&entry.node)
     }
 
     /// Sets a key; what it had is returned.
     pub(super) fn set(&mut self, entry: Entry) -> Option<Entry> {
-        let same = |known: &&mut Entry| known.key.eq_ignore_ascii_case(&entry.key);
-        match self.entries.iter_mut().find(same) {
-            Some(known) => Some(std::mem::replace(known, entry)),
-            None => {
-                self.entries.push(entry);
-                None
-            }
+        if let Some(&place) = self.places.get(&entry.key) {
+            return Some(std::mem::replace(&mut self.entries[place], entry));
         }
+        self.places.insert(entry.key.clone(), self.entries.len());
+        self.entries.push(entry);
+        None
     }
 
     pub(super) fn into_entries(self) -> Vec<Entry> {

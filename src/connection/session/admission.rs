@@ -155,6 +155,12 @@ impl Session {
         {
             return self.subscribe_denied(pattern, queue, sid);
         }
+        let max = self.options.subscription_tokens_max;
+        if max > 0 && subject::tokens(pattern).count() > max {
+            let pattern = String::from_utf8_lossy(pattern);
+            let text = format!("Permissions Violation for Subscription to \"{pattern}\", too many tokens");
+            return self.error(&text);
+        }
         let max = self.options.subscriptions_max;
         if max > 0 && self.handle.client.subscription_count() >= max {
             return self.error("maximum subscriptions exceeded");
