@@ -368,7 +368,7 @@ async fn ages_and_markers() {
     assert_eq!(&marker.subject[..], b"t.a");
     assert_eq!(
         &marker.headers[..],
-        b"NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: 3600s\r\nNats-Rollup: sub\r\n\r\n"
+        b"NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: 1h0m0s\r\nNats-Rollup: sub\r\n\r\n"
     );
     // A marker goes without another one.
     stream.tick(now_ns() + 11_000 * time::SECOND);

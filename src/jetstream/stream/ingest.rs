@@ -124,12 +124,12 @@ impl State {
         }
     }
 
-    /// The time to live asked for; a delete marker is not outlived by what it marks.
+    /// The time to live asked for.
     fn ttl(&self, asked: &Asked<'_>) -> Result<Option<Ttl>, ApiError> {
         let Some(value) = asked.ttl else { return Ok(None) };
         let ttl = parse_ttl(value).ok_or(error::TTL_INVALID)?;
         Ok(Some(match ttl {
-            Ttl::After(ns) => Ttl::After(ns.max(self.config.subject_delete_marker_ttl)),
+            Ttl::After(ns) => Ttl::After(ns.max(self.least_ttl())),
             Ttl::Never => Ttl::Never,
         }))
     }
