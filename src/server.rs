@@ -302,6 +302,9 @@ impl Server {
 
     async fn stop(&self) {
         self.accepting.cancel();
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.end_pulls();
+        }
         self.context.registry.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
@@ -335,6 +338,7 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetSt
     let (domain, strict) = (config.domain.clone(), config.strict);
     let router = context.account.router.clone();
     let server_name = context.info.server_name.clone();
+    let message_bytes_max = context.options().payload_max;
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
@@ -343,6 +347,7 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetSt
         options.server_name = server_name;
         options.domain = domain;
         options.strict = strict;
+        options.message_bytes_max = message_bytes_max;
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")

@@ -30,6 +30,8 @@ pub struct Process {
     pub pid_file: Option<PathBuf>,
     /// The directory in which a file tells the ports.
     pub ports_file_dir: Option<PathBuf>,
+    /// Leave out the mesh's own stream and buckets, which are made at the first start otherwise.
+    pub no_mesh: bool,
     /// How long clients are given to move on in lame duck mode.
     pub lame_duck_duration: Duration,
 }
@@ -44,6 +46,7 @@ impl Default for Process {
             debug: false,
             pid_file: None,
             ports_file_dir: None,
+            no_mesh: false,
             lame_duck_duration: Duration::from_secs(120),
         }
     }

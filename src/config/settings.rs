@@ -244,6 +244,12 @@ fn process(process: &Process) -> Vec<Row> {
             "A file here tells the ports, as JSON.",
         ),
         row(
+            "no_mesh",
+            process.no_mesh.to_string(),
+            false,
+            "Leave out the mesh's own stream and buckets; `mesh setup` makes them, too.",
+        ),
+        row(
             "lame_duck_duration",
             time(process.lame_duck_duration),
             true,

@@ -234,6 +234,8 @@ impl Face for StandIn {
             warnings.extend(file.warnings.iter().map(ToString::to_string));
         }
         self.apply(&mut config, &mut process)?;
+        // Streams that nobody made are none of nats-server's.
+        process.no_mesh = true;
         if self.flags.switch("jetstream").or(jetstream).unwrap_or(false) {
             let given = self.flags.text("store_dir").map(PathBuf::from).or(store_dir);
             let dir = given.unwrap_or_else(|| std::env::temp_dir().join("nats"));

@@ -2,6 +2,7 @@
 
 mod files;
 pub(super) mod log;
+mod mesh;
 pub(super) mod run;
 
 use std::path::PathBuf;
@@ -51,6 +52,9 @@ pub struct Serve {
     /// back what was acknowledged since [default: always]
     #[arg(long, env = "MESH_SYNC", value_name = "WHEN", value_parser = sync)]
     sync: Option<Sync>,
+    /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX) out; `mesh setup` makes them, too
+    #[arg(long, env = "MESH_NO_MESH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
+    no_mesh: Option<bool>,
     /// The server's name [default: its id]
     #[arg(short, long, env = "MESH_NAME")]
     name: Option<String>,
@@ -188,6 +192,7 @@ impl Serve {
         given(&mut process.log_file, &self.log_file);
         given(&mut process.pid_file, &self.pid_file);
         given(&mut process.ports_file_dir, &self.ports_file_dir);
+        set(&mut process.no_mesh, &self.no_mesh);
         set(&mut process.debug, &self.debug);
         if let Some(format) = self.log_format {
             process.log_format = match format {

@@ -89,6 +89,9 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
     let mut files = Files::default();
     files.write_pid(&process)?;
     let server = Server::start(config).await.map_err(|error| face.refusal(error))?;
+    if !process.no_mesh {
+        super::mesh::make(&server).await;
+    }
     face.banner(&server, began);
     files.write_ports(&process, &face.program(), &server);
 

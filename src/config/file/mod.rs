@@ -1,6 +1,6 @@
 //! What the keys of a configuration file mean: from its map to a [`Config`] and a [`Process`].
 //!
-//! Names and meanings are nats-server's (protocol page 2.7); `monitor_hosts`, `log_format`, `i_know_this_is_open`, `streams`
+//! Names and meanings are nats-server's (protocol page 2.7); `monitor_hosts`, `log_format`, `i_know_this_is_open`, `no_mesh`, `streams`
 //! and `consumers` are our own. A key of a part that is not built is named: an error where somebody relies on it, a warning
 //! where it is harmless (`unsupported`). All problems of a file are reported at once.
 
@@ -26,7 +26,7 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 51] = [
+const KEYS: [&str; 52] = [
     "addr",
     "authorization",
     "client_advertise",
@@ -56,6 +56,7 @@ const KEYS: [&str; 51] = [
     "monitor_port",
     "net",
     "no_auth_user",
+    "no_mesh",
     "pid_file",
     "pidfile",
     "ping_interval",
@@ -277,6 +278,7 @@ impl Reading {
         };
         match name {
             "debug" => set(&mut process.debug, entry.flag(notes)),
+            "no_mesh" => set(&mut process.no_mesh, entry.flag(notes)),
             "logtime" => set(&mut process.log_time, entry.flag(notes)),
             "logtime_utc" => set(&mut process.log_utc, entry.flag(notes)),
             "log_file" | "logfile" => process.log_file = path(notes),

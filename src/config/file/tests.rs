@@ -37,7 +37,7 @@ fn every_setting() {
         ping_interval: "100ms", ping_max: 5, write_deadline: "3s"
         debug: true, trace: true, logtime: off, logtime_utc: on
         log_file: /tmp/log, log_format: json, pid_file: /tmp/pid, ports_file_dir: /tmp
-        lame_duck_duration: "1m"
+        lame_duck_duration: "1m", no_mesh: true
         store_dir: /tmp/store
         jetstream { domain: hub, strict: false, sync_interval: "5s" }
         authorization { user: u, password: p, timeout: 0.5 }
@@ -80,6 +80,7 @@ fn every_setting() {
         debug: true,
         pid_file: Some("/tmp/pid".into()),
         ports_file_dir: Some("/tmp".into()),
+        no_mesh: true,
         lame_duck_duration: Duration::from_secs(60),
     };
     assert_eq!(*process, expected);
