@@ -56,7 +56,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
     let name = |variable: Option<&str>, flags: &[&str]| {
         let store = tempfile::TempDir::new().unwrap();
         let mut command = mesh_command();
-        command.args(["serve", "-c", &site.file(), "--store-dir"]);
+        command.args(["serve", "-c", &site.file(), "--no-mesh", "--store-dir"]);
         command.arg(store.path()).args(flags);
         command.envs(variable.map(|name| ("MESH_NAME", name)));
         let server = Process::listening(command, store);
@@ -87,12 +87,14 @@ fn an_open_monitor_is_refused_like_an_open_port() {
 
 #[test]
 fn declared_streams_are_there_once_it_serves() {
-    let declared = |age: &str| {
+    let declared = |age: &str, wait: &str| {
         format!(
-            "port: -1\nmonitor_port: 0\nstreams {{ ORDERS {{ subjects: \"orders.>\", max_age: {age} }}, KEPT {{}} }}\n"
+            "port: -1\nmonitor_port: 0\nno_mesh: true\n\
+             streams {{ ORDERS {{ subjects: \"orders.>\", max_age: {age} }}, KEPT {{}} }}\n\
+             consumers {{ ORDERS {{ billing {{ ack_policy: explicit, ack_wait: {wait} }} }} }}\n"
         )
     };
-    let site = Site::new(&declared("1h"));
+    let site = Site::new(&declared("1h", "30s"));
     let store = site.path("store");
     let serve = || {
         let mut command = mesh_command();
@@ -116,21 +118,44 @@ fn declared_streams_are_there_once_it_serves() {
         assert!(process.wait().success());
     };
     let process = serve();
-    let log = process.wait_for("Listening");
-    assert!(
-        log.contains("create stream ORDERS") && log.contains("create stream KEPT"),
-        "{log}"
+    let said = |process: &Process, steps: [&str; 3]| {
+        let log = process.wait_for("Listening");
+        for step in steps {
+            assert!(log.contains(&format!("[INF]   {step}\n")), "{step} in {log}");
+        }
+    };
+    said(
+        &process,
+        [
+            "create stream ORDERS",
+            "create stream KEPT",
+            "create consumer billing of ORDERS",
+        ],
     );
     assert_eq!(info(&process), 3_600_000_000_000);
     stop(process);
-    site.write(&declared("2h"));
+    site.write(&declared("2h", "30s"));
     let process = serve();
-    let log = process.wait_for("Listening");
-    assert!(
-        log.contains("update stream ORDERS") && log.contains("keep stream KEPT"),
-        "{log}"
+    said(
+        &process,
+        [
+            "update stream ORDERS",
+            "keep stream KEPT",
+            "keep consumer billing of ORDERS",
+        ],
     );
     assert_eq!(info(&process), 7_200_000_000_000);
+    stop(process);
+    site.write(&declared("2h", "20s"));
+    let process = serve();
+    said(
+        &process,
+        [
+            "keep stream ORDERS",
+            "keep stream KEPT",
+            "update consumer billing of ORDERS",
+        ],
+    );
     stop(process);
     // What cannot be had is said, and nothing is served.
     site.write("port: -1\nmonitor_port: 0\nstreams { OTHER { subjects: \"orders.x\" } }\n");

@@ -43,7 +43,7 @@ impl Site {
     fn serve(&self, arguments: &[&str]) -> Process {
         let store = TempDir::new().unwrap();
         let mut command = mesh_command();
-        command.args(["serve", "-c", &self.file(), "--store-dir"]);
+        command.args(["serve", "-c", &self.file(), "--no-mesh", "--store-dir"]);
         command.arg(store.path()).args(arguments);
         Process::listening(command, store)
     }
