@@ -214,7 +214,12 @@ impl Auth {
 
 impl Users {
     fn check(&self, connect: &Connect, nonce: Option<&str>) -> Verdict {
-        if let Some(key) = connect.nkey.as_deref().filter(|key| !key.is_empty()) {
+        // Where there are none, an nkey means nothing, as in nats-server.
+        let key = connect
+            .nkey
+            .as_deref()
+            .filter(|key| self.has_nkeys && !key.is_empty());
+        if let Some(key) = key {
             return self.check_nkey(key, connect, nonce);
         }
         let name = connect.user.as_deref().unwrap_or_default();
@@ -429,6 +434,13 @@ mod tests {
         assert!(!auth.is_required());
         assert_eq!(name(&auth, "{}", None).as_deref(), Some("b"));
         assert_eq!(name(&auth, r#"{"auth_token":"x"}"#, None), None);
+        let mut named = Users::default();
+        named.add(user("a", Login::Password("pa".into())));
+        let both = r#"{"nkey":"UABC","user":"a","pass":"pa"}"#;
+        assert_eq!(
+            name(&Auth::Users(Arc::new(named)), both, None).as_deref(),
+            Some("a")
+        );
         assert!(is_user_nkey(&pair.public_key()) && !is_user_nkey("UABC"));
     }
 }

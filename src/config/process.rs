@@ -18,6 +18,10 @@ pub enum LogFormat {
 pub struct Process {
     /// Where the log goes; stderr when absent.
     pub log_file: Option<PathBuf>,
+    /// Bytes of the log file before a new one is begun; zero is no limit.
+    pub log_size_limit: u64,
+    /// Log files kept, the one in use counted; zero is all.
+    pub log_files_max: usize,
     /// Shape of the log lines.
     pub log_format: LogFormat,
     /// Whether lines show the time.
@@ -40,6 +44,8 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             log_file: None,
+            log_size_limit: 0,
+            log_files_max: 0,
             log_format: LogFormat::Text,
             log_time: true,
             log_utc: false,

@@ -216,6 +216,18 @@ fn process(process: &Process) -> Vec<Row> {
             true,
             "The log goes here instead of stderr.",
         ),
+        row(
+            "log_size_limit",
+            process.log_size_limit.to_string(),
+            true,
+            "Bytes of the log file before a new one is begun; 0 is no limit.",
+        ),
+        row(
+            "log_max_num",
+            process.log_files_max.to_string(),
+            true,
+            "Log files kept, the one in use counted; 0 is all.",
+        ),
         row("log_format", format, false, "Shape of the log: text or json."),
         row(
             "logtime",

@@ -146,7 +146,6 @@ impl StandIn {
             "connect_retries",
             "syslog",
             "remote_syslog",
-            "log_size_limit",
             "max_traced_msg_len",
             "profile",
         ];
@@ -182,6 +181,9 @@ impl StandIn {
         process.log_time = flags.switch("logtime").unwrap_or(process.log_time);
         process.log_utc = flags.switch("logtime_utc").unwrap_or(process.log_utc);
         let path = |name| flags.text(name).map(PathBuf::from);
+        if let Some(limit) = flags.number("log_size_limit") {
+            process.log_size_limit = limit.unsigned_abs();
+        }
         process.log_file = path("log").or(process.log_file.take());
         process.pid_file = path("pid").or(process.pid_file.take());
         process.ports_file_dir = path("ports_file_dir").or(process.ports_file_dir.take());

@@ -1,15 +1,11 @@
 //! The server's log, on stderr or in a file: lines of the shape NATS users know, or JSON.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -18,6 +14,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use crate::config::{LogFormat, Process};
 
 use super::super::Failure;
+use super::sink::{Sink, Target};
 
 /// The log of this process: what a reload and a signal change of it.
 pub(crate) struct Log {
@@ -29,7 +26,7 @@ impl Log {
     /// Starts logging; a second start in one process (tests) keeps the first log.
     pub fn start(process: &Process, trace: bool) -> Result<Self, Failure> {
         let sink = Sink::default();
-        sink.open(process.log_file.as_deref())?;
+        sink.set(Target::open(process)?);
         let (level, handle) = reload::Layer::new(filter(process.debug, trace));
         let registry = tracing_subscriber::registry().with(level);
         match process.log_format {
@@ -49,17 +46,15 @@ impl Log {
         Ok(Self { sink, level: handle })
     }
 
-    /// Takes on another level and another file.
-    pub fn reload(&self, process: &Process, trace: bool) -> Result<(), Failure> {
-        self.sink.open(process.log_file.as_deref())?;
+    /// Takes on another level, and a place that was opened before.
+    pub fn reload(&self, process: &Process, trace: bool, target: Target) {
+        self.sink.set(target);
         self.level.reload(filter(process.debug, trace)).ok();
-        Ok(())
     }
 
     /// Opens the file anew, for it may have been moved away.
     pub fn reopen(&self) -> Result<(), Failure> {
-        let path = self.sink.lock().path.clone();
-        self.sink.open(path.as_deref())
+        self.sink.reopen()
     }
 }
 
@@ -70,58 +65,6 @@ fn filter(debug: bool, trace: bool) -> EnvFilter {
         (false, false) => Level::INFO,
     };
     EnvFilter::new(format!("warn,sovereign_mesh={level}"))
-}
-
-/// Where lines go.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Target>>);
-
-#[derive(Default)]
-struct Target {
-    path: Option<PathBuf>,
-    /// None is stderr.
-    file: Option<File>,
-}
-
-impl Sink {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Target> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self, path: Option<&Path>) -> Result<(), Failure> {
-        let open = |path: &Path| {
-            let opened = OpenOptions::new().create(true).append(true).open(path);
-            opened
-                .map_err(|error| Failure::failed(format!("error opening file: {}: {error}", path.display())))
-        };
-        let file = path.map(open).transpose()?;
-        *self.lock() = Target {
-            path: path.map(Path::to_owned),
-            file,
-        };
-        Ok(())
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.lock().file {
-            Some(file) => file.write(bytes),
-            None => io::stderr().write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Sink {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }
 
 /// `[pid] 2026/11/23 05:20:01.000000 [INF] text`, in local time unless it is to be UTC.

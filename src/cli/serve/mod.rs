@@ -4,6 +4,7 @@ mod files;
 pub(super) mod log;
 mod mesh;
 pub(super) mod run;
+mod sink;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

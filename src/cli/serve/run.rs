@@ -13,6 +13,7 @@ use crate::config::{Config, Process};
 use super::super::Failure;
 use super::files::Files;
 use super::log::Log;
+use super::sink::Target;
 
 /// Who is in front of the server: how settings come about, what is said at the start, how a failed start reads.
 pub(crate) trait Face {
@@ -122,12 +123,16 @@ async fn reload(face: &dyn Face, server: &Server, log: &Log, files: &mut Files) 
     }
     let settings = face.settings()?;
     let trace = settings.config.connections.trace;
+    // Before anything changes: a log that cannot be written refuses the reload, too.
+    let target = Target::open(&settings.process)?;
     let changed = server.reload(settings.config).await.map_err(Failure::failed)?;
+    log.reload(&settings.process, trace, target);
     for warning in settings.warnings {
         tracing::warn!("{warning}");
     }
-    log.reload(&settings.process, trace)?;
-    files.write_pid(&settings.process)?;
+    if let Err(failure) = files.write_pid(&settings.process) {
+        tracing::error!("{failure}");
+    }
     files.write_ports(&settings.process, &face.program(), server);
     let what = if changed.is_empty() {
         "no setting of the server".to_owned()

@@ -26,7 +26,7 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 52] = [
+const KEYS: [&str; 54] = [
     "addr",
     "authorization",
     "client_advertise",
@@ -41,6 +41,8 @@ const KEYS: [&str; 52] = [
     "listen",
     "log_file",
     "log_format",
+    "log_max_num",
+    "log_size_limit",
     "logfile",
     "logtime",
     "logtime_utc",
@@ -281,6 +283,13 @@ impl Reading {
             "no_mesh" => set(&mut process.no_mesh, entry.flag(notes)),
             "logtime" => set(&mut process.log_time, entry.flag(notes)),
             "logtime_utc" => set(&mut process.log_utc, entry.flag(notes)),
+            "log_size_limit" | "logfile_size_limit" => {
+                set(
+                    &mut process.log_size_limit,
+                    entry.count(notes).map(|bytes| bytes as u64),
+                );
+            }
+            "log_max_num" | "logfile_max_num" => set(&mut process.log_files_max, entry.count(notes)),
             "log_file" | "logfile" => process.log_file = path(notes),
             "pid_file" | "pidfile" => process.pid_file = path(notes),
             "ports_file_dir" => process.ports_file_dir = path(notes),

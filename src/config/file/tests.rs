@@ -36,7 +36,7 @@ fn every_setting() {
         max_connections: 10, max_subscriptions: 20
         ping_interval: "100ms", ping_max: 5, write_deadline: "3s"
         debug: true, trace: true, logtime: off, logtime_utc: on
-        log_file: /tmp/log, log_format: json, pid_file: /tmp/pid, ports_file_dir: /tmp
+        log_size_limit: 10M, log_max_num: 5, log_file: /tmp/log, log_format: json, pid_file: /tmp/pid, ports_file_dir: /tmp
         lame_duck_duration: "1m", no_mesh: true
         store_dir: /tmp/store
         jetstream { domain: hub, strict: false, sync_interval: "5s" }
@@ -74,6 +74,8 @@ fn every_setting() {
     assert_eq!(options.auth_timeout, Duration::from_millis(500));
     let expected = Process {
         log_file: Some("/tmp/log".into()),
+        log_size_limit: 10_000_000,
+        log_files_max: 5,
         log_format: LogFormat::Json,
         log_time: false,
         log_utc: true,

@@ -76,13 +76,6 @@ fn habits(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
             }
         }
         "syslog" | "remote_syslog" => without(entry, "the log goes to stderr or to log_file", notes),
-        "log_size_limit" | "logfile_size_limit" | "log_max_num" | "logfile_max_num" => {
-            without(
-                entry,
-                "the log file is not rotated: let logrotate send USR1",
-                notes,
-            );
-        }
         "lame_duck_grace_period" => without(entry, "clients are told at once", notes),
         "write_timeout" => {
             if matches!(&entry.node.value, Value::Text(policy) if policy == "retry") {
