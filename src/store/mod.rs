@@ -49,6 +49,7 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod open;
+mod overlay;
 mod ranges;
 mod read;
 mod record;
