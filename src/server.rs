@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::connection::{self, Context, Registry, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
-use crate::monitor::{Monitor, View};
+use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
@@ -118,16 +118,20 @@ impl Server {
             info,
             registry: Arc::new(Registry::default()),
         });
-        let jetstream = match config.store_dir {
-            None => None,
-            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
-        };
         let accepting = CancellationToken::new();
+        // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
             let hosts = config.monitor_hosts.into_iter().chain([config.host]).collect();
             let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
             Monitor::start(listener, view)
         });
+        let jetstream = match config.store_dir {
+            None => None,
+            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
+        };
+        if let Some(monitor) = &monitor {
+            monitor.recovered(sources(jetstream.as_ref()));
+        }
         let server = Self {
             context,
             address,
@@ -289,6 +293,18 @@ async fn start_jetstream(
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")
+}
+
+/// What monitoring shows beside connections.
+fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
+    let Some(jetstream) = jetstream else {
+        return Vec::new();
+    };
+    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
+    if let Some(store) = jetstream.options().store.clone() {
+        sources.push(Arc::new(monitor::Storage::new(store)));
+    }
+    sources
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, ServerError> {

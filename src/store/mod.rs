@@ -91,6 +91,16 @@ pub enum Sync {
     Interval(Duration),
 }
 
+impl std::fmt::Display for Sync {
+    /// As `--sync` takes it: `always`, or a duration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sync::Always => f.write_str("always"),
+            Sync::Interval(every) => write!(f, "{every:?}"),
+        }
+    }
+}
+
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct Options {

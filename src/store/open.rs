@@ -3,11 +3,11 @@
 use super::check::Report;
 use super::core::{Core, Submitted, Work};
 use super::disk::{DirLock, Disk};
-use super::overlay::Overlay;
 use super::error::Error;
-use super::info::StoreInfo;
+use super::info::{State, StoreInfo};
 use super::journal::{self, Journal, Replayed};
 use super::log::{Done, Inner, Log};
+use super::overlay::Overlay;
 use super::tables::{Numbers, Tables, io_error};
 use super::view::View;
 use super::writer::{Writer, new_epoch, run_checkpointer, run_lander};
@@ -189,6 +189,11 @@ impl Store {
     /// Whether it takes writes, and why not: cheap enough to ask before every answer.
     pub fn state(&self) -> State {
         lock(&self.0.core.state).clone()
+    }
+
+    /// Whether only opening it again can make it take writes again.
+    pub fn needs_restart(&self) -> bool {
+        self.0.core.poisoned.load(Ordering::Acquire)
     }
 
     /// The directory it is in.
