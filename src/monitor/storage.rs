@@ -257,6 +257,10 @@ fn histogram(
 }
 
 #[cfg(test)]
+#[path = "storage_tests.rs"]
+mod faults;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
