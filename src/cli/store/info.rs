@@ -53,8 +53,8 @@ impl Info {
         let page = monitor::get(context, &url, "/storez").map_err(|error| {
             Failure::unhealthy(format!("{holder}{url} does not answer: {error}")).hint(hint)
         })?;
-        if let Some(pid) = pid.filter(|pid| page["pid"].to_string() != **pid) {
-            let other = &page["pid"];
+        let other = page["pid"].to_string();
+        if let Some(pid) = pid.filter(|pid| other != *pid) {
             return Err(Failure::conflict(format!(
                 "process {pid} has the store open, but {url} is the monitoring of process {other}"
             ))
