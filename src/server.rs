@@ -249,6 +249,9 @@ impl Server {
 
     async fn stop(&self) {
         self.accepting.cancel();
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.end_pulls();
+        }
         self.context.registry.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
@@ -284,12 +287,14 @@ async fn start_jetstream(
     options.sync = sync;
     let router = context.account.router.clone();
     let server_name = context.info.server_name.clone();
+    let message_bytes_max = context.options.payload_max;
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
         let _inside = runtime.enter();
         let mut options = jetstream::Options::new(router, Some(store));
         options.server_name = server_name;
+        options.message_bytes_max = message_bytes_max;
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")

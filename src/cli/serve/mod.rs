@@ -1,6 +1,7 @@
 //! `mesh serve`: flags to a [`Config`], the start banner, signals, the end.
 
 mod log;
+mod mesh;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -51,6 +52,9 @@ pub struct Serve {
     /// back what was acknowledged since
     #[arg(long, env = "MESH_SYNC", value_name = "WHEN", default_value = "always", value_parser = sync)]
     sync: Sync,
+    /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX) out; `mesh setup` makes them, too
+    #[arg(long, env = "MESH_NO_MESH")]
+    no_mesh: bool,
     /// The server's name [default: its id]
     #[arg(short, long, env = "MESH_NAME")]
     name: Option<String>,
@@ -216,14 +220,14 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
-        let ended = runtime.block_on(serve(config, began));
+        let ended = runtime.block_on(serve(config, !self.no_mesh, began));
         // Tasks that a second signal cut short are not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
         ended
     }
 }
 
-async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
+async fn serve(config: Config, with_mesh: bool, began: Instant) -> Result<(), Failure> {
     let watch =
         |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot watch for signals: {error}")));
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -241,7 +245,11 @@ async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
             format!("{}   synced every {every:?}, NOT before acks", dir.display())
         }
     };
+    let credentials = config.auth.clone();
     let server = Server::start(config).await.map_err(refusal)?;
+    if with_mesh {
+        mesh::make(&server, &credentials).await;
+    }
     banner(&server, auth, &kept, began);
 
     let lame_duck = tokio::select! {

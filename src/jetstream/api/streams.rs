@@ -88,7 +88,7 @@ fn advisory(action: Action, stream: &str) -> Advisory {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
+pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
         _ => unreachable!("built as an object"),
@@ -147,7 +147,7 @@ async fn delete(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> F
 }
 
 /// A page: where it begins within `total`.
-fn page(total: usize, offset: i64) -> usize {
+pub(super) fn page(total: usize, offset: i64) -> usize {
     usize::try_from(offset).unwrap_or(0).min(total)
 }
 

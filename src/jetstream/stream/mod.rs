@@ -9,15 +9,17 @@
 //! messages only. When a commit fails, the promises of its batch become errors; the store keeps the changes and lands
 //! them when it goes on, so that the state here stays true.
 //!
-//! Deliberately absent: consumers. They follow [`Stream::tail`], read by sequence, and register their interest.
+//! Deliberately absent: consumers. They let themselves be told ([`Listener`]) and read by sequence.
 
 mod acks;
 mod ask;
+mod audience;
 mod checkpoint;
 pub mod config;
 mod dedupe;
 mod expire;
 pub mod index;
+mod follow;
 mod info;
 mod ingest;
 mod lookup;
@@ -42,6 +44,8 @@ use acks::{AckPrefix, Acks, store_error};
 use config::StreamConfig;
 use state::State;
 
+pub use audience::Listener;
+pub use follow::Index;
 pub use info::{StreamInfo, StreamState};
 pub use lookup::takes;
 pub use read::{Found, Want};
@@ -165,7 +169,8 @@ impl Stream {
             let again = State::recover(state.config.clone(), self.log.clone(), now_ns())
                 .map_err(|error| store_error(&error))?;
             let old = std::mem::replace(&mut *state, again);
-            state.interest = old.interest;
+            state.audience = old.audience;
+            state.audience.trimmed();
             (state.started, state.landed) = (old.started, old.landed);
         }
         Ok(state)
@@ -180,27 +185,35 @@ impl Stream {
     fn commit_started(&self, number: u64, bytes: usize, then: store::Done) {
         let me = self.me.upgrade().expect("a stream is alive while it is called");
         self.log.commit(Box::new(move |result| {
-            me.land(number, bytes, &result);
+            let ready = me.land(number, bytes, &result);
             then(result);
+            me.announce(number, &ready);
         }));
     }
 
-    /// A commit has ended: counters first, then whoever waits.
-    fn land(&self, number: u64, bytes: usize, result: &Result<(), store::Error>) {
+    /// A commit has ended: counters first, then whoever waits. Says who can read more now.
+    fn land(
+        &self,
+        number: u64,
+        bytes: usize,
+        result: &Result<(), store::Error>,
+    ) -> Vec<Arc<dyn Listener>> {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }
-        self.lock().land_commit(number, result.is_ok());
+        let ready = self.lock().land_commit(number, result.is_ok());
         if bytes > 0 {
             let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
             if before >= PENDING_LOW && before - bytes < PENDING_LOW {
                 self.relieved.notify_waiters();
             }
         }
+        ready
     }
 
     /// Tells who follows: after the acks have left.
-    fn announce(&self, number: u64) {
+    fn announce(&self, number: u64, ready: &[Arc<dyn Listener>]) {
+        ready.iter().for_each(|listener| listener.durable());
         let durable = self.log.durable_seq();
         self.tail.send_if_modified(|tail| {
             let moved = durable > *tail;
@@ -250,9 +263,9 @@ impl Stream {
         self.pending.fetch_add(bytes, Ordering::Relaxed);
         let me = self.me.upgrade().expect("a stream is alive while it is called");
         self.log.commit(Box::new(move |result| {
-            me.land(number, bytes, &result);
+            let ready = me.land(number, bytes, &result);
             me.publish(&acks, result.err().map(|error| store_error(&error)).as_ref());
-            me.announce(number);
+            me.announce(number, &ready);
         }));
     }
 
@@ -264,6 +277,10 @@ impl Stream {
         let spare = self.spare().pop();
         let mut publisher = spare.unwrap_or_else(|| Publisher::new(self.router.clone()));
         acks.publish(&self.prefix, failed, &mut publisher);
+        self.keep(publisher);
+    }
+
+    fn keep(&self, publisher: Publisher) {
         let mut publishers = self.spare();
         if publishers.len() < SPARE_MAX {
             publishers.push(publisher);
@@ -286,7 +303,8 @@ impl Stream {
     pub(super) fn tick(&self, now: i64) {
         if self.log.durable_seq() > *self.tail.borrow() {
             // Landed by the store when it went on after an error.
-            self.announce(0);
+            let everyone = self.lock().audience.all();
+            self.announce(0, &everyone);
         }
         if self.next_expiry.load(Ordering::Relaxed) > now {
             return;
@@ -307,8 +325,7 @@ impl Stream {
     }
 
     fn commit_quietly(&self, number: u64) {
-        let me = self.me.upgrade().expect("a stream is alive while it is called");
-        self.commit_started(number, 0, Box::new(move |_| me.announce(number)));
+        self.commit_started(number, 0, Box::new(|_| {}));
     }
 
     /// Hands the store what opening this stream again will start from, if enough has changed.
@@ -337,15 +354,10 @@ impl Stream {
     /// Commits and waits.
     pub(super) async fn commit_and_wait(&self, number: u64) -> Result<(), ApiError> {
         let (tell, told) = tokio::sync::oneshot::channel();
-        let me = self.me.upgrade().expect("a stream is alive while it is called");
-        self.commit_started(
-            number,
-            0,
-            Box::new(move |result| {
-                me.announce(number);
-                tell.send(result).ok();
-            }),
-        );
+        let then = move |result| {
+            tell.send(result).ok();
+        };
+        self.commit_started(number, 0, Box::new(then));
         match told.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(store_error(&error)),
