@@ -214,7 +214,12 @@ impl JetStream {
     /// Whether the account may have another consumer.
     fn has_consumer_room(&self) -> bool {
         let max = self.options.limits.consumers_max;
-        let count = || self.read().values().map(|member| member.consumers.len()).sum::<usize>();
+        let count = || {
+            self.read()
+                .values()
+                .map(|member| member.consumers.len())
+                .sum::<usize>()
+        };
         max < 0 || (count() as i64) < max
     }
 
@@ -381,7 +386,11 @@ impl JetStream {
 
     /// Tells the pull requests that wait that the server stops: while their clients still hear it.
     pub fn end_pulls(&self) {
-        let consumers: Vec<_> = self.read().values().map(|member| member.consumers.clone()).collect();
+        let consumers: Vec<_> = self
+            .read()
+            .values()
+            .map(|member| member.consumers.clone())
+            .collect();
         consumers.iter().for_each(|consumers| consumers.end_pulls());
     }
 
@@ -393,7 +402,11 @@ impl JetStream {
         for subscription in &api {
             self.router().remove(subscription);
         }
-        let consumers: Vec<_> = self.read().values().map(|member| member.consumers.clone()).collect();
+        let consumers: Vec<_> = self
+            .read()
+            .values()
+            .map(|member| member.consumers.clone())
+            .collect();
         consumers.iter().for_each(|consumers| consumers.end());
         self.tasks.close();
         self.tasks.wait().await;

@@ -331,7 +331,10 @@ async fn interest_keeps_what_is_wanted() {
         .await;
     let config = json!({"durable_name": "C", "ack_policy": "explicit", "filter_subject": "i.a"});
     let made = rig
-        .api("CONSUMER.CREATE.I.C", json!({"stream_name": "I", "config": config}))
+        .api(
+            "CONSUMER.CREATE.I.C",
+            json!({"stream_name": "I", "config": config}),
+        )
         .await;
     assert!(made.get("error").is_none(), "{made}");
     for (subject, expected) in [

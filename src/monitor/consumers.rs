@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::jetstream::stream::Stream;
+use crate::jetstream::JetStream;
 
 /// One consumer at one moment.
 #[derive(Clone, Debug, Default)]
@@ -17,18 +17,46 @@ pub(super) struct Consumer {
     pub num_pending: u64,
     /// Messages delivered and not settled.
     pub num_ack_pending: u64,
-    /// Of them, those delivered more than once.
+    /// Messages it may have in flight; 0 is no limit.
+    pub ack_pending_max: u64,
+    /// Of those in flight, the ones delivered more than once.
     pub num_redelivered: u64,
     /// Pull requests that wait.
     pub num_waiting: u64,
-    /// Deliveries so far: its own last sequence, and that of the stream.
-    pub delivered: (u64, u64),
-    /// Up to where everything is settled: its own sequence, and that of the stream.
-    pub ack_floor: (u64, u64),
+    /// Deliveries so far.
+    pub deliveries: u64,
+    /// The stream sequence up to which everything is settled.
+    pub ack_floor: u64,
+}
+
+/// Whether a stream has a consumer of this name.
+pub(super) fn has(jetstream: &JetStream, stream: &str, consumer: &str) -> bool {
+    let consumers = jetstream.consumers(stream);
+    consumers.is_some_and(|consumers| consumers.get(consumer).is_some())
 }
 
 /// The consumers of a stream, by name.
-pub(super) fn of(stream: &Stream) -> Vec<Consumer> {
-    let _ = stream;
-    Vec::new()
+pub(super) fn of(jetstream: &JetStream, stream: &str) -> Vec<Consumer> {
+    let Some(consumers) = jetstream.consumers(stream) else {
+        return Vec::new();
+    };
+    let drivers = consumers.all();
+    drivers
+        .iter()
+        .map(|driver| {
+            let info = driver.info();
+            let state = &info.state;
+            Consumer {
+                name: info.name.clone(),
+                num_pending: state.num_pending,
+                num_ack_pending: state.num_ack_pending as u64,
+                ack_pending_max: u64::try_from(info.config.max_ack_pending).unwrap_or(0),
+                num_redelivered: state.num_redelivered as u64,
+                num_waiting: state.num_waiting as u64,
+                deliveries: state.delivered.consumer,
+                ack_floor: state.ack_floor.stream,
+                info: serde_json::to_value(&info).expect("plain fields serialise"),
+            }
+        })
+        .collect()
 }

@@ -88,7 +88,7 @@ impl Streams {
         let mut info = serde_json::to_value(info).expect("plain fields serialise");
         let mut field = |name: &str| info.get_mut(name).map_or(Json::Null, Json::take);
         let consumers = if detail.consumers {
-            consumers::of(stream)
+            consumers::of(&self.jetstream, stream.name())
         } else {
             Vec::new()
         };
@@ -174,7 +174,7 @@ impl Source for Streams {
             hidden as u64,
         ));
         families.extend(of_streams(shown));
-        families.extend(of_consumers(shown));
+        families.extend(of_consumers(&self.jetstream, shown));
         families
     }
 }
@@ -196,14 +196,14 @@ fn missing(jetstream: &jetstream::JetStream, scope: &Scope) -> Option<Ailment> {
         return ailment("ACCOUNT", format!("JetStream account {account:?} not found"));
     }
     let name = stream?;
-    let Some(found) = jetstream.stream(&name) else {
+    if jetstream.stream(&name).is_none() {
         let error = format!("JetStream stream {name:?} not found on account {account:?}");
         let mut ailment = ailment("STREAM", error)?;
         ailment.stream = Some(name);
         return Some(ailment);
-    };
+    }
     let consumer = consumer?;
-    if consumers::of(&found).iter().any(|one| one.name == consumer) {
+    if consumers::has(jetstream, &name, &consumer) {
         return None;
     }
     let error =
@@ -374,11 +374,11 @@ fn refused(streams: &[Arc<Stream>], tallied: &[Tallied]) -> Family {
     )
 }
 
-fn of_consumers(streams: &[Arc<Stream>]) -> Vec<Family> {
+fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Vec<Family> {
     let mut found: Vec<(Labels, Consumer)> = Vec::new();
     let mut hidden = 0u64;
     for stream in streams {
-        for consumer in consumers::of(stream) {
+        for consumer in consumers::of(jetstream, stream.name()) {
             if found.len() == CONSUMERS_SHOWN_MAX {
                 hidden += 1;
                 continue;
@@ -394,6 +394,14 @@ fn of_consumers(streams: &[Arc<Stream>]) -> Vec<Family> {
         let samples = found.iter().map(|(labels, one)| (labels.clone(), value(one)));
         Family::many(name, help, samples.collect())
     };
+    let with_limit = found.iter().filter(|(_, one)| one.ack_pending_max > 0);
+    let limited = Family::many(
+        "mesh_consumer_ack_pending_max",
+        "Messages a consumer may have delivered and not settled, where limited.",
+        with_limit
+            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.ack_pending_max as f64)))
+            .collect(),
+    );
     vec![
         gauge(
             "mesh_consumers_hidden",
@@ -410,6 +418,7 @@ fn of_consumers(streams: &[Arc<Stream>]) -> Vec<Family> {
             "Messages a consumer has delivered that are not settled.",
             |one| Value::Gauge(one.num_ack_pending as f64),
         ),
+        limited,
         family(
             "mesh_consumer_redelivered",
             "Messages not settled that were delivered more than once.",
@@ -423,12 +432,12 @@ fn of_consumers(streams: &[Arc<Stream>]) -> Vec<Family> {
         family(
             "mesh_consumer_deliveries_total",
             "Deliveries of a consumer, redeliveries included.",
-            |one| Value::Counter(one.delivered.0 as f64),
+            |one| Value::Counter(one.deliveries as f64),
         ),
         family(
             "mesh_consumer_ack_floor_sequence",
             "The stream sequence up to which a consumer has settled everything.",
-            |one| Value::Gauge(one.ack_floor.1 as f64),
+            |one| Value::Gauge(one.ack_floor as f64),
         ),
     ]
 }

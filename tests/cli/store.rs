@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Ran, mesh};
 use crate::support::Wire;
@@ -51,6 +51,12 @@ fn store(arguments: &[&str], dir: &Path) -> Ran {
     mesh(&all)
 }
 
+/// What a check says of the stream of the test: a server may keep streams of its own.
+fn orders(found: &Value) -> &Value {
+    let streams = found["streams"].as_array().unwrap();
+    streams.iter().find(|stream| stream["name"] == "ORDERS").unwrap()
+}
+
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
@@ -74,10 +80,8 @@ fn figures_of_a_store_that_runs_and_of_one_that_does_not() {
         (&running["running"], &running["sync"]),
         (&json!(true), &json!("always"))
     );
-    assert_eq!(
-        (&running["state"], &running["records"]),
-        (&json!("ok"), &json!(MESSAGES))
-    );
+    assert_eq!(running["state"], "ok");
+    assert!(running["records"].as_u64() >= Some(MESSAGES), "{running}");
     assert!(running["commits"].as_u64() > Some(MESSAGES));
     let page = store(&["info", "--monitor", &url], dir.path()).ok();
     assert_eq!(page.row("Server"), "running");
@@ -111,10 +115,8 @@ fn figures_of_a_store_that_runs_and_of_one_that_does_not() {
     server.wait();
     let before = files(dir.path());
     let stopped = store(&["info", "--json"], dir.path()).ok().json();
-    assert_eq!(
-        (&stopped["running"], &stopped["streams"]),
-        (&json!(false), &json!(1))
-    );
+    assert_eq!(stopped["running"], false);
+    assert!(stopped["streams"].as_u64() >= Some(1), "{stopped}");
     assert_eq!(stopped["logical_bytes"], running["logical_bytes"]);
     assert_eq!(store(&["info"], dir.path()).ok().row("Server"), "stopped");
     assert!(files(dir.path()) == before, "looking has changed the files");
@@ -129,7 +131,7 @@ fn a_check_names_what_is_damaged_and_repairs_when_asked() {
     server.wait();
     let found = store(&["check", "--json"], dir.path()).ok().json();
     assert_eq!(found["clean"], true);
-    let stream = &found["streams"][0];
+    let stream = orders(&found);
     assert_eq!(
         (&stream["name"], &stream["messages"], &stream["damaged"]),
         (&json!("ORDERS"), &json!(MESSAGES), &json!([]))
@@ -155,7 +157,7 @@ fn a_check_names_what_is_damaged_and_repairs_when_asked() {
     assert!(repaired.out.contains("taken out"), "{repaired:?}");
     let after = store(&["check", "--json"], dir.path()).ok().json();
     assert_eq!(
-        (&after["clean"], &after["streams"][0]["messages"]),
+        (&after["clean"], &orders(&after)["messages"]),
         (&json!(true), &json!(MESSAGES - 1))
     );
 }

@@ -8,7 +8,6 @@ use serde_json::Value;
 use sovereign_mesh::TestServer;
 
 use super::support::{Client, NatsServer, eventually, get, page, skipped};
-use crate::support::has_consumers;
 
 /// Ours beyond theirs.
 const OURS: [&str; 4] = ["mesh", "fix", "sync", "sync_always"];
@@ -60,8 +59,8 @@ fn play(at: SocketAddr, monitor: SocketAddr) -> Cast {
     Cast(vec![one, two, three])
 }
 
-/// Streams, messages, and where the server under test has them, a consumer. The connections that make them go again.
-fn fill(at: SocketAddr, consumers: bool) {
+/// Streams, messages and consumers. The connection that makes them goes again.
+fn fill(at: SocketAddr) {
     let mut client = Client::connect(at, ",\"name\":\"filler\",\"headers\":true");
     client.send("SUB filled 1\r\n");
     let mut ask = |subject: &str, body: &str| {
@@ -84,12 +83,12 @@ fn fill(at: SocketAddr, consumers: bool) {
         ask(&format!("orders.{n}"), "hello");
     }
     ask("$JS.API.STREAM.MSG.DELETE.ORDERS", r#"{"seq":2}"#);
-    if consumers {
-        ask(
-            "$JS.API.CONSUMER.CREATE.ORDERS.reader",
-            r#"{"stream_name":"ORDERS","config":{"durable_name":"reader","name":"reader","ack_policy":"explicit"}}"#,
-        );
-    }
+    ask(
+        "$JS.API.CONSUMER.CREATE.ORDERS.reader",
+        r#"{"stream_name":"ORDERS","config":{"durable_name":"reader","name":"reader","ack_policy":"explicit"}}"#,
+    );
+    // One message is on its way, so that the consumer has been active.
+    ask("$JS.API.CONSUMER.MSG.NEXT.ORDERS.reader", "1");
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -138,13 +137,11 @@ fn pages_have_the_fields_of_nats_server() {
             other.join().unwrap(),
         )
     });
-    // Asked of a server of its own: a connection more would show.
-    let consumers = has_consumers(TestServer::start().server().local_addr().port());
     for (clients, monitor) in [
         (ours.server().local_addr(), our_monitor),
         (theirs.clients, theirs.monitor),
     ] {
-        fill(clients, consumers);
+        fill(clients);
         eventually(monitor, "/connz?state=closed", |found| found["total"] == 3);
     }
     for path in [
@@ -225,6 +222,7 @@ fn pages_have_the_fields_of_nats_server() {
         "/healthz?account=$G&stream=none&details=1",
         "/healthz?account=none",
         "/healthz?account=$G&stream=ORDERS&consumer=none",
+        "/healthz?account=$G&stream=ORDERS&consumer=reader",
         "/healthz?js-enabled-only=1&account=$G&stream=none",
         "/nothing",
     ] {

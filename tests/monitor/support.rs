@@ -127,6 +127,18 @@ impl Client {
         self.reader.get_mut().write_all(bytes.as_bytes()).unwrap();
     }
 
+    /// The reply subject of the next message, which asks for one.
+    pub fn reply(&mut self) -> String {
+        let line = self.line();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ["MSG", _, _, reply, length] = words[..] else {
+            panic!("a message with a reply expected, got {line:?}");
+        };
+        let mut payload = vec![0; length.parse::<usize>().unwrap() + 2];
+        self.reader.read_exact(&mut payload).unwrap();
+        reply.to_owned()
+    }
+
     /// The payload of the next message.
     pub fn message(&mut self) -> String {
         loop {

@@ -56,7 +56,15 @@ impl Server {
     fn ours(flags: &[&str]) -> Self {
         let store = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
-        command.args(["serve", "-p", "-1", "--monitor-port", "0", "--no-mesh", "--store-dir"]);
+        command.args([
+            "serve",
+            "-p",
+            "-1",
+            "--monitor-port",
+            "0",
+            "--no-mesh",
+            "--store-dir",
+        ]);
         command.arg(store.path()).args(flags);
         Self::launch(command, store).expect("mesh serve starts")
     }

@@ -70,8 +70,18 @@ pub(super) fn send_due(driver: &Driver, core: &mut Core, sender: &mut Sender, no
         // The consumer was given another configuration: they stay with the message.
         return core.dead_letters.0.clear();
     };
-    let stream = driver.context.jetstream.upgrade().and_then(|jetstream| jetstream.stream_of(subject.as_bytes()));
-    let due: Vec<u64> = core.dead_letters.0.iter().filter(|(_, letter)| letter.due <= now).map(|(&seq, _)| seq).collect();
+    let stream = driver
+        .context
+        .jetstream
+        .upgrade()
+        .and_then(|jetstream| jetstream.stream_of(subject.as_bytes()));
+    let due: Vec<u64> = core
+        .dead_letters
+        .0
+        .iter()
+        .filter(|(_, letter)| letter.due <= now)
+        .map(|(&seq, _)| seq)
+        .collect();
     for seq in due {
         let record = driver.stream.log().get(seq);
         let Some(letter) = core.dead_letters.0.get_mut(&seq) else {

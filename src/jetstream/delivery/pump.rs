@@ -145,7 +145,11 @@ fn run(
                 core.cursor = record.seq + 1;
                 passed_over += record.stored_len();
                 ended = !core.filters.is_empty() && passed_over > passed_over_max;
-                return if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+                return if ended {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                };
             }
             ended = match core.consumer.want(now, &mut core.out) {
                 Want::From(wanted) if wanted <= record.seq => {
@@ -156,7 +160,11 @@ fn run(
             if core.consumer.next_seq() > record.seq {
                 core.cursor = record.seq + 1;
             }
-            if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if ended {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
         if passed_over > passed_over_max {
             let bound = driver.stream.next_bound(&core.filters, core.cursor);

@@ -9,8 +9,7 @@ use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::ack_subject::AckPrefix;
 use crate::jetstream::consumer::advisory::Advisory;
 use crate::jetstream::consumer::config::{
-    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime,
-    plan,
+    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime, plan,
 };
 use crate::jetstream::consumer::start::{Start, StreamIndex};
 use crate::jetstream::consumer::state::{Consumer, ConsumerOptions};
@@ -117,7 +116,11 @@ impl Consumers {
             .collect();
         let existing = at.map(|at| &*configs[at]);
         let in_use = existing.is_some_and(|config| {
-            config.is_push() && self.context.router.has_interest(config.deliver_subject.as_bytes())
+            config.is_push()
+                && self
+                    .context
+                    .router
+                    .has_interest(config.deliver_subject.as_bytes())
         });
         let standing = Standing {
             existing,
@@ -186,10 +189,7 @@ impl Consumers {
         }
         self.admit(&driver);
         driver.sender_of(|sender| sender.advise(&Advisory::Created, now));
-        Ok(Made {
-            driver,
-            is_new: true,
-        })
+        Ok(Made { driver, is_new: true })
     }
 
     /// How the state machine is made.
@@ -209,7 +209,10 @@ impl Consumers {
             durable_state: is_durable,
             message_bytes_max: self.context.message_bytes_max,
             active: config.is_push()
-                && self.context.router.has_interest(config.deliver_subject.as_bytes()),
+                && self
+                    .context
+                    .router
+                    .has_interest(config.deliver_subject.as_bytes()),
             seed: u64::from_le_bytes(seed),
         }
     }
@@ -398,7 +401,11 @@ impl Consumers {
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());
             if let Err(error) = self.committed().await {
-                tracing::warn!(stream = self.stream.name(), consumer = driver.name(), "removing: {error}");
+                tracing::warn!(
+                    stream = self.stream.name(),
+                    consumer = driver.name(),
+                    "removing: {error}"
+                );
             }
         }
         true

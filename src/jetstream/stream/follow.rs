@@ -138,7 +138,11 @@ impl Stream {
         let mut state = self.sound()?;
         let mut released = 0;
         for (seq, subject) in &gone {
-            released += usize::from(state.release(*seq, subject).map_err(|error| store_error(&error))?);
+            released += usize::from(
+                state
+                    .release(*seq, subject)
+                    .map_err(|error| store_error(&error))?,
+            );
         }
         Ok(released)
     }

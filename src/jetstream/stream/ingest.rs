@@ -168,7 +168,8 @@ impl State {
             self.check_room(message)?;
         }
         let lost = |error: store::Error| store_error(&error);
-        let seq = if self.config.retention == Retention::Interest && !self.audience.is_wanted(message.subject) {
+        let seq = if self.config.retention == Retention::Interest && !self.audience.is_wanted(message.subject)
+        {
             self.pass_by(message, now).map_err(lost)?
         } else {
             self.append(message.subject, message.headers, message.payload, now)

@@ -18,8 +18,8 @@ mod checkpoint;
 pub mod config;
 mod dedupe;
 mod expire;
-pub mod index;
 mod follow;
+pub mod index;
 mod info;
 mod ingest;
 mod lookup;
@@ -192,12 +192,7 @@ impl Stream {
     }
 
     /// A commit has ended: counters first, then whoever waits. Says who can read more now.
-    fn land(
-        &self,
-        number: u64,
-        bytes: usize,
-        result: &Result<(), store::Error>,
-    ) -> Vec<Arc<dyn Listener>> {
+    fn land(&self, number: u64, bytes: usize, result: &Result<(), store::Error>) -> Vec<Arc<dyn Listener>> {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }

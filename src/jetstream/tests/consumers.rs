@@ -75,7 +75,11 @@ impl Rig {
         let inbox = format!("pulled.{}", self.next.fetch_add(1, Ordering::Relaxed));
         let mut receiver = self.listen(&inbox);
         let body = json!({"batch": batch, "no_wait": true}).to_string();
-        self.send(&format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"), &inbox, &body);
+        self.send(
+            &format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            &inbox,
+            &body,
+        );
         let mut all = Vec::new();
         while (all.len() as u64) < batch {
             let came = receiver.next().await;
@@ -123,21 +127,32 @@ fn payloads(all: &[Came]) -> Vec<&str> {
 async fn a_restart_delivers_exactly_what_was_not_acked() {
     let rig = Rig::on_disk();
     rig.create(json!({"name": "S", "subjects": ["s.>"]})).await;
-    rig.consumer("S", "C", json!({"ack_policy": "explicit", "ack_wait": 60_000_000_000u64}))
-        .await;
+    rig.consumer(
+        "S",
+        "C",
+        json!({"ack_policy": "explicit", "ack_wait": 60_000_000_000u64}),
+    )
+    .await;
     for at in 1..=6 {
         rig.publish("s.a", &[], &at.to_string()).await;
     }
     let first = rig.pull("S", "C", 4).await;
     assert_eq!(payloads(&first), ["1", "2", "3", "4"]);
-    assert_eq!(first.iter().map(|came| number(came, 8)).collect::<Vec<_>>(), [5, 4, 3, 2]);
+    assert_eq!(
+        first.iter().map(|came| number(came, 8)).collect::<Vec<_>>(),
+        [5, 4, 3, 2]
+    );
     rig.ack(&first[0], "").await;
     rig.ack(&first[2], "+ACK").await;
     rig.ack(&first[3], "-NAK").await;
     let rig = rig.restart().await;
     let info = rig.info("S", "C").await;
     assert_eq!(
-        (&info["num_ack_pending"], &info["num_pending"], &info["ack_floor"]["stream_seq"]),
+        (
+            &info["num_ack_pending"],
+            &info["num_pending"],
+            &info["ack_floor"]["stream_seq"]
+        ),
         (&json!(2), &json!(2), &json!(1)),
         "{info}"
     );
@@ -156,8 +171,12 @@ async fn interest_ends_with_the_last_ack_whoever_gives_it() {
     rig.create(json!({"name": "I", "subjects": ["i.>"], "retention": "interest"}))
         .await;
     for (name, filter) in [("A", "i.>"), ("B", "i.b")] {
-        rig.consumer("I", name, json!({"ack_policy": "explicit", "filter_subject": filter}))
-            .await;
+        rig.consumer(
+            "I",
+            name,
+            json!({"ack_policy": "explicit", "filter_subject": filter}),
+        )
+        .await;
     }
     for subject in ["i.a", "i.b", "i.b", "i.a"] {
         rig.publish(subject, &[], subject).await;
@@ -176,7 +195,11 @@ async fn interest_ends_with_the_last_ack_whoever_gives_it() {
     assert_eq!(summary(&rig.state("I").await), (2, 3, 4));
     let deleted = rig.api("CONSUMER.DELETE.I.B", Value::Null).await;
     assert_eq!(deleted["success"], true);
-    assert_eq!(summary(&rig.state("I").await), (1, 4, 4), "nobody waits for it any more");
+    assert_eq!(
+        summary(&rig.state("I").await),
+        (1, 4, 4),
+        "nobody waits for it any more"
+    );
     rig.ack(&a[3], "").await;
     assert_eq!(summary(&rig.state("I").await), (0, 5, 4));
     rig.jetstream.shutdown().await;
@@ -207,11 +230,17 @@ async fn a_work_queue_keeps_what_is_not_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pending_is_exact_whatever_comes_and_goes() {
     let rig = Rig::on_disk();
-    rig.create(json!({"name": "S", "subjects": ["s.>"], "max_msgs_per_subject": 3, "allow_rollup_hdrs": true}))
-        .await;
+    rig.create(
+        json!({"name": "S", "subjects": ["s.>"], "max_msgs_per_subject": 3, "allow_rollup_hdrs": true}),
+    )
+    .await;
     rig.consumer("S", "ALL", json!({"ack_policy": "none"})).await;
-    rig.consumer("S", "SOME", json!({"ack_policy": "none", "filter_subject": "s.1.*"}))
-        .await;
+    rig.consumer(
+        "S",
+        "SOME",
+        json!({"ack_policy": "none", "filter_subject": "s.1.*"}),
+    )
+    .await;
     let mut random = 12_345u64;
     let mut below = |n: u64| {
         random ^= random << 13;
@@ -269,9 +298,16 @@ async fn push_waits_for_a_listener_and_beats() {
     assert_eq!((came.subject.as_str(), came.payload.as_str()), ("s.a", ""));
     assert_eq!(came.headers, "NATS/1.0\r\nk: v\r\nNats-Msg-Size: 3\r\n\r\n");
     let info = rig.info("S", "P").await;
-    assert_eq!((&info["push_bound"], &info["num_ack_pending"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (&info["push_bound"], &info["num_ack_pending"]),
+        (&json!(true), &json!(1))
+    );
     let beat = receiver.next().await;
-    assert!(beat.headers.starts_with("NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1"), "{beat:?}");
+    assert!(
+        beat.headers
+            .starts_with("NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1"),
+        "{beat:?}"
+    );
     rig.jetstream.router().remove(&receiver.subscription);
     rig.publish("s.a", &[], "two").await;
     assert_eq!(rig.info("S", "P").await["num_pending"], 1, "nobody listens");
@@ -306,7 +342,10 @@ async fn what_is_given_up_goes_to_the_dead_letters() {
     for seq in 1..=2 {
         let stream = rig.jetstream.stream("DEAD").unwrap();
         let record = stream.get(seq).unwrap().unwrap();
-        let header = |name: &str| String::from_utf8_lossy(headers::get(&record.headers, name.as_bytes()).unwrap_or_default()).into_owned();
+        let header = |name: &str| {
+            String::from_utf8_lossy(headers::get(&record.headers, name.as_bytes()).unwrap_or_default())
+                .into_owned()
+        };
         dead.push((
             header("Mesh-Dead-Letter-Subject"),
             header("Mesh-Dead-Letter-Reason"),
@@ -315,7 +354,14 @@ async fn what_is_given_up_goes_to_the_dead_letters() {
         ));
     }
     dead.sort();
-    let text = |all: [&str; 4]| (all[0].to_owned(), all[1].to_owned(), all[2].to_owned(), all[3].to_owned());
+    let text = |all: [&str; 4]| {
+        (
+            all[0].to_owned(),
+            all[1].to_owned(),
+            all[2].to_owned(),
+            all[3].to_owned(),
+        )
+    };
     assert_eq!(
         dead,
         [
@@ -335,10 +381,14 @@ async fn ephemerals_go_when_nobody_uses_them() {
     let rig = Rig::on_disk();
     rig.create(json!({"name": "S", "subjects": ["s.>"]})).await;
     let mut gone = rig.listen("$JS.EVENT.ADVISORY.CONSUMER.DELETED.S.*");
-    let body = json!({"stream_name": "S", "config": {"ack_policy": "explicit", "inactive_threshold": 200_000_000}});
+    let body =
+        json!({"stream_name": "S", "config": {"ack_policy": "explicit", "inactive_threshold": 200_000_000}});
     let made = rig.api("CONSUMER.CREATE.S", body).await;
     let name = made["name"].as_str().unwrap().to_owned();
-    assert_eq!(rig.api("CONSUMER.NAMES.S", Value::Null).await["consumers"], json!([name]));
+    assert_eq!(
+        rig.api("CONSUMER.NAMES.S", Value::Null).await["consumers"],
+        json!([name])
+    );
     assert!(gone.next().await.subject.ends_with(&name));
     assert_eq!(rig.api("CONSUMER.NAMES.S", Value::Null).await["total"], 0);
     let rig = rig.restart().await;
@@ -351,10 +401,17 @@ async fn last_per_subject_then_what_follows_also_after_a_restart() {
     let rig = Rig::on_disk();
     rig.create(json!({"name": "S", "subjects": ["s.>"], "max_msgs_per_subject": 5}))
         .await;
-    for (subject, payload) in [("s.a", "a1"), ("s.b", "b1"), ("s.a", "a2"), ("s.c", "c1"), ("s.b", "b2")] {
+    for (subject, payload) in [
+        ("s.a", "a1"),
+        ("s.b", "b1"),
+        ("s.a", "a2"),
+        ("s.c", "c1"),
+        ("s.b", "b2"),
+    ] {
         rig.publish(subject, &[], payload).await;
     }
-    let config = json!({"ack_policy": "explicit", "deliver_policy": "last_per_subject", "filter_subject": "s.>"});
+    let config =
+        json!({"ack_policy": "explicit", "deliver_policy": "last_per_subject", "filter_subject": "s.>"});
     let made = rig.consumer("S", "L", config).await;
     assert_eq!(made["num_pending"], 3);
     assert_eq!(payloads(&rig.pull("S", "L", 1).await), ["a2"]);
@@ -381,11 +438,23 @@ async fn pause_update_and_reset() {
     assert!(rig.pull("S", "C", 1).await.is_empty());
     rig.api("CONSUMER.PAUSE.S.C", json!({})).await;
     assert_eq!(payloads(&rig.pull("S", "C", 1).await), ["1"]);
-    let info = rig.consumer("S", "C", json!({"ack_policy": "explicit", "filter_subject": "s.a"})).await;
-    assert_eq!((&info["num_pending"], &info["num_ack_pending"]), (&json!(2), &json!(1)));
+    let info = rig
+        .consumer(
+            "S",
+            "C",
+            json!({"ack_policy": "explicit", "filter_subject": "s.a"}),
+        )
+        .await;
+    assert_eq!(
+        (&info["num_pending"], &info["num_ack_pending"]),
+        (&json!(2), &json!(1))
+    );
     assert_eq!(payloads(&rig.pull("S", "C", 9).await), ["2", "4"]);
     let reset = rig.api("CONSUMER.RESET.S.C", json!({"seq": 2})).await;
-    assert_eq!((&reset["reset_seq"], &reset["num_pending"]), (&json!(2), &json!(2)));
+    assert_eq!(
+        (&reset["reset_seq"], &reset["num_pending"]),
+        (&json!(2), &json!(2))
+    );
     let rig = rig.restart().await;
     assert_eq!(payloads(&rig.pull("S", "C", 9).await), ["2", "4"]);
     rig.jetstream.shutdown().await;
@@ -413,10 +482,16 @@ async fn who_waits_is_told_how_it_ends() {
     rig.send(next, "in.2", r#"{"batch":1,"expires":60000000000}"#);
     rig.send("$JS.API.CONSUMER.MSG.NEXT.S.NONE", "in.3", "1");
     let nobody = receiver.next().await;
-    assert!(nobody.subject == "in.3" && nobody.headers.starts_with("NATS/1.0 503"), "{nobody:?}");
+    assert!(
+        nobody.subject == "in.3" && nobody.headers.starts_with("NATS/1.0 503"),
+        "{nobody:?}"
+    );
     rig.api("CONSUMER.DELETE.S.C", Value::Null).await;
     let ended = receiver.next().await;
-    assert_eq!((ended.subject.as_str(), ended.headers.as_str()), ("in.2", "NATS/1.0 409 Consumer Deleted\r\n\r\n"));
+    assert_eq!(
+        (ended.subject.as_str(), ended.headers.as_str()),
+        ("in.2", "NATS/1.0 409 Consumer Deleted\r\n\r\n")
+    );
     assert!(receiver.rest().await.is_empty());
     rig.jetstream.shutdown().await;
 }
