@@ -1,5 +1,6 @@
 //! The real server killed with SIGKILL while it takes messages, again and again: what was acknowledged is there, once,
-//! in order, and nothing else has changed.
+//! in order, and nothing else has changed. A consumer settles messages meanwhile: what it was given outlives the kill too,
+//! and what it was told to be settled never comes again.
 //!
 //! `MESH_TEST_KILL_ROUNDS` says how often (20), `MESH_TEST_SEED` repeats a run; a failing round prints its seed. What the
 //! seed decides is what is sent and when it is cut off, not how far the server had come: a failure may need some runs.
@@ -55,12 +56,15 @@ impl Drop for Says {
 /// A client by hand: everything it does may end with the server.
 struct Client {
     reader: BufReader<TcpStream>,
+    port: u16,
     sent: u64,
 }
 
 /// What came to our inbox.
 struct Answer {
     number: u64,
+    /// Where an answer goes; empty for none.
+    reply: String,
     headers: String,
     payload: Vec<u8>,
 }
@@ -71,23 +75,23 @@ impl Client {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut client = Self {
+            port: socket.local_addr()?.port(),
             reader: BufReader::with_capacity(1 << 16, socket),
             sent: 0,
         };
-        let hello = "CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _I.> 1\r\n";
-        client.reader.get_mut().write_all(hello.as_bytes())?;
+        // An inbox of our own: answers to others do not come here.
+        let hello = format!(
+            "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true}}\r\nSUB _I.{}.> 1\r\n",
+            client.port
+        );
+        client.send(hello.as_bytes())?;
         Ok(client)
     }
 
     /// Appends a publish that asks for an answer; says the number the answer will have.
     fn publish(&mut self, out: &mut Vec<u8>, subject: &str, id: Option<&str>, payload: &[u8]) -> u64 {
         self.sent += 1;
-        // An inbox of our own: answers to others do not come here.
-        let reply = format!(
-            "_I.{}.{}",
-            self.reader.get_ref().local_addr().unwrap().port(),
-            self.sent
-        );
+        let reply = format!("_I.{}.{}", self.port, self.sent);
         match id {
             None => write!(out, "PUB {subject} {reply} {}\r\n", payload.len()).unwrap(),
             Some(id) => {
@@ -107,16 +111,17 @@ impl Client {
 
     /// The next message of our inbox.
     fn answer(&mut self) -> std::io::Result<Answer> {
-        let port = self.reader.get_ref().local_addr()?.port().to_string();
         loop {
             let mut line = String::new();
             if self.reader.read_line(&mut line)? == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
             let words: Vec<_> = line.split_whitespace().collect();
-            let (headers, total) = match words[..] {
-                ["MSG", _, _, total] => ("0", total),
-                ["HMSG", _, _, headers, total] => (headers, total),
+            let (reply, headers, total) = match words[..] {
+                ["MSG", _, _, total] => ("", "0", total),
+                ["MSG", _, _, reply, total] => (reply, "0", total),
+                ["HMSG", _, _, headers, total] => ("", headers, total),
+                ["HMSG", _, _, reply, headers, total] => (reply, headers, total),
                 ["PING"] => {
                     self.send(b"PONG\r\n")?;
                     continue;
@@ -130,12 +135,13 @@ impl Client {
             self.reader.read_exact(&mut body)?;
             body.truncate(total);
             let payload = body.split_off(headers);
-            let mut inbox = words[1].split('.').skip(1);
-            if inbox.next() != Some(&port) {
-                continue;
-            }
+            // What a consumer delivers shows the subject of the message, and has no number.
+            let number = words[1]
+                .strip_prefix("_I.")
+                .and_then(|rest| rest.split('.').nth(1));
             return Ok(Answer {
-                number: inbox.next().unwrap().parse().unwrap(),
+                number: number.map_or(0, |number| number.parse().unwrap()),
+                reply: reply.to_owned(),
                 headers: String::from_utf8_lossy(&body).into_owned(),
                 payload,
             });
@@ -251,6 +257,64 @@ fn publish_until_the_end(address: &str, prefix: &str, mut random: Random, keys: 
     }
 }
 
+/// What the consumer knows when the server has gone.
+#[derive(Default)]
+struct Taken {
+    /// What it was given, by sequence.
+    given: Vec<(u64, Vec<u8>)>,
+    /// What it was told to be settled.
+    settled: Vec<u64>,
+}
+
+/// Pulls and settles until the server is gone, asking for each acknowledgement to be confirmed.
+fn read_until_the_end(address: &str, mut random: Random) -> Taken {
+    let mut read = Taken::default();
+    let Ok(mut client) = Client::connect(address) else {
+        return read;
+    };
+    loop {
+        let mut out = Vec::new();
+        let batch = 1 + random.below(80);
+        let body = json!({ "batch": batch, "expires": 20_000_000 }).to_string();
+        client.publish(
+            &mut out,
+            "$JS.API.CONSUMER.MSG.NEXT.LOG.reader",
+            None,
+            body.as_bytes(),
+        );
+        let mut settling = HashMap::new();
+        let (mut left, mut pulled) = (batch, false);
+        let mut ended = client.send(&out).is_err();
+        while !ended && !(pulled && settling.is_empty()) {
+            let Ok(answer) = client.answer() else {
+                ended = true;
+                break;
+            };
+            if answer.number > 0 {
+                // A confirmation, or the status that ends the pull.
+                match settling.remove(&answer.number) {
+                    Some(seq) => read.settled.push(seq),
+                    None => pulled = true,
+                }
+                continue;
+            }
+            let seq: u64 = answer.reply.split('.').nth(5).unwrap().parse().unwrap();
+            read.given.push((seq, answer.payload));
+            left -= 1;
+            pulled |= left == 0;
+            // Some stay unsettled, and come again.
+            if random.below(10) > 0 {
+                let mut ack = Vec::new();
+                settling.insert(client.publish(&mut ack, &answer.reply, None, b"+ACK"), seq);
+                ended = client.send(&ack).is_err();
+            }
+        }
+        if ended {
+            return read;
+        }
+    }
+}
+
 /// What has to be there.
 #[derive(Default)]
 struct Oracle {
@@ -261,6 +325,9 @@ struct Oracle {
     keys: BTreeMap<String, (u64, Vec<u8>)>,
     /// Sequences of the stream that is only deleted from.
     still: Vec<u64>,
+    /// Sequences of the log that its consumer was ever given, and those that are settled for good.
+    given: HashSet<u64>,
+    settled: HashSet<u64>,
 }
 
 impl Oracle {
@@ -313,6 +380,36 @@ impl Oracle {
         }
     }
 
+    /// What the consumer was given is what the log holds; nothing came again that it had settled. After `check_log`.
+    fn check_read(&mut self, client: &mut Client, read: &Taken) {
+        for (seq, payload) in &read.given {
+            let held = self.log.get(seq).map(|(_, payload)| payload);
+            assert_eq!(
+                held,
+                Some(payload),
+                "the consumer was given {seq} as another message"
+            );
+            assert!(
+                !self.settled.contains(seq),
+                "{seq} came again, settled for good as it was"
+            );
+            self.given.insert(*seq);
+        }
+        self.settled.extend(&read.settled);
+        let info = client.ask("$JS.API.CONSUMER.INFO.LOG.reader", &json!({}));
+        let floor = info["ack_floor"]["stream_seq"].as_u64().unwrap();
+        // An acknowledgement may be kept although its confirmation did not arrive: such a one was given, at least.
+        let skipped = self
+            .log
+            .range(..=floor)
+            .find(|(seq, _)| !self.given.contains(seq));
+        assert!(
+            skipped.is_none(),
+            "the floor is {floor}, above {skipped:?}, which was never given"
+        );
+        self.settled.extend(self.log_first..=floor);
+    }
+
     fn check_keys(&mut self, client: &mut Client, known: &Known) {
         for (seq, subject, payload) in &known.acked {
             self.keys.insert(subject.clone(), (*seq, payload.clone()));
@@ -354,6 +451,8 @@ impl Oracle {
         client.ask("$JS.API.STREAM.PURGE.LOG", &json!({ "seq": last }));
         self.log.retain(|seq, _| *seq >= last);
         self.log_first = last;
+        self.given.retain(|seq| *seq >= last);
+        self.settled.retain(|seq| *seq >= last);
     }
 }
 
@@ -368,6 +467,12 @@ fn prepare(client: &mut Client, oracle: &mut Oracle) {
     for n in 1..=STILL {
         assert_eq!(client.ask("still", &json!(n))["seq"], n);
     }
+    client.ask(
+        "$JS.API.CONSUMER.DURABLE.CREATE.LOG.reader",
+        &json!({ "stream_name": "LOG", "config": {
+            "durable_name": "reader", "ack_policy": "explicit", "ack_wait": 100_000_000, "max_ack_pending": 500,
+        }}),
+    );
     oracle.still = (1..=STILL).collect();
     oracle.log_first = 1;
 }
@@ -401,8 +506,8 @@ fn what_was_acknowledged_outlives_a_kill() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().to_str().unwrap();
     let mut oracle = Oracle::default();
-    let mut known: Vec<Known> = Vec::new();
-    let mut messages = 0;
+    let (mut known, mut read) = (Vec::new(), Taken::default());
+    let (mut messages, mut settled) = (0, 0);
     let began = Instant::now();
     for round in 0..=rounds {
         let _says = Says(seed, round);
@@ -416,6 +521,7 @@ fn what_was_acknowledged_outlives_a_kill() {
         } else {
             let (keys, log) = known.split_last().unwrap();
             oracle.check_log(&mut client, log);
+            oracle.check_read(&mut client, &read);
             oracle.check_keys(&mut client, keys);
             oracle.check_still(&mut client, &mut random);
             check_ids(&mut client, log);
@@ -427,7 +533,7 @@ fn what_was_acknowledged_outlives_a_kill() {
             break;
         }
         let address = server.address().to_owned();
-        known = std::thread::scope(|scope| {
+        (known, read) = std::thread::scope(|scope| {
             let publishers: Vec<_> = (0..=PUBLISHERS)
                 .map(|at| {
                     let (random, address) = (Random(random.next()), &address);
@@ -435,17 +541,21 @@ fn what_was_acknowledged_outlives_a_kill() {
                     scope.spawn(move || publish_until_the_end(address, &prefix, random, at == PUBLISHERS))
                 })
                 .collect();
-            std::thread::sleep(Duration::from_millis(20 + random.below(250)));
+            let (reading, address) = (Random(random.next()), &address);
+            let reader = scope.spawn(move || read_until_the_end(address, reading));
+            std::thread::sleep(Duration::from_millis(20 + random.below(150)));
             server.signal(Signal::KILL);
             server.wait();
-            publishers.into_iter().map(|one| one.join().unwrap()).collect()
+            let known: Vec<Known> = publishers.into_iter().map(|one| one.join().unwrap()).collect();
+            (known, reader.join().unwrap())
         });
         messages += known.iter().map(|publisher| publisher.acked.len()).sum::<usize>();
+        settled += read.settled.len();
     }
     assert!(
-        messages > 0,
-        "nothing was acknowledged in {rounds} rounds: nothing was tested"
+        messages > 0 && settled > 0,
+        "{messages} messages and {settled} settled in {rounds} rounds: nothing was tested"
     );
     let took = began.elapsed();
-    eprintln!("{rounds} kills, {messages} messages acknowledged, {took:.1?}, seed {seed}");
+    eprintln!("{rounds} kills, {messages} messages acknowledged, {settled} settled, {took:.1?}, seed {seed}");
 }
