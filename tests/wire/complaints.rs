@@ -1,8 +1,10 @@
 //! The log has one line for each connection that ends badly, with the cause that the client is not told.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::support::{Process, Wire};
+use crate::support::{PATIENCE, Process, Wire};
 
 const SECRET: &str = "hunter2";
 
@@ -67,20 +69,34 @@ fn server(format: &str) -> Process {
     ])
 }
 
+/// The log once it has a line with `mark` for each of the connections: a line may come a moment after the end it is about.
+fn complaints(server: &Process, mark: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let log = server.wait_for(mark);
+        if log.matches(mark).count() > TABLE.len() {
+            return log;
+        }
+        assert!(began.elapsed() < PATIENCE, "too few lines with {mark} in\n{log}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn each_has_its_line_in_json() {
     let server = server("json");
     provoke(&server);
-    let log = server.wait_for("AUTH came before");
+    let log = complaints(&server, "\"reason\":");
     let lines: Vec<Value> = log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let ended: Vec<_> = lines
+    let mut ended: Vec<_> = lines
         .iter()
         .filter(|line| line["fields"]["reason"].is_string())
         .collect();
     assert_eq!(ended.len(), TABLE.len() + 1, "{log}");
+    ended.sort_by_key(|line| line["fields"]["cid"].as_u64());
     for (line, (bytes, reason, cause)) in ended.iter().zip(TABLE) {
         let fields = &line["fields"];
         assert_eq!(
@@ -92,8 +108,9 @@ fn each_has_its_line_in_json() {
             fields["cause"].as_str().unwrap().contains(cause),
             "{bytes}: {line}"
         );
-        assert!(fields["cid"].is_u64() && fields["client"].as_str().unwrap().starts_with("127.0.0.1:"));
+        assert!(fields["client"].as_str().unwrap().starts_with("127.0.0.1:"));
     }
+    assert!(log.contains("AUTH came before"), "{log}");
     assert!(!log.contains(SECRET) && !log.contains("hunter3"), "{log}");
 }
 
@@ -101,14 +118,18 @@ fn each_has_its_line_in_json() {
 fn each_has_its_line_in_text() {
     let server = server("text");
     provoke(&server);
-    let log = server.wait_for("AUTH came before");
+    let log = complaints(&server, "[WRN]");
     let lines: Vec<_> = log.lines().filter(|line| line.contains("[WRN]")).collect();
     assert_eq!(lines.len(), TABLE.len() + 1, "{log}");
-    let first = lines[0];
     let shape = " - cid:1 - \"it\" - Parse Error: no such operation in [NONSENSE and more]";
-    assert!(first.contains("127.0.0.1:") && first.ends_with(shape), "{first}");
-    for (line, (bytes, _, cause)) in lines.iter().zip(TABLE) {
-        assert!(line.contains(cause), "{bytes}: {line}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("127.0.0.1:") && line.ends_with(shape)),
+        "{log}"
+    );
+    for (bytes, _, cause) in TABLE {
+        assert!(lines.iter().any(|line| line.contains(cause)), "{bytes}: {log}");
     }
     assert!(!log.contains(SECRET) && !log.contains("hunter3"), "{log}");
 }
@@ -123,6 +144,9 @@ fn who_leaves_in_order_is_not_worth_a_line_unless_asked_for() {
         let mut wire = Wire::quiet(server.address(), "");
         wire.send("NONSENSE\r\n");
         wire.drain();
+        if lines > 0 {
+            server.wait_for("Client Closed");
+        }
         let log = server.wait_for("[NONSENSE]");
         assert_eq!(log.matches("Client Closed").count(), lines, "{log}");
     }
