@@ -121,11 +121,11 @@ fn each_has_its_line_in_text() {
     let log = complaints(&server, "[WRN]");
     let lines: Vec<_> = log.lines().filter(|line| line.contains("[WRN]")).collect();
     assert_eq!(lines.len(), TABLE.len() + 1, "{log}");
-    let shape = " - cid:1 - \"it\" - Parse Error: no such operation in [NONSENSE and more]";
+    let shape = " - \"it\" - Parse Error: no such operation in [NONSENSE and more]";
     assert!(
         lines
             .iter()
-            .any(|line| line.contains("127.0.0.1:") && line.ends_with(shape)),
+            .any(|line| line.contains("127.0.0.1:") && line.contains(" - cid:") && line.ends_with(shape)),
         "{log}"
     );
     for (bytes, _, cause) in TABLE {
@@ -136,7 +136,7 @@ fn each_has_its_line_in_text() {
 
 #[test]
 fn who_leaves_in_order_is_not_worth_a_line_unless_asked_for() {
-    for (flags, lines) in [(&["-a", "127.0.0.1"][..], 0), (&["-D"][..], 1)] {
+    for (flags, told) in [(&["-a", "127.0.0.1"][..], false), (&["-D"][..], true)] {
         let server = Process::mesh(flags);
         let mut wire = Wire::quiet(server.address(), "");
         wire.finish();
@@ -144,10 +144,10 @@ fn who_leaves_in_order_is_not_worth_a_line_unless_asked_for() {
         let mut wire = Wire::quiet(server.address(), "");
         wire.send("NONSENSE\r\n");
         wire.drain();
-        if lines > 0 {
+        if told {
             server.wait_for("Client Closed");
         }
         let log = server.wait_for("[NONSENSE]");
-        assert_eq!(log.matches("Client Closed").count(), lines, "{log}");
+        assert_eq!(log.contains("Client Closed"), told, "{log}");
     }
 }
