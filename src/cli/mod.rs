@@ -24,6 +24,7 @@ mod reply;
 mod request;
 mod rtt;
 mod serve;
+mod store;
 mod stream;
 mod subscribe;
 mod switches;
@@ -84,6 +85,7 @@ enum Command {
     Rtt(rtt::Rtt),
     Serve(serve::Serve),
     Setup(mesh::setup::Setup),
+    Store(store::Store),
     #[command(visible_alias = "str", alias = "st", alias = "s")]
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
@@ -142,6 +144,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rtt(command) => block_on(command.run(context)),
         Command::Serve(command) => command.run(),
         Command::Setup(setup) => block_on(setup.run(context)),
+        Command::Store(command) => command.run(context),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
         Command::Watch(watch) => block_on(watch.run(context)),
