@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod conformance;
+mod deploy;
 mod mesh;
 mod monitor;
 mod outside;

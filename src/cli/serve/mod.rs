@@ -1,6 +1,7 @@
 //! `mesh serve`: flags to a [`Config`], the start banner, signals, the end.
 
 mod log;
+mod notify;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -243,20 +244,26 @@ async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
     };
     let server = Server::start(config).await.map_err(refusal)?;
     banner(&server, auth, &kept, began);
+    let manager = notify::Manager::from_env();
+    manager.ready(&server);
 
     let lame_duck = tokio::select! {
         _ = interrupt.recv() => false,
         _ = terminate.recv() => false,
         _ = user2.recv() => true,
+        () = manager.watch(&server, true) => false,
     };
     let end = async {
         if lame_duck {
             tracing::info!("Entering lame duck mode, stop accepting new clients");
+            manager.leaving();
             tokio::select! {
                 () = server.lame_duck(LAME_DUCK_PATIENCE) => {}
                 _ = terminate.recv() => {}
+                () = manager.watch(&server, false) => {}
             }
         }
+        manager.stopping();
         tracing::info!("Stopping: clients get what they are owed. A second interrupt stops at once");
         server.shutdown().await;
     };
