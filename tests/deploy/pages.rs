@@ -67,3 +67,31 @@ fn commands_that_are_shown_are_known() {
     }
     assert!(shown >= 5, "only {shown} commands");
 }
+
+#[test]
+fn every_command_has_a_manual_page_and_the_shells_their_completions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("man1");
+    Ran::of(mesh(&["man", "--dir", path.to_str().unwrap()])).says(0, "");
+    let page = |name: &str| {
+        std::fs::read_to_string(path.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let first = page("mesh.1");
+    // What the first page refers to is there.
+    let named = first.lines().filter_map(|line| line.strip_suffix("(1)"));
+    let mut pages = 0;
+    for name in named {
+        let name = name.replace("\\-", "-");
+        assert!(
+            page(&format!("{name}.1")).contains(concat!("mesh ", env!("CARGO_PKG_VERSION"))),
+            "{name}"
+        );
+        pages += 1;
+    }
+    assert!(pages > 20, "{pages} pages");
+    page("mesh-stream-add.1");
+    for shell in ["bash", "zsh", "fish"] {
+        Ran::of(mesh(&["completions", shell])).says(0, "service");
+    }
+    Ran::of(mesh(&["man", "nothing"])).says(2, "no command");
+}

@@ -28,7 +28,7 @@ pub(super) fn head(frame: &Frame, address: Option<&str>) -> Vec<String> {
         frame.rates.map(|rates| (rates.out_msgs, rates.out_bytes)),
     );
     let jetstream = match &frame.jetstream {
-        None => "Streams   off".to_owned(),
+        None => "Streams   not shown by this server".to_owned(),
         Some(jetstream) => format!(
             "Streams   {}, consumers {}, messages {}, {}",
             show_count(jetstream.streams),
