@@ -182,3 +182,33 @@ fn the_dashboard_is_whole() {
         }
     }
 }
+
+#[test]
+fn the_questions_of_the_dashboard_are_well_formed() {
+    let Some(promtool) = program("promtool", "the dashboard's queries") else {
+        return;
+    };
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/mesh.json")).unwrap();
+    let mut asked = Vec::new();
+    under(&dashboard["panels"], "expr", &mut asked);
+    assert!(asked.len() > 40, "{} queries", asked.len());
+    // Each as a rule that records it, which promtool reads; Grafana's variables as they are filled in.
+    let rules: Vec<Value> = asked
+        .iter()
+        .enumerate()
+        .map(|(at, query)| {
+            let filled = query
+                .replace("$__rate_interval", "20s")
+                .replace("$instance", ".*")
+                .replace("$stream", ".*");
+            assert!(!filled.contains('$'), "{query}");
+            serde_json::json!({"record": format!("asked:{at}"), "expr": filled})
+        })
+        .collect();
+    let group = serde_json::json!({"groups": [{"name": "asked", "rules": rules}]});
+    let file = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    std::fs::write(&file, group.to_string()).unwrap();
+    let mut command = Command::new(promtool);
+    command.args(["check", "rules"]).arg(file.path());
+    Ran::of(command).says(0, &format!("{} rules found", asked.len()));
+}

@@ -38,7 +38,11 @@ pub(super) fn head(frame: &Frame, address: Option<&str>) -> Vec<String> {
         ),
     };
     vec![
-        format!("{}   {what}   up {}{at}", clean(&server.name, 56), server.uptime),
+        format!(
+            "{}   {what}   up {}{at}",
+            clean(&server.name, NAME_LETTERS_MAX),
+            server.uptime
+        ),
         format!(
             "Load      CPU {:.1}%, memory {}",
             frame.cpu_percent,

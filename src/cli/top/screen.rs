@@ -172,7 +172,9 @@ pub(super) async fn show(pages: &Monitoring, top: Top) -> Result<(), Failure> {
             _ = ticks.tick() => {
                 if !shown.paused && let Err(failure) = shown.look(pages).await {
                     let since = shown.trouble.take().map_or_else(Instant::now, |(since, _)| since);
-                    let why = failure.to_string().lines().next().unwrap_or_default().to_owned();
+                    let text = failure.to_string();
+                    let why = text.lines().next().unwrap_or_default();
+                    let why = why.trim_start_matches("error: ").to_owned();
                     shown.trouble = Some((since, why));
                 }
             }
@@ -263,7 +265,7 @@ impl Shown {
             false => format!(" {key} {name} "),
         };
         format!(
-            "{}{}{}  o order: {}  space pause  q quit",
+            "{}{}{}  q quit  space pause  o order: {}",
             tab('1', View::Connections, "connections"),
             tab('2', View::Streams, "streams"),
             tab('3', View::Consumers, "consumers"),
