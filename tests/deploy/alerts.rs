@@ -1,8 +1,10 @@
 //! The alert rules: by promtool, and by a real Prometheus that reads a running server.
 
+use async_nats::jetstream::{self, consumer, stream};
 use sovereign_mesh::{Config, TestServer, connection};
 
 use super::files::yaml;
+use super::metrics::TO_COME;
 use super::*;
 
 const RULES: &str = "deploy/prometheus/alerts.yml";
@@ -180,6 +182,59 @@ fn provoke_a_slow_consumer(at: SocketAddr) {
     }
 }
 
+/// Messages for a stream of their own.
+struct Messages {
+    runtime: tokio::runtime::Runtime,
+    client: async_nats::Client,
+    subject: &'static str,
+}
+
+impl Messages {
+    /// Makes a stream that takes `limit` messages and refuses the next, and perhaps a consumer that nobody reads.
+    fn to(server: &TestServer, subject: &'static str, limit: Option<i64>, durable: Option<&str>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let client = runtime.block_on(async {
+            let client = async_nats::connect(server.url()).await.unwrap();
+            let config = stream::Config {
+                name: subject.to_owned(),
+                max_messages: limit.unwrap_or(-1),
+                discard: stream::DiscardPolicy::New,
+                ..Default::default()
+            };
+            let stream = jetstream::new(client.clone())
+                .create_stream(config)
+                .await
+                .unwrap();
+            if let Some(durable) = durable {
+                let config = consumer::pull::Config {
+                    durable_name: Some(durable.to_owned()),
+                    ..Default::default()
+                };
+                stream.create_consumer(config).await.unwrap();
+            }
+            client
+        });
+        Self {
+            runtime,
+            client,
+            subject,
+        }
+    }
+
+    fn publish(&self, count: usize) {
+        self.runtime.block_on(async {
+            for _ in 0..count {
+                self.client.publish(self.subject, "x".into()).await.unwrap();
+            }
+            self.client.flush().await.unwrap();
+        });
+    }
+}
+
 #[test]
 fn a_real_prometheus_reads_a_server_and_alerts_when_it_is_provoked() {
     let server = TestServer::with(Config {
@@ -213,6 +268,21 @@ fn a_real_prometheus_reads_a_server_and_alerts_when_it_is_provoked() {
             .then_some(())
     };
     until("MeshSlowConsumers", || fires("MeshSlowConsumers"));
+    if !TO_COME.contains(&"mesh_stream_refused_total") {
+        let messages = Messages::to(&server, "full", Some(1), None);
+        until("MeshPublishesRefused", || {
+            messages.publish(1);
+            fires("MeshPublishesRefused")
+        });
+    }
+    if !TO_COME.contains(&"mesh_consumer_pending") {
+        let messages = Messages::to(&server, "lag", None, Some("idle"));
+        messages.publish(10_000);
+        until("MeshConsumerLag", || {
+            messages.publish(10);
+            fires("MeshConsumerLag")
+        });
+    }
     drop(client);
     drop(server);
     until("MeshDown", || fires("MeshDown"));

@@ -9,10 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::Server;
+
+/// Longest greeting that is read.
+const GREETING_BYTES_MAX: u64 = 64 << 10;
 
 /// The connection to the service manager, if there is one.
 pub(super) struct Manager {
@@ -134,11 +137,16 @@ async fn greets(address: SocketAddr) -> bool {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let Ok(mut socket) = TcpStream::connect((ip, address.port())).await else {
+    let Ok(socket) = TcpStream::connect((ip, address.port())).await else {
         return false;
     };
-    let mut greeting = [0; 4];
-    socket.read_exact(&mut greeting).await.is_ok() && matches!(&greeting, b"INFO" | b"-ERR")
+    // To its end: closing on what is unread would look like a broken client.
+    let mut greeting = Vec::new();
+    let mut lines = BufReader::new(socket.take(GREETING_BYTES_MAX));
+    let read = lines.read_until(b'\n', &mut greeting).await;
+    read.is_ok()
+        && greeting.ends_with(b"\n")
+        && (greeting.starts_with(b"INFO ") || greeting.starts_with(b"-ERR "))
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ TimeoutStopSec=30
 WatchdogSec=30
 Restart=on-failure
 RestartSec=1
+# Settings that it refuses do not get better by trying again.
+RestartPreventExitStatus=2
 LimitNOFILE=65536
 UMask=0077
 NoNewPrivileges=yes
