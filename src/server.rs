@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::connection::{self, Context, Registry, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
-use crate::monitor::{Monitor, View};
+use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
@@ -118,16 +118,20 @@ impl Server {
             info,
             registry: Arc::new(Registry::default()),
         });
-        let jetstream = match config.store_dir {
-            None => None,
-            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
-        };
         let accepting = CancellationToken::new();
+        // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
             let hosts = config.monitor_hosts.into_iter().chain([config.host]).collect();
             let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
             Monitor::start(listener, view)
         });
+        let jetstream = match config.store_dir {
+            None => None,
+            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
+        };
+        if let Some(monitor) = &monitor {
+            monitor.recovered(sources(jetstream.as_ref()));
+        }
         let server = Self {
             context,
             address,
@@ -245,6 +249,9 @@ impl Server {
 
     async fn stop(&self) {
         self.accepting.cancel();
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.end_pulls();
+        }
         self.context.registry.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
@@ -280,15 +287,29 @@ async fn start_jetstream(
     options.sync = sync;
     let router = context.account.router.clone();
     let server_name = context.info.server_name.clone();
+    let message_bytes_max = context.options.payload_max;
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
         let _inside = runtime.enter();
         let mut options = jetstream::Options::new(router, Some(store));
         options.server_name = server_name;
+        options.message_bytes_max = message_bytes_max;
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")
+}
+
+/// What monitoring shows beside connections.
+fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
+    let Some(jetstream) = jetstream else {
+        return Vec::new();
+    };
+    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
+    if let Some(store) = jetstream.options().store.clone() {
+        sources.push(Arc::new(monitor::Storage::new(store)));
+    }
+    sources
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, ServerError> {

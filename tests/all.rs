@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod deploy;
+mod durability;
 mod mesh;
 mod monitor;
 mod outside;

@@ -24,6 +24,7 @@ mod request;
 mod rtt;
 mod serve;
 mod service;
+mod store;
 mod stream;
 mod subscribe;
 mod switches;
@@ -78,6 +79,7 @@ enum Command {
     Serve(serve::Serve),
     Service(service::Service),
     Setup(mesh::setup::Setup),
+    Store(store::Store),
     #[command(visible_alias = "str", alias = "st", alias = "s")]
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
@@ -130,6 +132,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Serve(command) => command.run(),
         Command::Service(command) => block_on(command.run(context)),
         Command::Setup(setup) => block_on(setup.run(context)),
+        Command::Store(command) => command.run(context),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
         Command::Top(top) => block_on(top.run(context)),

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
+mod cause;
 mod handle;
 mod plain;
 mod publish_line;

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod consumer;
+pub mod delivery;
 mod options;
 pub mod stream;
 pub mod time;
@@ -26,6 +27,7 @@ use crate::router::{Router, Service, Subscription};
 use crate::store::{self, Log};
 
 use api::error::{self, ApiError};
+use delivery::Consumers;
 use stream::Stream;
 use stream::config::{Storage, StreamConfig};
 use time::now_ns;
@@ -44,9 +46,10 @@ struct Meta<C> {
     config: C,
 }
 
-/// A stream with the subscriptions that feed it.
+/// A stream with its consumers and the subscriptions that feed it.
 struct Member {
     stream: Arc<Stream>,
+    consumers: Arc<Consumers>,
     subscriptions: Vec<Arc<Subscription>>,
 }
 
@@ -84,23 +87,39 @@ pub struct JetStream {
     api_counters: api::Counters,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    delivery: Arc<delivery::Context>,
     api_subscriptions: Mutex<Vec<Arc<Subscription>>>,
 }
 
 impl JetStream {
     /// Recovers all streams of the store, subscribes them and the API. Needs the runtime its tasks run on.
     pub fn start(options: Options) -> Result<Arc<Self>, Error> {
-        let jetstream = Arc::new(Self {
-            options,
-            members: RwLock::default(),
-            changing: tokio::sync::Mutex::default(),
-            api_counters: api::Counters::default(),
-            stopping: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            api_subscriptions: Mutex::default(),
+        let tasks = TaskTracker::new();
+        let jetstream = Arc::new_cyclic(|me| {
+            let delivery = delivery::Context {
+                router: options.router.clone(),
+                jetstream: me.clone(),
+                domain: options.domain.clone(),
+                message_bytes_max: options.message_bytes_max,
+                tasks: tasks.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            };
+            Self {
+                options,
+                members: RwLock::default(),
+                changing: tokio::sync::Mutex::default(),
+                api_counters: api::Counters::default(),
+                stopping: CancellationToken::new(),
+                tasks,
+                delivery: Arc::new(delivery),
+                api_subscriptions: Mutex::default(),
+            }
         });
         for stream in jetstream.recover()? {
             jetstream.admit(stream);
+        }
+        for member in jetstream.read().values() {
+            member.consumers.recover();
         }
         let subscriptions = api::serve(&jetstream);
         *lock(&jetstream.api_subscriptions) = subscriptions;
@@ -148,6 +167,7 @@ impl JetStream {
         let config = stream.config();
         let subscriptions = self.subscribe(&stream, &config.subjects);
         let member = Member {
+            consumers: Consumers::new(stream.clone(), self.delivery.clone()),
             stream: stream.clone(),
             subscriptions,
         };
@@ -184,6 +204,23 @@ impl JetStream {
     /// A stream by name.
     pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
         self.read().get(name).map(|member| member.stream.clone())
+    }
+
+    /// The consumers of a stream.
+    pub fn consumers(&self, stream: &str) -> Option<Arc<Consumers>> {
+        self.read().get(stream).map(|member| member.consumers.clone())
+    }
+
+    /// Whether the account may have another consumer.
+    fn has_consumer_room(&self) -> bool {
+        let max = self.options.limits.consumers_max;
+        let count = || {
+            self.read()
+                .values()
+                .map(|member| member.consumers.len())
+                .sum::<usize>()
+        };
+        max < 0 || (count() as i64) < max
     }
 
     /// All streams, by name.
@@ -286,6 +323,7 @@ impl JetStream {
         for subscription in &member.subscriptions {
             self.router().remove(subscription);
         }
+        member.consumers.close(true);
         member.stream.retire();
         member.stream.settled().await;
         let log = member.stream.log();
@@ -346,6 +384,16 @@ impl JetStream {
         sums
     }
 
+    /// Tells the pull requests that wait that the server stops: while their clients still hear it.
+    pub fn end_pulls(&self) {
+        let consumers: Vec<_> = self
+            .read()
+            .values()
+            .map(|member| member.consumers.clone())
+            .collect();
+        consumers.iter().for_each(|consumers| consumers.end_pulls());
+    }
+
     /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written, the store
     /// is closed.
     pub async fn shutdown(&self) {
@@ -354,8 +402,15 @@ impl JetStream {
         for subscription in &api {
             self.router().remove(subscription);
         }
+        let consumers: Vec<_> = self
+            .read()
+            .values()
+            .map(|member| member.consumers.clone())
+            .collect();
+        consumers.iter().for_each(|consumers| consumers.end());
         self.tasks.close();
         self.tasks.wait().await;
+        consumers.iter().for_each(|consumers| consumers.shut_down());
         let streams = self.streams();
         for member in self.read().values() {
             for subscription in &member.subscriptions {

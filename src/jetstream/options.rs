@@ -37,6 +37,8 @@ pub struct Options {
     pub version: String,
     /// What may be used.
     pub limits: Limits,
+    /// The largest message there can be.
+    pub message_bytes_max: usize,
     /// Refuse requests with fields that are not known, as the reference server does.
     pub strict: bool,
 }
@@ -51,6 +53,7 @@ impl Options {
             domain: None,
             version: crate::protocol::info::NATS_VERSION.to_owned(),
             limits: Limits::default(),
+            message_bytes_max: 1 << 20,
             strict: true,
         }
     }

@@ -21,6 +21,7 @@ mod publisher;
 mod service;
 mod subscription;
 mod table;
+mod watch;
 mod wire;
 
 #[cfg(test)]
@@ -37,10 +38,12 @@ pub use outbox::{Closed, Flushed, Outbox};
 pub use publisher::Publisher;
 pub use service::{Batch, Service};
 pub use subscription::{Subscription, Target};
+pub use watch::Watcher;
 pub use wire::WireBuf;
 
 use generation::{Generations, Seen};
 use table::{Leaf, Table};
+use watch::Watches;
 
 /// Bytes waiting in one outbox above which its publishers are asked to wait.
 pub const OUTBOX_WATERMARK: usize = 1 << 20;
@@ -71,6 +74,7 @@ pub struct Router {
     removes: AtomicU64,
     matches: AtomicU64,
     cache_hits: AtomicU64,
+    watches: Watches,
 }
 
 impl Default for Router {
@@ -92,6 +96,7 @@ impl Router {
             removes: AtomicU64::new(0),
             matches: AtomicU64::new(0),
             cache_hits: AtomicU64::new(0),
+            watches: Watches::default(),
         }
     }
 
@@ -153,6 +158,8 @@ impl Router {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(hash, subscription.clone());
         self.generations.changed(hash, &subscription.pattern);
+        drop(table);
+        self.watches.changed(&subscription.pattern);
     }
 
     /// Ends a client's subscription; with `max`, once it has had that many deliveries in all.
@@ -187,6 +194,8 @@ impl Router {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.remove(hash, subscription);
         self.generations.changed(hash, &subscription.pattern);
+        drop(table);
+        self.watches.changed(&subscription.pattern);
     }
 
     /// Ends all subscriptions of a client.
@@ -202,6 +211,21 @@ impl Router {
         let mut found = false;
         self.collect(self.hash(subject), subject, |_| found = true);
         found
+    }
+
+    /// Counts every change of the table: what [`Router::has_interest`] said stays true while this stays the same.
+    pub fn generation(&self) -> u64 {
+        self.generations.epoch()
+    }
+
+    /// Lets `watcher` know whenever subscriptions that match a literal subject come or go.
+    pub fn watch(&self, subject: &[u8], watcher: Arc<dyn Watcher>) {
+        self.watches.add(subject, watcher);
+    }
+
+    /// Ends a [`Router::watch`].
+    pub fn unwatch(&self, subject: &[u8], watcher: &Arc<dyn Watcher>) {
+        self.watches.remove(subject, watcher);
     }
 
     /// Calls `found` for what matches `subject`; returns what to check a cached match against. A subject with an empty

@@ -5,12 +5,15 @@ use super::record::RecordRef;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// What happens to one consumer's row: removal first, then the puts.
+/// What happens to one consumer's row: removal first, then the puts, then the deltas.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct ConsumerChange {
     pub remove: bool,
     pub meta: Option<Bytes>,
     pub state: Option<Bytes>,
+    /// By number, from one: what was put before under the number or a higher one gives way. So a replay that
+    /// meets a delta twice ends where it ended before.
+    pub deltas: Vec<(u32, Bytes)>,
 }
 
 /// Sequences only go up, so within a group appending first and removing after gives the same as the
@@ -87,13 +90,18 @@ impl Pending {
     pub fn put_consumer_state(&mut self, name: &str, state: Bytes) {
         let change = self.consumer(name, state.len());
         change.state = Some(state);
+        change.deltas.clear();
+    }
+
+    pub fn put_consumer_delta(&mut self, name: &str, number: u32, delta: Bytes) {
+        let change = self.consumer(name, delta.len() + 8);
+        change.deltas.push((number, delta));
     }
 
     pub fn remove_consumer(&mut self, name: &str) {
         *self.consumer(name, 0) = ConsumerChange {
             remove: true,
-            meta: None,
-            state: None,
+            ..ConsumerChange::default()
         };
     }
 

@@ -81,6 +81,11 @@ impl Journal {
         })
     }
 
+    /// What the two files take.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.room).sum()
+    }
+
     /// Whether the active file has reached its limit.
     pub fn full(&self, limit: u64) -> bool {
         self.segments[self.active].pos >= limit
@@ -193,7 +198,12 @@ fn put_payload(out: &mut Vec<u8>, group: &Group) {
     for (name, change) in &group.consumers {
         out.put_u8(CONSUMER);
         put_bytes(out, name.as_bytes());
-        let flags = [change.remove, change.meta.is_some(), change.state.is_some()];
+        let flags = [
+            change.remove,
+            change.meta.is_some(),
+            change.state.is_some(),
+            !change.deltas.is_empty(),
+        ];
         out.put_u8(
             flags
                 .iter()
@@ -206,6 +216,13 @@ fn put_payload(out: &mut Vec<u8>, group: &Group) {
             .iter()
             .chain(&change.state)
             .for_each(|bytes| put_bytes(out, bytes));
+        if !change.deltas.is_empty() {
+            out.put_u32_le(change.deltas.len() as u32);
+            for (number, delta) in &change.deltas {
+                out.put_u32_le(*number);
+                put_bytes(out, delta);
+            }
+        }
     }
 }
 
@@ -239,14 +256,19 @@ fn parse_group(stream: u64, payload: &[u8]) -> Option<Replayed> {
                     }
                 };
                 let (meta, state) = (part(2)?, part(4)?);
-                group.consumers.insert(
-                    name,
-                    ConsumerChange {
-                        remove: flags & 1 != 0,
-                        meta,
-                        state,
-                    },
-                );
+                let mut change = ConsumerChange {
+                    remove: flags & 1 != 0,
+                    meta,
+                    state,
+                    deltas: Vec::new(),
+                };
+                if flags & 8 != 0 {
+                    for _ in 0..r.u32()? {
+                        let number = r.u32()?;
+                        change.deltas.push((number, Bytes::copy_from_slice(r.bytes()?)));
+                    }
+                }
+                group.consumers.insert(name, change);
             }
             DROP_STREAM => return Some(Replayed::DropStream(stream)),
             _ => return None,

@@ -289,6 +289,14 @@ impl Log {
         self.inner().pending.put_consumer_state(name, state.into());
     }
 
+    /// Adds what changed since to a consumer's state: numbered from one after each
+    /// [`put_consumer_state`](Self::put_consumer_state).
+    pub fn put_consumer_delta(&self, name: &str, number: u32, delta: impl Into<Bytes>) {
+        self.inner()
+            .pending
+            .put_consumer_delta(name, number, delta.into());
+    }
+
     /// Removes a consumer, its configuration and state.
     pub fn remove_consumer(&self, name: &str) {
         self.inner().pending.remove_consumer(name);

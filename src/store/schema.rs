@@ -8,7 +8,7 @@
 //! | `stream_v1` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), meta |
 //! | `block_v1` | stream, block | last seq, records, live, live bytes, length, first live seq and time, bitmap of the deleted |
 //! | `data_v1` | stream, block | stream, block, crc32 of both, then the records as in `record.rs` |
-//! | `consumer_v1` | stream, name | meta, state |
+//! | `consumer_v1` | stream, name | meta, state, deltas of the state |
 //! | `checkpoint_v1` | stream, part | part 0: length and crc32 of the whole; parts 1..: its bytes; last part: what was removed since |
 //!
 //! A block's key is the first sequence it ever held.
@@ -146,15 +146,21 @@ pub(super) fn consumer_row(stream: u64, name: &str, row: &ConsumerRow) -> Vec<u8
     let mut out = Vec::with_capacity(16 + row.meta.len() + row.state.len());
     put_bytes(&mut out, &row.meta);
     put_bytes(&mut out, &row.state);
+    row.deltas.iter().for_each(|delta| put_bytes(&mut out, delta));
     seal((stream, name_key(name)), out)
 }
 
 pub(super) fn parse_consumer_row(stream: u64, name: &str, row: &[u8]) -> Option<ConsumerRow> {
     let mut r = Reader(unseal((stream, name_key(name)), row)?);
-    Some(ConsumerRow {
+    let mut row = ConsumerRow {
         meta: Bytes::copy_from_slice(r.bytes()?),
         state: Bytes::copy_from_slice(r.bytes()?),
-    })
+        deltas: Vec::new(),
+    };
+    while !r.0.is_empty() {
+        row.deltas.push(Bytes::copy_from_slice(r.bytes()?));
+    }
+    Some(row)
 }
 
 /// Part 0: what the parts that follow have to add up to.

@@ -3,7 +3,7 @@
 
 use super::block::{BLOCK_BYTES, Block, Chunk, Data};
 use super::error::Error;
-use super::group::Group;
+use super::group::{ConsumerChange, Group};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -34,8 +34,26 @@ pub struct LogState {
 pub struct ConsumerRow {
     /// Configuration.
     pub meta: Bytes,
-    /// Delivery state.
+    /// Delivery state, as it was last put whole.
     pub state: Bytes,
+    /// What has changed in it since, in order.
+    pub deltas: Vec<Bytes>,
+}
+
+impl ConsumerRow {
+    fn apply(&mut self, change: &ConsumerChange) {
+        if let Some(meta) = &change.meta {
+            self.meta = meta.clone();
+        }
+        if let Some(state) = &change.state {
+            self.state = state.clone();
+            self.deltas.clear();
+        }
+        for (number, delta) in &change.deltas {
+            self.deltas.truncate((*number as usize).saturating_sub(1));
+            self.deltas.push(delta.clone());
+        }
+    }
 }
 
 /// Where the data of a block comes from that is not in its `data`.
@@ -143,10 +161,8 @@ impl View {
             if change.remove {
                 self.consumers.remove(name);
             }
-            if change.meta.is_some() || change.state.is_some() {
-                let row = self.consumers.entry(name.clone()).or_default();
-                row.meta = change.meta.clone().unwrap_or_else(|| row.meta.clone());
-                row.state = change.state.clone().unwrap_or_else(|| row.state.clone());
+            if change.meta.is_some() || change.state.is_some() || !change.deltas.is_empty() {
+                self.consumers.entry(name.clone()).or_default().apply(change);
             }
             self.changes.consumers.insert(name.clone());
         }

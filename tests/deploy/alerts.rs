@@ -4,7 +4,6 @@ use async_nats::jetstream::{self, consumer, stream};
 use sovereign_mesh::{Config, TestServer, connection};
 
 use super::files::yaml;
-use super::metrics::TO_COME;
 use super::*;
 
 const RULES: &str = "deploy/prometheus/alerts.yml";
@@ -268,21 +267,17 @@ fn a_real_prometheus_reads_a_server_and_alerts_when_it_is_provoked() {
             .then_some(())
     };
     until("MeshSlowConsumers", || fires("MeshSlowConsumers"));
-    if !TO_COME.contains(&"mesh_stream_refused_total") {
-        let messages = Messages::to(&server, "full", Some(1), None);
-        until("MeshPublishesRefused", || {
-            messages.publish(1);
-            fires("MeshPublishesRefused")
-        });
-    }
-    if !TO_COME.contains(&"mesh_consumer_pending") {
-        let messages = Messages::to(&server, "lag", None, Some("idle"));
-        messages.publish(10_000);
-        until("MeshConsumerLag", || {
-            messages.publish(10);
-            fires("MeshConsumerLag")
-        });
-    }
+    let messages = Messages::to(&server, "full", Some(1), None);
+    until("MeshPublishesRefused", || {
+        messages.publish(1);
+        fires("MeshPublishesRefused")
+    });
+    let messages = Messages::to(&server, "lag", None, Some("idle"));
+    messages.publish(10_000);
+    until("MeshConsumerLag", || {
+        messages.publish(10);
+        fires("MeshConsumerLag")
+    });
     drop(client);
     drop(server);
     until("MeshDown", || fires("MeshDown"));

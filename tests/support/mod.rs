@@ -7,7 +7,7 @@ pub mod wire;
 use std::io::Write;
 
 pub use process::Process;
-pub use server::{Server, has_consumers};
+pub use server::Server;
 pub use wire::Wire;
 
 /// How long anything may take before a test fails; never a measure of speed.

@@ -1,6 +1,7 @@
 //! `mesh serve`: flags to a [`Config`], the start banner, signals, the end.
 
 mod log;
+mod mesh;
 mod notify;
 
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::Auth;
 use crate::config::{self, Config};
-use crate::store::Sync;
+use crate::store::{self, Sync};
 use crate::{Server, ServerError, connection};
 
 use super::Failure;
@@ -52,6 +53,9 @@ pub struct Serve {
     /// back what was acknowledged since
     #[arg(long, env = "MESH_SYNC", value_name = "WHEN", default_value = "always", value_parser = sync)]
     sync: Sync,
+    /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX) out; `mesh setup` makes them, too
+    #[arg(long, env = "MESH_NO_MESH")]
+    no_mesh: bool,
     /// The server's name [default: its id]
     #[arg(short, long, env = "MESH_NAME")]
     name: Option<String>,
@@ -217,14 +221,14 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
-        let ended = runtime.block_on(serve(config, began));
+        let ended = runtime.block_on(serve(config, !self.no_mesh, began));
         // Tasks that a second signal cut short are not waited for.
         runtime.shutdown_timeout(Duration::from_millis(100));
         ended
     }
 }
 
-async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
+async fn serve(config: Config, with_mesh: bool, began: Instant) -> Result<(), Failure> {
     let watch =
         |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot watch for signals: {error}")));
     let mut interrupt = watch(SignalKind::interrupt())?;
@@ -242,7 +246,11 @@ async fn serve(config: Config, began: Instant) -> Result<(), Failure> {
             format!("{}   synced every {every:?}, NOT before acks", dir.display())
         }
     };
+    let credentials = config.auth.clone();
     let server = Server::start(config).await.map_err(refusal)?;
+    if with_mesh {
+        mesh::make(&server, &credentials).await;
+    }
     banner(&server, auth, &kept, began);
     let manager = notify::Manager::from_env();
     manager.ready(&server);
@@ -335,6 +343,12 @@ fn refusal(error: ServerError) -> Failure {
             .hint("choose another port with --monitor-port (-1 picks a free one), or turn monitoring off with 0"),
         ServerError::Bind { error: cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::failed(&error).hint("ports below 1024 need privileges: choose another with -p")
+        }
+        ServerError::Store(store::Error::InUse { pid, .. }) => Failure::conflict(&error).hint(format!(
+            "stop that server (kill -TERM {pid}), or give this one a directory of its own with --store-dir"
+        )),
+        ServerError::Store(store::Error::Damaged(_)) => {
+            Failure::unhealthy(&error).hint("`mesh store check` says what is whole; nothing was changed")
         }
         _ => Failure::failed(&error),
     }

@@ -5,6 +5,7 @@
 
 mod account;
 mod advisory;
+mod consumers;
 mod direct;
 pub mod error;
 mod request;
@@ -13,7 +14,7 @@ mod streams;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -28,7 +29,8 @@ use super::JetStream;
 use advisory::Advisory;
 use error::ApiError;
 
-const PREFIX: &str = "$JS.API.";
+const PREFIX: &[u8] = b"$JS.API.";
+const NEXT: &[u8] = b"CONSUMER.MSG.NEXT.";
 /// Workers that answer requests side by side.
 const WORKERS: usize = 4;
 /// Bytes of requests waiting for one worker above which publishers wait, and above which requests are refused.
@@ -109,7 +111,11 @@ pub(super) fn serve(jetstream: &Arc<JetStream>) -> Vec<Arc<Subscription>> {
         let stopping = jetstream.stopping.clone();
         jetstream.clone().tasks.spawn(work(jetstream, queue, stopping));
     }
-    let service: Arc<dyn Service> = Arc::new(Api { queues });
+    let service: Arc<dyn Service> = Arc::new(Api {
+        queues,
+        jetstream: Arc::downgrade(jetstream),
+        domain: jetstream.options.domain.clone(),
+    });
     let router = jetstream.router();
     let mut subscriptions = vec![router.subscribe_service(&service, b"$JS.API.>", None)];
     if let Some(domain) = &jetstream.options.domain {
@@ -155,10 +161,38 @@ impl Queue {
 
 struct Api {
     queues: Vec<Arc<Queue>>,
+    jetstream: Weak<JetStream>,
+    domain: Option<String>,
+}
+
+impl Api {
+    /// Pull requests go to their consumer at once; what is left is for a worker.
+    fn hand_pulls(&self, batch: Batch) -> Option<Batch> {
+        let pull = |request: &Message<'_>| {
+            let rest = endpoint(request.subject, self.domain.as_deref())?;
+            let at = request.subject.len() - rest.strip_prefix(NEXT)?.len();
+            Some(at)
+        };
+        if !batch.iter().any(|request| pull(&request).is_some()) {
+            return Some(batch);
+        }
+        let jetstream = self.jetstream.upgrade()?;
+        let mut others = Batch::new(batch.origin().cloned());
+        for request in batch.iter() {
+            match pull(&request) {
+                Some(at) => consumers::hand_pull(&jetstream, &request, &request.subject[at..]),
+                None => others.push(&request),
+            }
+        }
+        (!others.is_empty()).then_some(others)
+    }
 }
 
 impl Service for Api {
     fn accept(&self, batch: Batch) {
+        let Some(batch) = self.hand_pulls(batch) else {
+            return;
+        };
         let requester = batch.origin().map_or(0, |client| client.id);
         let queue = &self.queues[requester as usize % self.queues.len()];
         if let Err(batch) = queue.push(batch) {
@@ -206,10 +240,8 @@ async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: Cancellati
 
 /// Answers one request.
 async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) {
-    let Ok(subject) = std::str::from_utf8(request.subject) else {
-        return;
-    };
-    let Some(rest) = endpoint(subject, jetstream.options.domain.as_deref()) else {
+    let rest = endpoint(request.subject, jetstream.options.domain.as_deref());
+    let Some(Ok(rest)) = rest.map(std::str::from_utf8) else {
         return;
     };
     let (total, errors) = (&jetstream.api_counters.total, &jetstream.api_counters.errors);
@@ -237,10 +269,10 @@ async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Pu
 }
 
 /// What follows the prefix of the API, with or without a domain.
-fn endpoint<'a>(subject: &'a str, domain: Option<&str>) -> Option<&'a str> {
+fn endpoint<'a>(subject: &'a [u8], domain: Option<&str>) -> Option<&'a [u8]> {
     subject.strip_prefix(PREFIX).or_else(|| {
-        let rest = subject.strip_prefix("$JS.")?.strip_prefix(domain?)?;
-        rest.strip_prefix(".API.")
+        let rest = subject.strip_prefix(b"$JS.")?.strip_prefix(domain?.as_bytes())?;
+        rest.strip_prefix(b".API.")
     })
 }
 
@@ -262,7 +294,10 @@ async fn route(jetstream: &JetStream, endpoint: &str, request: &Message<'_>) -> 
     match tokens[..] {
         ["INFO"] => Answer::new("account_info", gate.map(|()| account::info(jetstream))),
         ["STREAM", verb, ..] => streams::route(jetstream, gate, verb, &tokens[2..], body).await,
-        ["CONSUMER", ..] => account::without_consumers(jetstream, &tokens[1..]),
+        ["CONSUMER", ..] => {
+            let tail = endpoint.strip_prefix("CONSUMER.").unwrap_or_default();
+            consumers::route(jetstream, gate, tail, &tokens[1..], body).await
+        }
         ["META", "LEADER", "STEPDOWN"] => clustered("meta_leader_stepdown"),
         ["SERVER", "REMOVE"] => clustered("meta_server_remove"),
         _ => Answer::new("system", Err(error::BAD_REQUEST)),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::state::{Action, Interest};
 use super::status::{Status, Unfilled};
@@ -35,15 +35,33 @@ pub(super) struct Priority {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Body {
+    #[serde(deserialize_with = "null_is_absent")]
     expires: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     batch: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     max_bytes: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     no_wait: bool,
+    #[serde(deserialize_with = "null_is_absent")]
     idle_heartbeat: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     id: String,
+    #[serde(deserialize_with = "null_is_absent")]
     min_pending: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     min_ack_pending: i64,
+    #[serde(deserialize_with = "null_is_absent")]
     priority: i64,
+}
+
+/// Clients write null for what they leave out.
+fn null_is_absent<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl PullRequest {

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::jetstream::time::SECOND;
+use crate::jetstream::consumer::duration;
 use crate::protocol::headers;
 use crate::store;
 
@@ -83,17 +83,23 @@ impl State {
         Ok(())
     }
 
+    /// The least time to live: where a subject may have several messages a delete marker is not outlived by what it
+    /// marks. (Where it has one, that is replaced by its marker.)
+    pub fn least_ttl(&self) -> i64 {
+        if self.config.max_msgs_per_subject == 1 {
+            0
+        } else {
+            self.config.subject_delete_marker_ttl
+        }
+    }
+
     /// Leaves a marker on a subject whose last message has gone by age.
     fn mark(&mut self, subject: &[u8], now: i64) -> Result<(), store::Error> {
         if self.index.get(subject).is_some() {
             return Ok(());
         }
         let ttl = self.config.subject_delete_marker_ttl;
-        let shown = if ttl % SECOND == 0 {
-            format!("{}s", ttl / SECOND)
-        } else {
-            format!("{}s", ttl as f64 / SECOND as f64)
-        };
+        let shown = duration::text(ttl);
         let block = headers::build(
             "",
             [
@@ -126,6 +132,9 @@ impl State {
     }
 }
 
+/// Whether the message says itself that its subject is gone.
 fn is_marker(block: &[u8]) -> bool {
-    !block.is_empty() && headers::get(block, b"Nats-Marker-Reason").is_some()
+    !block.is_empty()
+        && (headers::get(block, b"Nats-Marker-Reason").is_some()
+            || headers::get(block, b"KV-Operation") == Some(b"PURGE"))
 }

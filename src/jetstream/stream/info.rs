@@ -44,7 +44,7 @@ impl State {
             last_time: self.last_time,
             subjects: self.index.len() as u64,
             deleted: (self.last_seq + 1).saturating_sub(first_seq + self.messages),
-            consumers: self.interest.len() as u64,
+            consumers: self.audience.len() as u64,
         }
     }
 

@@ -124,12 +124,12 @@ impl State {
         }
     }
 
-    /// The time to live asked for; a delete marker is not outlived by what it marks.
+    /// The time to live asked for.
     fn ttl(&self, asked: &Asked<'_>) -> Result<Option<Ttl>, ApiError> {
         let Some(value) = asked.ttl else { return Ok(None) };
         let ttl = parse_ttl(value).ok_or(error::TTL_INVALID)?;
         Ok(Some(match ttl {
-            Ttl::After(ns) => Ttl::After(ns.max(self.config.subject_delete_marker_ttl)),
+            Ttl::After(ns) => Ttl::After(ns.max(self.least_ttl())),
             Ttl::Never => Ttl::Never,
         }))
     }
@@ -168,7 +168,8 @@ impl State {
             self.check_room(message)?;
         }
         let lost = |error: store::Error| store_error(&error);
-        let seq = if self.config.retention == Retention::Interest && !self.is_wanted(message.subject) {
+        let seq = if self.config.retention == Retention::Interest && !self.audience.is_wanted(message.subject)
+        {
             self.pass_by(message, now).map_err(lost)?
         } else {
             self.append(message.subject, message.headers, message.payload, now)

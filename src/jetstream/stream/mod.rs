@@ -9,14 +9,16 @@
 //! messages only. When a commit fails, the promises of its batch become errors; the store keeps the changes and lands
 //! them when it goes on, so that the state here stays true.
 //!
-//! Deliberately absent: consumers. They follow [`Stream::tail`], read by sequence, and register their interest.
+//! Deliberately absent: consumers. They let themselves be told ([`Listener`]) and read by sequence.
 
 mod acks;
 mod ask;
+mod audience;
 mod checkpoint;
 pub mod config;
 mod dedupe;
 mod expire;
+mod follow;
 pub mod index;
 mod info;
 mod ingest;
@@ -24,6 +26,7 @@ mod lookup;
 mod read;
 mod recover;
 mod state;
+mod tally;
 mod trie;
 
 use std::pin::Pin;
@@ -41,9 +44,12 @@ use acks::{AckPrefix, Acks, store_error};
 use config::StreamConfig;
 use state::State;
 
+pub use audience::Listener;
+pub use follow::Index;
 pub use info::{StreamInfo, StreamState};
 pub use lookup::takes;
 pub use read::{Found, Want};
+pub use tally::Tallied;
 
 /// Bytes on their way to the disk above which publishers are asked to wait, and below which they go on.
 const PENDING_HIGH: usize = 32 << 20;
@@ -73,6 +79,8 @@ pub struct Stream {
     landed: watch::Sender<u64>,
     /// When the clock has to look at this stream next.
     next_expiry: AtomicI64,
+    /// For monitoring alone.
+    tally: tally::Tally,
     me: Weak<Self>,
 }
 
@@ -102,6 +110,7 @@ impl Stream {
             pending: AtomicUsize::new(0),
             relieved: Notify::new(),
             next_expiry,
+            tally: tally::Tally::default(),
             me: me.clone(),
         }))
     }
@@ -160,7 +169,8 @@ impl Stream {
             let again = State::recover(state.config.clone(), self.log.clone(), now_ns())
                 .map_err(|error| store_error(&error))?;
             let old = std::mem::replace(&mut *state, again);
-            state.interest = old.interest;
+            state.audience = old.audience;
+            state.audience.trimmed();
             (state.started, state.landed) = (old.started, old.landed);
         }
         Ok(state)
@@ -175,27 +185,30 @@ impl Stream {
     fn commit_started(&self, number: u64, bytes: usize, then: store::Done) {
         let me = self.me.upgrade().expect("a stream is alive while it is called");
         self.log.commit(Box::new(move |result| {
-            me.land(number, bytes, &result);
+            let ready = me.land(number, bytes, &result);
             then(result);
+            me.announce(number, &ready);
         }));
     }
 
-    /// A commit has ended: counters first, then whoever waits.
-    fn land(&self, number: u64, bytes: usize, result: &Result<(), store::Error>) {
+    /// A commit has ended: counters first, then whoever waits. Says who can read more now.
+    fn land(&self, number: u64, bytes: usize, result: &Result<(), store::Error>) -> Vec<Arc<dyn Listener>> {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }
-        self.lock().land_commit(number, result.is_ok());
+        let ready = self.lock().land_commit(number, result.is_ok());
         if bytes > 0 {
             let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
             if before >= PENDING_LOW && before - bytes < PENDING_LOW {
                 self.relieved.notify_waiters();
             }
         }
+        ready
     }
 
     /// Tells who follows: after the acks have left.
-    fn announce(&self, number: u64) {
+    fn announce(&self, number: u64, ready: &[Arc<dyn Listener>]) {
+        ready.iter().for_each(|listener| listener.durable());
         let durable = self.log.durable_seq();
         self.tail.send_if_modified(|tail| {
             let moved = durable > *tail;
@@ -230,7 +243,7 @@ impl Stream {
                     tracing::warn!(stream = self.name, "removing what is over the limits: {error}");
                 }
                 if state.config.no_ack {
-                    acks = Acks::default();
+                    acks.silence();
                 }
                 self.note_expiry(&mut state, now);
                 // Answers to duplicates wait for the original: a commit of their own comes after its.
@@ -245,19 +258,24 @@ impl Stream {
         self.pending.fetch_add(bytes, Ordering::Relaxed);
         let me = self.me.upgrade().expect("a stream is alive while it is called");
         self.log.commit(Box::new(move |result| {
-            me.land(number, bytes, &result);
+            let ready = me.land(number, bytes, &result);
             me.publish(&acks, result.err().map(|error| store_error(&error)).as_ref());
-            me.announce(number);
+            me.announce(number, &ready);
         }));
     }
 
     fn publish(&self, acks: &Acks, failed: Option<&ApiError>) {
+        self.tally.add(acks.counts(), failed);
         if acks.is_empty() {
             return;
         }
         let spare = self.spare().pop();
         let mut publisher = spare.unwrap_or_else(|| Publisher::new(self.router.clone()));
         acks.publish(&self.prefix, failed, &mut publisher);
+        self.keep(publisher);
+    }
+
+    fn keep(&self, publisher: Publisher) {
         let mut publishers = self.spare();
         if publishers.len() < SPARE_MAX {
             publishers.push(publisher);
@@ -280,7 +298,8 @@ impl Stream {
     pub(super) fn tick(&self, now: i64) {
         if self.log.durable_seq() > *self.tail.borrow() {
             // Landed by the store when it went on after an error.
-            self.announce(0);
+            let everyone = self.lock().audience.all();
+            self.announce(0, &everyone);
         }
         if self.next_expiry.load(Ordering::Relaxed) > now {
             return;
@@ -301,8 +320,7 @@ impl Stream {
     }
 
     fn commit_quietly(&self, number: u64) {
-        let me = self.me.upgrade().expect("a stream is alive while it is called");
-        self.commit_started(number, 0, Box::new(move |_| me.announce(number)));
+        self.commit_started(number, 0, Box::new(|_| {}));
     }
 
     /// Hands the store what opening this stream again will start from, if enough has changed.
@@ -331,15 +349,10 @@ impl Stream {
     /// Commits and waits.
     pub(super) async fn commit_and_wait(&self, number: u64) -> Result<(), ApiError> {
         let (tell, told) = tokio::sync::oneshot::channel();
-        let me = self.me.upgrade().expect("a stream is alive while it is called");
-        self.commit_started(
-            number,
-            0,
-            Box::new(move |result| {
-                me.announce(number);
-                tell.send(result).ok();
-            }),
-        );
+        let then = move |result| {
+            tell.send(result).ok();
+        };
+        self.commit_started(number, 0, Box::new(then));
         match told.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(store_error(&error)),

@@ -249,20 +249,6 @@ impl Stream {
         self.commit_and_wait(number).await
     }
 
-    /// Removes messages that consumers have done with; they are gone with the next commit of the stream.
-    pub fn acked(&self, seqs: impl IntoIterator<Item = u64>) -> Result<(), ApiError> {
-        let mut state = self.sound()?;
-        for seq in seqs {
-            let record = self.log.get(seq).map_err(|error| store_error(&error))?;
-            if let Some(record) = record {
-                state
-                    .remove(seq, &record.subject)
-                    .map_err(|error| store_error(&error))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes messages, durably: those on `filter` (empty: all), below `seq` (zero: all), but for the `keep` last.
     pub async fn purge(&self, filter: &[u8], seq: u64, keep: u64) -> Result<u64, ApiError> {
         let config = self.config();
@@ -339,16 +325,6 @@ impl Stream {
             state.start_commit()
         };
         self.commit_and_wait(number).await
-    }
-
-    /// A consumer is there: what matches its filters (none: everything) is kept for it on an interest stream.
-    pub fn add_interest(&self, consumer: &str, filters: Vec<Box<[u8]>>) {
-        self.lock().interest.insert(consumer.to_owned(), filters);
-    }
-
-    /// A consumer has gone.
-    pub fn remove_interest(&self, consumer: &str) {
-        self.lock().interest.remove(consumer);
     }
 
     /// Whether the subjects of the stream and a filter have some subject in common.

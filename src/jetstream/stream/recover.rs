@@ -83,7 +83,7 @@ impl State {
         }
         match asked.ttl.and_then(parse_ttl) {
             Some(Ttl::After(ns)) => {
-                let ns = ns.max(self.config.subject_delete_marker_ttl);
+                let ns = ns.max(self.least_ttl());
                 self.expiries
                     .insert((record.time_ns.saturating_add(ns), record.seq));
             }

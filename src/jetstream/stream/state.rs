@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use crate::protocol::subject;
 use crate::store::{self, Log, RecordRef};
 
+use super::audience::{Audience, Listener};
 use super::config::StreamConfig;
 use super::dedupe::Dedupe;
 use super::index::{SubjectId, SubjectIndex};
@@ -60,8 +60,8 @@ pub(super) struct State {
     pub expiries: BTreeSet<(i64, u64)>,
     /// Messages that outlive the age limit.
     pub pinned: BTreeSet<u64>,
-    /// Filters of the consumers, by name: who would get a message of an interest stream.
-    pub interest: HashMap<String, Vec<Box<[u8]>>>,
+    /// The consumers: told of what comes and goes, asked who would get a message of an interest stream.
+    pub audience: Audience,
     /// Changes since the last checkpoint.
     pub changes: u64,
     /// Set when the log may differ from what is here: after a panic in the middle of a change.
@@ -93,7 +93,7 @@ impl State {
             last_msg_id: Vec::new(),
             expiries: BTreeSet::new(),
             pinned: BTreeSet::new(),
-            interest: HashMap::new(),
+            audience: Audience::default(),
             changes: 0,
             doubtful: false,
             gone: false,
@@ -133,6 +133,7 @@ impl State {
         self.last_seq = record.seq;
         self.last_time = record.time_ns;
         self.changes += 1;
+        self.audience.appended(subject, record.seq);
         Ok(record.seq)
     }
 
@@ -167,6 +168,15 @@ impl State {
 
     /// Takes a message out: true if it was there.
     pub fn remove(&mut self, seq: u64, subject: &[u8]) -> Result<bool, store::Error> {
+        let removed = self.release(seq, subject)?;
+        if removed {
+            self.audience.removed(subject, seq, self.started + 1);
+        }
+        Ok(removed)
+    }
+
+    /// The same for a message that every consumer has done with: none need be told.
+    pub fn release(&mut self, seq: u64, subject: &[u8]) -> Result<bool, store::Error> {
         if self.is_dying(seq) {
             return Ok(false);
         }
@@ -207,15 +217,16 @@ impl State {
             self.log.truncate_front(self.last_seq + 1).ok();
         }
         self.started += 1;
+        self.audience.commit_started(self.started);
         self.started
     }
 
-    /// A commit has ended, well or not.
-    pub fn land_commit(&mut self, commit: u64, ok: bool) {
+    /// A commit has ended, well or not; says who can read more now.
+    pub fn land_commit(&mut self, commit: u64, ok: bool) -> Vec<Arc<dyn Listener>> {
         self.landed = self.landed.max(commit);
         if !ok {
             // The store keeps the changes and lands them when it goes on: nothing here becomes untrue.
-            return;
+            return Vec::new();
         }
         let durable = self.log.durable_seq();
         while self.tail.front().is_some_and(|record| record.seq <= durable) {
@@ -228,6 +239,7 @@ impl State {
             self.dying_by_commit.pop_front();
             self.dying.remove(&seq);
         }
+        self.audience.commit_landed(commit)
     }
 
     /// Calls `f` with what is there from `from` on, durable or not, until it breaks.
@@ -318,6 +330,7 @@ impl State {
         }
         self.first_seq = first;
         self.first_time = 0;
+        self.audience.trimmed();
         Ok(())
     }
 
@@ -342,6 +355,7 @@ impl State {
             self.last_seq = self.last_seq.max(seq - 1);
             self.first_seq = self.last_seq + 1;
             self.changes += before;
+            self.audience.trimmed();
             return Ok(before);
         }
         let gone = std::cell::Cell::new(0);
@@ -359,11 +373,5 @@ impl State {
             gone.get() <= below
         })?;
         Ok(before - self.messages)
-    }
-
-    /// Whether a consumer would get a message on this subject.
-    pub fn is_wanted(&self, to: &[u8]) -> bool {
-        let mut filters = self.interest.values();
-        filters.any(|filters| filters.is_empty() || filters.iter().any(|filter| subject::matches(filter, to)))
     }
 }

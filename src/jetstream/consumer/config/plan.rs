@@ -2,7 +2,7 @@
 
 use super::check::{INACTIVE_THRESHOLD_DEFAULT, Limits, Retention, StreamFacts, check, defaults};
 use super::request::{Action, CreateRequest};
-use super::wire::{AckPolicy, ConsumerConfig, PriorityPolicy};
+use super::wire::{AckPolicy, ConsumerConfig, PriorityPolicy, WireTime};
 use crate::jetstream::api::error::{self, ApiError};
 use crate::protocol::subject;
 
@@ -157,6 +157,14 @@ fn stamp_required_level(config: &mut ConsumerConfig) {
     config
         .metadata
         .insert(REQUIRED_LEVEL_KEY.to_owned(), level.to_string());
+}
+
+impl ConsumerConfig {
+    /// Pauses until then, or not at all.
+    pub fn set_pause(&mut self, until: Option<WireTime>) {
+        self.pause_until = until;
+        stamp_required_level(self);
+    }
 }
 
 fn stamp_inactive_threshold(config: &mut ConsumerConfig, durable: bool) {

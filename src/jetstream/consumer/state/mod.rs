@@ -489,6 +489,15 @@ impl Consumer {
         self.next_seq
     }
 
+    /// From here on `num_pending` counts every matching message; below, what is listed for delivery.
+    pub fn counts_from(&self) -> u64 {
+        if self.skip.is_empty() {
+            self.next_seq
+        } else {
+            self.skip_until + 1
+        }
+    }
+
     fn end_skip(&mut self) {
         if self.skip.is_empty() && self.skip_until > 0 {
             self.next_seq = self.next_seq.max(self.skip_until + 1);

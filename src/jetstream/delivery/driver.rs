@@ -1,0 +1,330 @@
+//! One consumer with all that drives it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::jetstream::consumer::config::ConsumerConfig;
+use crate::jetstream::consumer::state::{Action, Consumer, Interest};
+use crate::jetstream::stream::Listener;
+use crate::jetstream::stream::Stream;
+use crate::jetstream::time::now_ns;
+use crate::protocol::encode::Message;
+use crate::router::{Batch, Router, Service, Watcher};
+
+use super::dead_letter::DeadLetters;
+use super::inbox::Inbox;
+use super::info::ConsumerInfo;
+use super::sender::Sender;
+use super::set::Consumers;
+use super::{Context, round};
+
+/// Bytes of acks and requests waiting above which those who send them wait.
+const INBOX_HIGH: usize = 4 << 20;
+/// However far away the next deadline is, it is looked at again after this long: clocks are set.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// The state machine and what a round needs beside it.
+pub(super) struct Core {
+    pub consumer: Consumer,
+    pub config: Arc<ConsumerConfig>,
+    /// As bytes; none takes everything.
+    pub filters: Vec<Box<[u8]>>,
+    /// Below this no message is left that the filters take and that was not looked at.
+    pub cursor: u64,
+    /// Removed messages ahead that the log still shows; and until which commit.
+    pub gone: hashbrown::HashSet<u64>,
+    pub gone_until: std::collections::VecDeque<(u64, u64)>,
+    /// More were removed than are noted: nothing is delivered until that commit has landed.
+    pub unsettled_until: u64,
+    pub out: Vec<Action>,
+    /// Double acks to answer after the next commit.
+    pub replies: Vec<bytes::Bytes>,
+    /// Messages it has done with, on a stream that waits for that.
+    pub released: Vec<u64>,
+    /// Some of those were removed since the last commit.
+    pub has_released: bool,
+    pub commit_in_flight: bool,
+    /// When what has changed is to be committed.
+    pub commit_due: Option<i64>,
+    /// The router's generation at which the interest in the deliver subject was looked at.
+    pub interest_seen: u64,
+    pub dead_letters: DeadLetters,
+    /// It was not used for too long.
+    pub inactive: bool,
+}
+
+/// See the module documentation.
+pub struct Driver {
+    pub(super) name: String,
+    pub(super) created: i64,
+    pub(super) stream: Arc<Stream>,
+    pub(super) context: Arc<Context>,
+    pub(super) set: Weak<Consumers>,
+    /// Whether its state is written to the log.
+    pub(super) is_durable: bool,
+    pub(super) core: Mutex<Core>,
+    pub(super) inbox: Mutex<Inbox>,
+    waiting_bytes: AtomicUsize,
+    wake: Notify,
+    relieved: Notify,
+    stop: CancellationToken,
+    pub(super) me: Weak<Self>,
+}
+
+/// The router as a consumer sees it.
+pub(super) struct Listening<'a>(pub &'a Router);
+
+impl Interest for Listening<'_> {
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    fn listens(&self, subject: &[u8]) -> bool {
+        self.0.has_interest(subject)
+    }
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub name: String,
+    pub created: i64,
+    pub config: Arc<ConsumerConfig>,
+    pub is_durable: bool,
+    pub consumer: Consumer,
+    pub out: Vec<Action>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        parts: Parts,
+        stream: &Arc<Stream>,
+        context: &Arc<Context>,
+        set: &Weak<Consumers>,
+    ) -> Arc<Self> {
+        let filters = filters_of(&parts.config);
+        Arc::new_cyclic(|me| Self {
+            name: parts.name,
+            created: parts.created,
+            stream: stream.clone(),
+            context: context.clone(),
+            set: set.clone(),
+            is_durable: parts.is_durable,
+            core: Mutex::new(Core {
+                consumer: parts.consumer,
+                filters,
+                config: parts.config,
+                cursor: 0,
+                gone: hashbrown::HashSet::new(),
+                gone_until: std::collections::VecDeque::new(),
+                unsettled_until: 0,
+                out: parts.out,
+                replies: Vec::new(),
+                released: Vec::new(),
+                has_released: false,
+                commit_in_flight: false,
+                commit_due: None,
+                interest_seen: 0,
+                dead_letters: DeadLetters::default(),
+                inactive: false,
+            }),
+            inbox: Mutex::default(),
+            waiting_bytes: AtomicUsize::new(0),
+            wake: Notify::new(),
+            relieved: Notify::new(),
+            stop: CancellationToken::new(),
+            me: me.clone(),
+        })
+    }
+
+    /// The consumer's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<ConsumerConfig> {
+        self.core().config.clone()
+    }
+
+    /// What answers say of it.
+    pub fn info(&self) -> ConsumerInfo {
+        let mut core = self.core();
+        self.catch_up(&mut core);
+        ConsumerInfo {
+            stream: self.stream.name().to_owned(),
+            name: self.name.clone(),
+            created: self.created,
+            config: ConsumerConfig::clone(&core.config),
+            state: core.consumer.state(),
+            now: now_ns(),
+        }
+    }
+
+    /// Counts what has come to the stream and gone from it since the last round.
+    fn catch_up(&self, core: &mut Core) {
+        round::stream_news(self, core, now_ns());
+        if !core.out.is_empty() {
+            self.nudge();
+        }
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pull request.
+    pub fn pull(&self, request: &Message<'_>) {
+        let mut inbox = self.inbox();
+        inbox.pull(request);
+        self.waiting_bytes.store(inbox.bytes(), Ordering::Relaxed);
+        drop(inbox);
+        self.nudge();
+    }
+
+    /// Lets the task have a round.
+    pub(super) fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What was left is being worked on.
+    pub(super) fn emptied(&self) {
+        if self.waiting_bytes.swap(0, Ordering::Relaxed) > INBOX_HIGH {
+            self.relieved.notify_waiters();
+        }
+    }
+
+    /// Whether the message is still to be delivered or to be acked here. `subject` is the message's.
+    pub(super) fn needs(&self, seq: u64, subject: &[u8]) -> bool {
+        let core = self.core();
+        crate::jetstream::stream::takes(&core.filters, subject) && core.consumer.needs(seq)
+    }
+
+    /// Starts the task.
+    pub(super) fn start(&self) {
+        let me = self.me.upgrade().expect("a driver is alive while it is called");
+        self.nudge();
+        self.context.tasks.spawn_on(drive(me), &self.context.runtime);
+    }
+
+    /// Ends the task; what it has not worked on stays undone.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+    }
+
+    pub(super) fn sender(&self) -> Sender {
+        let domain = self.context.domain.as_deref();
+        Sender::new(
+            self.context.router.clone(),
+            self.stream.name(),
+            &self.name,
+            domain,
+        )
+    }
+}
+
+pub(super) fn filters_of(config: &ConsumerConfig) -> Vec<Box<[u8]>> {
+    config.filters().map(|filter| filter.as_bytes().into()).collect()
+}
+
+/// The task: rounds, as long as there is work, and sleep.
+async fn drive(driver: Arc<Driver>) {
+    let mut sender = driver.sender();
+    loop {
+        let next = round::round(&driver, &mut sender);
+        if sender.publisher.is_congested() {
+            tokio::select! {
+                () = driver.stop.cancelled() => return,
+                () = sender.publisher.relieve() => {}
+            }
+        }
+        let deadline = match next {
+            round::Next::Again => {
+                tokio::task::yield_now().await;
+                if driver.stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            round::Next::Ended => return,
+            round::Next::Sleep(deadline) => deadline,
+        };
+        let left = deadline.map_or(SLEEP_MAX, |deadline| {
+            let ns = deadline.saturating_sub(now_ns());
+            Duration::from_nanos(u64::try_from(ns).unwrap_or(0)).min(SLEEP_MAX)
+        });
+        tokio::select! {
+            biased;
+            () = driver.stop.cancelled() => return,
+            () = driver.wake.notified() => {}
+            () = tokio::time::sleep_until(Instant::now() + left) => {}
+        }
+    }
+}
+
+impl Service for Driver {
+    fn accept(&self, batch: Batch) {
+        let mut inbox = self.inbox();
+        inbox.batches.push(batch);
+        self.waiting_bytes.store(inbox.bytes(), Ordering::Relaxed);
+        drop(inbox);
+        self.nudge();
+    }
+
+    fn congested(&self) -> bool {
+        self.waiting_bytes.load(Ordering::Relaxed) > INBOX_HIGH
+    }
+
+    fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            loop {
+                let relieved = self.relieved.notified();
+                if !self.congested() {
+                    return;
+                }
+                relieved.await;
+            }
+        })
+    }
+}
+
+impl Listener for Driver {
+    fn appended(&self, count: u64, last_seq: u64) {
+        let mut inbox = self.inbox();
+        inbox.appended += count;
+        inbox.last_seq = last_seq;
+    }
+
+    fn removed(&self, seq: u64, commit: u64) {
+        let mut inbox = self.inbox();
+        inbox.removed_until = inbox.removed_until.max(commit);
+        // Nobody looks at a list that long one by one.
+        if inbox.removed.len() < round::REMOVED_MAX {
+            inbox.removed.push(seq);
+        } else {
+            inbox.trimmed = true;
+        }
+    }
+
+    fn trimmed(&self) {
+        self.inbox().trimmed = true;
+    }
+
+    fn durable(&self) {
+        self.nudge();
+    }
+}
+
+impl Watcher for Driver {
+    fn interest_changed(&self) {
+        self.nudge();
+    }
+}

@@ -1,0 +1,183 @@
+//! Delivering what a consumer wants, from the log, a bounded amount a round.
+
+use std::ops::ControlFlow;
+
+use crate::jetstream::consumer::state::{Offered, Want};
+use crate::jetstream::stream::takes;
+use crate::store::{self, RecordRef};
+
+use super::driver::{Core, Driver, Listening};
+use super::round::carry;
+use super::sender::{Sender, body_len};
+
+/// Bytes delivered in one round.
+const ROUND_BYTES: u64 = 1 << 20;
+/// Bytes of messages passed over before the subject index is asked where the next one may be.
+const PASSED_OVER_MAX: u64 = 64 << 10;
+
+/// How a round's deliveries ended.
+pub(super) enum Pumped {
+    /// There is more that could be delivered at once.
+    More,
+    /// Nothing is wanted, or nothing is there.
+    Done,
+    /// The stream could not be read.
+    Failed,
+    /// Removed messages have to become invisible first.
+    Unsettled,
+}
+
+/// See the module documentation.
+pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i64) -> Pumped {
+    let landed = driver.stream.landed();
+    core.forget_gone(landed);
+    if core.unsettled_until > landed {
+        return Pumped::Unsettled;
+    }
+    let mut budget = ROUND_BYTES;
+    let mut passed_over_max = PASSED_OVER_MAX;
+    loop {
+        let want = core.consumer.want(now, &mut core.out);
+        carry(driver, core, sender, None, now);
+        let step = match want {
+            Want::Nothing => return Pumped::Done,
+            Want::Message(seq) => one(driver, core, sender, seq, &mut budget, now),
+            Want::From(seq) => run(driver, core, sender, seq, (&mut budget, passed_over_max), now),
+        };
+        match step {
+            Ok(Step::On) if budget > 0 => {}
+            Ok(Step::On) => return Pumped::More,
+            Ok(Step::Sparse) => passed_over_max = passed_over_max.saturating_mul(2),
+            Ok(Step::CaughtUp) => return Pumped::Done,
+            Err(error) => {
+                tracing::warn!(
+                    stream = driver.stream.name(),
+                    consumer = driver.name,
+                    "reading on: {error}"
+                );
+                return Pumped::Failed;
+            }
+        }
+    }
+}
+
+enum Step {
+    /// Ask again what is wanted.
+    On,
+    /// Many messages that are not for this consumer lie ahead; the index has told where they end.
+    Sparse,
+    /// Everything there is was delivered.
+    CaughtUp,
+}
+
+fn offer(
+    driver: &Driver,
+    core: &mut Core,
+    sender: &mut Sender,
+    record: &RecordRef<'_>,
+    budget: &mut u64,
+    now: i64,
+) -> bool {
+    let offered = Offered {
+        seq: record.seq,
+        timestamp: record.time_ns,
+        subject_len: record.subject.len(),
+        body_len: body_len(record, core.config.headers_only),
+    };
+    let listening = Listening(&driver.context.router);
+    let taken = core.consumer.offer(&offered, now, &listening, &mut core.out);
+    carry(driver, core, sender, Some(record), now);
+    if taken {
+        *budget = budget.saturating_sub(record.stored_len());
+    }
+    taken
+}
+
+/// One message by its sequence: a redelivery, or the last of its subject.
+fn one(
+    driver: &Driver,
+    core: &mut Core,
+    sender: &mut Sender,
+    seq: u64,
+    budget: &mut u64,
+    now: i64,
+) -> Result<Step, store::Error> {
+    let log = driver.stream.log();
+    let record = match log.get(seq) {
+        Ok(record) => record.filter(|_| !core.gone.contains(&seq)),
+        // Named and counted by the store; it is not to be had.
+        Err(store::Error::DamagedRecord { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    match record {
+        Some(record) => {
+            offer(driver, core, sender, &record.as_ref(), budget, now);
+        }
+        // The last of a subject may still be on its way to the disk.
+        None if seq > log.durable_seq() => return Ok(Step::CaughtUp),
+        None => {
+            core.consumer.missing(seq, now, &mut core.out);
+            carry(driver, core, sender, None, now);
+        }
+    }
+    Ok(Step::On)
+}
+
+/// Messages from a sequence on, as long as they are wanted.
+fn run(
+    driver: &Driver,
+    core: &mut Core,
+    sender: &mut Sender,
+    from: u64,
+    (budget, passed_over_max): (&mut u64, u64),
+    now: i64,
+) -> Result<Step, store::Error> {
+    let log = driver.stream.log();
+    // Before anything is read: what becomes durable meanwhile is not what was looked through.
+    let durable = log.durable_seq();
+    core.cursor = core.cursor.max(from);
+    let mut ended = false;
+    let mut passed_over = 0;
+    if core.cursor <= durable {
+        let next = log.scan(core.cursor, *budget, |record| {
+            let is_ours = takes(&core.filters, record.subject) && !core.gone.contains(&record.seq);
+            if !is_ours {
+                core.cursor = record.seq + 1;
+                passed_over += record.stored_len();
+                ended = !core.filters.is_empty() && passed_over > passed_over_max;
+                return if ended {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                };
+            }
+            ended = match core.consumer.want(now, &mut core.out) {
+                Want::From(wanted) if wanted <= record.seq => {
+                    !offer(driver, core, sender, record, budget, now) || *budget == 0
+                }
+                _ => true,
+            };
+            if core.consumer.next_seq() > record.seq {
+                core.cursor = record.seq + 1;
+            }
+            if ended {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if passed_over > passed_over_max {
+            let bound = driver.stream.next_bound(&core.filters, core.cursor);
+            if let Ok(Some(bound)) = bound {
+                core.cursor = core.cursor.max(bound);
+                return Ok(Step::Sparse);
+            }
+        } else if ended || next.is_some() {
+            return Ok(Step::On);
+        }
+        core.cursor = core.cursor.max(durable + 1);
+    }
+    core.consumer.caught_up(durable, &mut core.out);
+    carry(driver, core, sender, None, now);
+    Ok(Step::CaughtUp)
+}

@@ -1,0 +1,86 @@
+//! Consumers as the store has them.
+
+use std::sync::Arc;
+
+use crate::jetstream::consumer::config::ConsumerConfig;
+use crate::jetstream::consumer::snapshot::Snapshot;
+use crate::jetstream::consumer::start::{Start, StreamIndex};
+use crate::jetstream::consumer::state::Consumer;
+use crate::jetstream::time::now_ns;
+use crate::store::ConsumerRow;
+
+use super::driver::{Driver, Parts, filters_of};
+use super::set::{Consumers, Meta};
+
+impl Consumers {
+    /// Makes the consumers that the stream's log holds. One that cannot be read is named and stays in the store: its
+    /// row is not touched.
+    pub(in crate::jetstream) fn recover(&self) {
+        for (name, row) in self.stream.log().consumers() {
+            if row.meta.is_empty() {
+                // A crash came before its creation was promised.
+                self.stream.log().remove_consumer(&name);
+                continue;
+            }
+            match self.restore(&name, &row) {
+                Ok(driver) => self.admit(&driver),
+                Err(why) => tracing::error!(
+                    stream = self.stream.name(),
+                    consumer = name,
+                    "a consumer is not served, its row stays in the store: {why}"
+                ),
+            }
+        }
+    }
+
+    fn restore(&self, name: &str, row: &ConsumerRow) -> Result<Arc<Driver>, String> {
+        let meta: Meta<ConsumerConfig> = serde_json::from_slice(&row.meta)
+            .map_err(|error| format!("its configuration cannot be read: {error}"))?;
+        let rows = std::iter::once(&row.state).chain(&row.deltas).map(|row| &row[..]);
+        let snapshot = Snapshot::read(rows)
+            .map_err(|error| format!("its state cannot be read: {error}"))?
+            .ok_or("it has no state")?;
+        let config = Arc::new(meta.config);
+        let filters = filters_of(&config);
+        let skip = match snapshot.skip_until {
+            0 => Vec::new(),
+            until => {
+                let mut last = self
+                    .stream
+                    .last_of_each_upto(&filters, until)
+                    .map_err(|error| error.to_string())?;
+                last.retain(|&seq| seq >= snapshot.next_seq);
+                last
+            }
+        };
+        let stream = self.stream.config();
+        let now = now_ns();
+        let driver = self.stream.with_index(|index| {
+            let from = match skip.is_empty() {
+                true => snapshot.next_seq,
+                false => snapshot.skip_until + 1,
+            };
+            let start = Start {
+                next_seq: snapshot.next_seq,
+                last_seq: index.last_seq(),
+                num_pending: index.count(&filters, from) + skip.len() as u64,
+                skip,
+            };
+            let options = self.options(&config, &stream, true);
+            let mut out = Vec::new();
+            let consumer = Consumer::restore(&config, &options, &snapshot, start, now, &mut out);
+            let parts = Parts {
+                name: name.to_owned(),
+                created: meta.created,
+                config: config.clone(),
+                is_durable: true,
+                consumer,
+                out,
+            };
+            let driver = Driver::new(parts, &self.stream, &self.context, &self.me);
+            index.admit(name, filters.clone(), driver.clone());
+            driver
+        });
+        driver.map_err(|error| error.to_string())
+    }
+}

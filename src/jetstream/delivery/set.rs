@@ -1,0 +1,540 @@
+//! The consumers of one stream by name: made, changed, removed, one change at a time, each durable before it is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+
+use crate::jetstream::api::error::{self, ApiError};
+use crate::jetstream::consumer::ack_subject::AckPrefix;
+use crate::jetstream::consumer::advisory::Advisory;
+use crate::jetstream::consumer::config::{
+    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime, plan,
+};
+use crate::jetstream::consumer::start::{Start, StreamIndex};
+use crate::jetstream::consumer::state::{Consumer, ConsumerOptions};
+use crate::jetstream::stream::Stream;
+use crate::jetstream::stream::config::{Retention, Storage, StreamConfig};
+use crate::jetstream::time::now_ns;
+use crate::router::{Service, Subscription, Watcher};
+
+use super::Context;
+use super::dead_letter::answer_prefix;
+use super::driver::{Driver, Parts, filters_of};
+
+/// What the store keeps as a consumer's own row.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Meta<C> {
+    pub created: i64,
+    pub config: C,
+}
+
+struct Member {
+    driver: Arc<Driver>,
+    subscriptions: Vec<Arc<Subscription>>,
+    /// The deliver subject it is told of.
+    watched: Option<String>,
+}
+
+/// See the module documentation.
+pub struct Consumers {
+    pub(super) stream: Arc<Stream>,
+    pub(super) context: Arc<Context>,
+    members: RwLock<BTreeMap<String, Member>>,
+    changing: tokio::sync::Mutex<()>,
+    pub(super) me: std::sync::Weak<Self>,
+}
+
+/// What a create request has come to.
+pub struct Made {
+    /// The consumer.
+    pub driver: Arc<Driver>,
+    /// It was not there before.
+    pub is_new: bool,
+}
+
+impl Consumers {
+    /// No consumers yet.
+    pub(in crate::jetstream) fn new(stream: Arc<Stream>, context: Arc<Context>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            stream,
+            context,
+            members: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+            me: me.clone(),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Member>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Member>> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A consumer by name.
+    pub fn get(&self, name: &str) -> Option<Arc<Driver>> {
+        self.read().get(name).map(|member| member.driver.clone())
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<Arc<Driver>> {
+        self.read().values().map(|member| member.driver.clone()).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// Whether another consumer than `but` still needs a message.
+    pub(super) fn needs(&self, but: &str, seq: u64, subject: &[u8]) -> bool {
+        let others = self.all();
+        let mut others = others.iter().filter(|driver| driver.name() != but);
+        others.any(|driver| driver.needs(seq, subject))
+    }
+
+    /// Creates a consumer or updates the one that is there, durably.
+    pub async fn create(&self, request: CreateRequest, room: bool) -> Result<Made, ApiError> {
+        let _one = self.changing.lock().await;
+        let all = self.all();
+        let configs: Vec<Arc<ConsumerConfig>> = all.iter().map(|driver| driver.config()).collect();
+        let name = match request.config.name.is_empty() {
+            true => request.config.durable_name.clone(),
+            false => request.config.name.clone(),
+        };
+        let at = all.iter().position(|driver| driver.name() == name);
+        let others: Vec<&ConsumerConfig> = (0..all.len())
+            .filter(|&other| Some(other) != at)
+            .map(|other| &*configs[other])
+            .collect();
+        let existing = at.map(|at| &*configs[at]);
+        let in_use = existing.is_some_and(|config| {
+            config.is_push()
+                && self
+                    .context
+                    .router
+                    .has_interest(config.deliver_subject.as_bytes())
+        });
+        let standing = Standing {
+            existing,
+            others: &others,
+            deliver_subject_in_use: in_use,
+        };
+        let stream = self.stream.config();
+        let fresh = || {
+            let taken = |name: &str| all.iter().any(|driver| driver.name() == name);
+            loop {
+                let name = nuid::next();
+                let name = &name[name.len() - 8..];
+                if !taken(name) {
+                    return name.to_owned();
+                }
+            }
+        };
+        match plan(request, &facts(&stream), &Limits::default(), &standing, fresh)? {
+            Plan::Create(config) if !room && !config.direct => {
+                drop(config);
+                Err(error::MAXIMUM_CONSUMERS)
+            }
+            Plan::Create(config) => self.make(config, &stream).await,
+            Plan::Update(config) => {
+                let driver = all[at.expect("what is updated exists")].clone();
+                self.change(&driver, config).await?;
+                Ok(Made {
+                    driver,
+                    is_new: false,
+                })
+            }
+        }
+    }
+
+    async fn make(&self, config: ConsumerConfig, stream: &StreamConfig) -> Result<Made, ApiError> {
+        let is_durable = stream.storage == Storage::File && !config.mem_storage;
+        let now = now_ns();
+        let name = config.name.clone();
+        let config = Arc::new(config);
+        let driver = self.stream.with_index(|index| {
+            let start = Start::select(&config, index);
+            let options = self.options(&config, stream, is_durable);
+            let consumer = Consumer::new(&config, &options, start, now);
+            let parts = Parts {
+                name: name.clone(),
+                created: now,
+                config: config.clone(),
+                is_durable,
+                consumer,
+                out: Vec::new(),
+            };
+            let driver = Driver::new(parts, &self.stream, &self.context, &self.me);
+            index.admit(&name, filters_of(&config), driver.clone());
+            driver
+        })?;
+        if is_durable {
+            // In this order: a row without a configuration was never promised.
+            driver.put_state(&mut driver.core());
+            self.stream.log().put_consumer(&name, meta(now, &config));
+            if let Err(error) = self.committed().await {
+                // Not promised, so not to be there after a restart either.
+                self.stream.dismiss(&name);
+                self.stream.log().remove_consumer(&name);
+                return Err(error::CONSUMER_STORE_FAILED.with(error));
+            }
+        }
+        self.admit(&driver);
+        driver.sender_of(|sender| sender.advise(&Advisory::Created, now));
+        Ok(Made { driver, is_new: true })
+    }
+
+    /// How the state machine is made.
+    pub(super) fn options<'a>(
+        &'a self,
+        config: &'a ConsumerConfig,
+        stream: &StreamConfig,
+        is_durable: bool,
+    ) -> ConsumerOptions<'a> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).expect("the system has randomness");
+        ConsumerOptions {
+            stream: self.stream.name(),
+            name: &config.name,
+            ack_prefix: AckPrefix::new(self.stream.name(), &config.name),
+            reports_acks: stream.retention != Retention::Limits,
+            durable_state: is_durable,
+            message_bytes_max: self.context.message_bytes_max,
+            active: config.is_push()
+                && self
+                    .context
+                    .router
+                    .has_interest(config.deliver_subject.as_bytes()),
+            seed: u64::from_le_bytes(seed),
+        }
+    }
+
+    /// Lets a consumer hear its clients, and starts it.
+    pub(super) fn admit(&self, driver: &Arc<Driver>) {
+        let config = driver.config();
+        let (stream, name) = (self.stream.name(), driver.name());
+        let mut patterns = vec![format!("$JS.ACK.{stream}.{name}.>")];
+        if config.flow_control {
+            patterns.push(format!("$JS.FC.{stream}.{name}.>"));
+        }
+        if config.dead_letter().is_some() {
+            patterns.push(format!("{}*", answer_prefix(stream, name)));
+        }
+        let service: Arc<dyn Service> = driver.clone();
+        let subscribe = |pattern: &String| {
+            self.context
+                .router
+                .subscribe_service(&service, pattern.as_bytes(), None)
+        };
+        let mut member = Member {
+            driver: driver.clone(),
+            subscriptions: patterns.iter().map(subscribe).collect(),
+            watched: None,
+        };
+        self.watch(&mut member, &config);
+        self.write().insert(name.to_owned(), member);
+        driver.start();
+    }
+
+    /// Lets a consumer know who comes to its deliver subject.
+    fn watch(&self, member: &mut Member, config: &ConsumerConfig) {
+        let watcher: Arc<dyn Watcher> = member.driver.clone();
+        if let Some(old) = member.watched.take() {
+            self.context.router.unwatch(old.as_bytes(), &watcher);
+        }
+        if config.is_push() {
+            self.context
+                .router
+                .watch(config.deliver_subject.as_bytes(), watcher);
+            member.watched = Some(config.deliver_subject.clone());
+        }
+    }
+
+    /// Puts another configuration in force, durably.
+    async fn change(&self, driver: &Arc<Driver>, config: ConsumerConfig) -> Result<(), ApiError> {
+        let old = driver.config();
+        if *old == config {
+            return Ok(());
+        }
+        let now = now_ns();
+        let config = Arc::new(config);
+        let filters = filters_of(&config);
+        {
+            let mut core = driver.core();
+            let core = &mut *core;
+            super::round::stream_news(driver, core, now);
+            let mut num_pending = None;
+            if core.filters != filters {
+                self.stream.with_index(|index| {
+                    driver.forget_news();
+                    num_pending = Some(index.count(&filters, core.consumer.next_seq()));
+                    index.admit(driver.name(), filters.clone(), driver.clone());
+                })?;
+                core.filters = filters;
+                core.cursor = 0;
+            }
+            core.consumer.reconfigure(&config, num_pending, now);
+            core.interest_seen = 0;
+            core.config = config.clone();
+            if driver.is_durable {
+                let row = meta(driver.created, &config);
+                self.stream.log().put_consumer(driver.name(), row);
+                driver.put_state(core);
+            }
+        }
+        if let Some(member) = self.write().get_mut(driver.name()) {
+            let answers = format!("{}*", answer_prefix(self.stream.name(), driver.name()));
+            let answers_known = member
+                .subscriptions
+                .iter()
+                .any(|known| known.pattern() == answers.as_bytes());
+            if config.dead_letter().is_some() && !answers_known {
+                let service: Arc<dyn Service> = driver.clone();
+                let new = self
+                    .context
+                    .router
+                    .subscribe_service(&service, answers.as_bytes(), None);
+                member.subscriptions.push(new);
+            }
+            self.watch(member, &config);
+        }
+        driver.nudge();
+        if driver.is_durable {
+            self.committed().await?;
+        }
+        Ok(())
+    }
+
+    /// Pauses a consumer until then, or lets it go on, durably.
+    pub async fn pause(&self, driver: &Arc<Driver>, until: Option<WireTime>) -> Result<(), ApiError> {
+        let _one = self.changing.lock().await;
+        let now = now_ns();
+        {
+            let mut core = driver.core();
+            let core = &mut *core;
+            let mut config = ConsumerConfig::clone(&core.config);
+            config.set_pause(until.filter(|until| until.unix_nanos() > now));
+            core.consumer
+                .pause(until.map(|until| until.unix_nanos()), now, &mut core.out);
+            core.config = Arc::new(config);
+            if driver.is_durable {
+                let row = meta(driver.created, &core.config);
+                self.stream.log().put_consumer(driver.name(), row);
+            }
+        }
+        driver.nudge();
+        if driver.is_durable {
+            self.committed().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a consumer start over at a sequence (zero: at its ack floor), durably; says where that is.
+    pub async fn reset(&self, driver: &Arc<Driver>, seq: u64) -> Result<u64, ApiError> {
+        let _one = self.changing.lock().await;
+        let now = now_ns();
+        let at = {
+            let mut core = driver.core();
+            let core = &mut *core;
+            super::round::stream_news(driver, core, now);
+            let at = self.stream.with_index(|index| {
+                let config = &core.config;
+                let started = config
+                    .opt_start_time
+                    .map_or(0, |time| index.seq_at_time(time.unix_nanos()));
+                let at = core.consumer.check_reset(config, seq, started)?;
+                driver.forget_news();
+                let count = index.count(&core.filters, at);
+                core.consumer.reset(at, count);
+                core.consumer.appended(0, index.last_seq());
+                Ok(at)
+            })??;
+            core.cursor = 0;
+            core.dead_letters = Default::default();
+            if driver.is_durable {
+                driver.put_state(core);
+            }
+            at
+        };
+        driver.nudge();
+        if driver.is_durable {
+            self.committed().await?;
+        }
+        Ok(at)
+    }
+
+    /// Removes a consumer by name, durably.
+    pub async fn delete(&self, name: &str) -> Result<(), ApiError> {
+        let driver = self.get(name).ok_or(error::CONSUMER_NOT_FOUND)?;
+        if self.remove(&driver).await {
+            Ok(())
+        } else {
+            Err(error::CONSUMER_NOT_FOUND)
+        }
+    }
+
+    /// Removes this very consumer, if it is still there.
+    pub(super) async fn remove(&self, driver: &Arc<Driver>) -> bool {
+        let _one = self.changing.lock().await;
+        let Some(member) = self.take_out(driver) else {
+            return false;
+        };
+        drop(member);
+        driver.sender_of(|sender| {
+            let now = now_ns();
+            let mut core = driver.core();
+            let core = &mut *core;
+            core.consumer.delete(&mut core.out);
+            super::round::carry(driver, core, sender, None, now);
+        });
+        if self.stream.config().retention == Retention::Interest {
+            self.let_go(driver).await;
+        }
+        if driver.is_durable {
+            self.stream.log().remove_consumer(driver.name());
+            if let Err(error) = self.committed().await {
+                tracing::warn!(
+                    stream = self.stream.name(),
+                    consumer = driver.name(),
+                    "removing: {error}"
+                );
+            }
+        }
+        true
+    }
+
+    /// Nobody hears of it or is heard by it any more.
+    fn take_out(&self, driver: &Arc<Driver>) -> Option<Member> {
+        let member = {
+            let mut members = self.write();
+            let known = members.get(driver.name())?;
+            if !Arc::ptr_eq(&known.driver, driver) {
+                return None;
+            }
+            members.remove(driver.name())?
+        };
+        driver.end();
+        self.stream.dismiss(driver.name());
+        for subscription in &member.subscriptions {
+            self.context.router.remove(subscription);
+        }
+        if let Some(watched) = &member.watched {
+            let watcher: Arc<dyn Watcher> = driver.clone();
+            self.context.router.unwatch(watched.as_bytes(), &watcher);
+        }
+        Some(member)
+    }
+
+    /// Removes from an interest stream what only this consumer was still to have.
+    async fn let_go(&self, driver: &Arc<Driver>) {
+        let filters = driver.core().filters.clone();
+        let mut from = 0;
+        loop {
+            let found = match self.stream.read(from, &filters, 1_000, 4 << 20) {
+                Ok((found, _)) if found.is_empty() => return,
+                Ok((found, next)) => {
+                    from = next;
+                    found
+                }
+                Err(error) => {
+                    return tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
+                }
+            };
+            let seqs: Vec<u64> = found.iter().map(|record| record.seq).collect();
+            let released = self
+                .stream
+                .release(&seqs, |seq, subject| self.needs(driver.name(), seq, subject));
+            if let Err(error) = released {
+                return tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn committed(&self) -> Result<(), ApiError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.stream.commit(move |result| {
+            tell.send(result).ok();
+        });
+        match told.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error::STORE_FAILED.with(error)),
+            Err(_) => Err(error::STORE_FAILED.with("store is closed")),
+        }
+    }
+
+    /// Those who wait are told that the server stops.
+    pub(in crate::jetstream) fn end_pulls(&self) {
+        self.all().iter().for_each(|driver| driver.end_pulls());
+    }
+
+    /// Ends the tasks.
+    pub(in crate::jetstream) fn end(&self) {
+        self.all().iter().for_each(|driver| driver.end());
+    }
+
+    /// What is known becomes durable with the stream's last commit; nobody hears of a consumer any more.
+    pub(in crate::jetstream) fn shut_down(&self) {
+        self.all().iter().for_each(|driver| driver.shut_down());
+        self.close(false);
+    }
+
+    /// The stream is gone, or the server is: everyone is let go.
+    pub(in crate::jetstream) fn close(&self, deleted: bool) {
+        for driver in self.all() {
+            if self.take_out(&driver).is_some() && deleted {
+                driver.sender_of(|sender| {
+                    let mut core = driver.core();
+                    let core = &mut *core;
+                    core.consumer.delete(&mut core.out);
+                    super::round::carry(&driver, core, sender, None, now_ns());
+                });
+            }
+        }
+    }
+}
+
+impl Driver {
+    /// Sends something beside its rounds.
+    fn sender_of(&self, send: impl FnOnce(&mut super::sender::Sender)) {
+        let mut sender = self.sender();
+        send(&mut sender);
+        sender.publisher.flush();
+    }
+
+    /// What was told of the stream no longer counts: everything is counted anew, under the stream's lock.
+    fn forget_news(&self) {
+        let mut inbox = self.inbox();
+        inbox.appended = 0;
+        inbox.trimmed = false;
+        inbox.removed.clear();
+    }
+}
+
+pub(super) fn meta(created: i64, config: &ConsumerConfig) -> Vec<u8> {
+    serde_json::to_vec(&Meta { created, config }).expect("plain fields serialise")
+}
+
+/// The stream as a consumer's configuration is checked against it.
+fn facts(config: &StreamConfig) -> StreamFacts<'_> {
+    StreamFacts {
+        subjects: &config.subjects,
+        retention: match config.retention {
+            Retention::Limits => Waits::Limits,
+            Retention::Interest => Waits::Interest,
+            Retention::WorkQueue => Waits::WorkQueue,
+        },
+        num_replicas: config.num_replicas,
+        max_consumers: config.max_consumers,
+        inactive_threshold: config.consumer_limits.inactive_threshold,
+        max_ack_pending: config.consumer_limits.max_ack_pending,
+    }
+}
