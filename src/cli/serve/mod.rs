@@ -3,6 +3,7 @@
 mod files;
 pub(super) mod log;
 mod mesh;
+mod notify;
 pub(super) mod run;
 mod sink;
 
