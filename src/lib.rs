@@ -47,7 +47,7 @@
 //! ```text
 //! 6  main.rs, cli/        the binary: arguments, subcommands, output
 //! 5  mesh/                the Sovereign Mesh, a client of any NATS server
-//! 4  server.rs, config.rs assembly: accept loop, lame duck, shutdown order;
+//! 4  server.rs, config/   assembly: accept loop, lame duck, shutdown order;
 //!    local.rs             publish and subscribe inside the process
 //!    local.rs             publish and subscribe from inside the process
 //! 3b monitor/             HTTP: metrics, health, varz; read-only snapshots

@@ -1,9 +1,11 @@
 //! The server as a whole: rooms built bottom-up, the accept loop, lame duck, shutdown in order.
 
+mod assets;
+mod reload;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::DuplexStream;
@@ -12,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::Account;
-use crate::config::Config;
-use crate::connection::{self, Context, Registry, Totals, Transport};
+use crate::config::{Assets, Config};
+use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
+
+pub use assets::{AssetError, Planned, Step};
+pub use reload::Fixed;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -61,6 +66,9 @@ pub enum ServerError {
     /// The streams in the store could not be recovered; nothing in it was changed.
     #[error("cannot recover the streams: {0}")]
     JetStream(#[from] jetstream::Error),
+    /// A stream or consumer that the configuration declares could not be had.
+    #[error("cannot have the declared {0}")]
+    Asset(#[from] AssetError),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -75,6 +83,8 @@ pub struct Server {
     jetstream: Option<Arc<JetStream>>,
     monitor: Option<Monitor>,
     started: Instant,
+    /// What it runs with: what a reload is compared with.
+    config: Mutex<Config>,
 }
 
 impl Server {
@@ -91,11 +101,16 @@ impl Server {
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
-                let address = SocketAddr::new(address.ip(), port);
+                let ip = match &config.monitor_host {
+                    None => address.ip(),
+                    Some(host) => resolve(host, port).await?.ip(),
+                };
+                let address = SocketAddr::new(ip, port);
                 Some(listen(address).map_err(|error| ServerError::BindMonitor { address, error })?)
             }
         };
         let id = server_id();
+        let (host, port) = advertised(&config, address);
         let info = Info {
             server_name: config.name.clone().unwrap_or_else(|| id.clone()),
             server_id: id,
@@ -103,8 +118,8 @@ impl Server {
             mesh: env!("CARGO_PKG_VERSION").to_owned(),
             proto: 1,
             go: "rust".to_owned(),
-            host: address.ip().to_string(),
-            port: address.port(),
+            host,
+            port,
             headers: true,
             auth_required: config.auth.is_required(),
             max_payload: config.connections.payload_max,
@@ -112,22 +127,26 @@ impl Server {
             jetstream: config.store_dir.is_some(),
             ..Info::default()
         };
-        let context = Arc::new(Context {
-            options: config.connections,
-            account: Account::new(config.auth),
+        let context = Arc::new(Context::new(
+            config.connections.clone(),
+            Account::new(config.auth.clone()),
             info,
-            registry: Arc::new(Registry::default()),
-        });
+        ));
         let accepting = CancellationToken::new();
         // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
-            let hosts = config.monitor_hosts.into_iter().chain([config.host]).collect();
+            let hosts = config
+                .monitor_hosts
+                .iter()
+                .chain([&config.host])
+                .cloned()
+                .collect();
             let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
             Monitor::start(listener, view)
         });
-        let jetstream = match config.store_dir {
+        let jetstream = match &config.store_dir {
             None => None,
-            Some(dir) => Some(start_jetstream(dir, config.sync, &context).await?),
+            Some(_) => Some(start_jetstream(&config, &context).await?),
         };
         if let Some(monitor) = &monitor {
             monitor.recovered(sources(jetstream.as_ref()));
@@ -140,7 +159,12 @@ impl Server {
             jetstream,
             monitor,
             started: Instant::now(),
+            config: Mutex::new(config),
         };
+        if let Err(error) = server.apply(&server.config().assets).await {
+            server.stop().await;
+            return Err(error.into());
+        }
         server.tasks.spawn(accept(
             listener,
             server.context.clone(),
@@ -148,6 +172,39 @@ impl Server {
             server.tasks.clone(),
         ));
         Ok(server)
+    }
+
+    /// Makes sure that declared streams and consumers are there, before the first client comes.
+    async fn apply(&self, assets: &Assets) -> Result<(), AssetError> {
+        if assets.is_empty() {
+            return Ok(());
+        }
+        let Some(jetstream) = &self.jetstream else {
+            return Err(AssetError {
+                what: "streams".to_owned(),
+                why: "no streams are kept: jetstream is off".to_owned(),
+            });
+        };
+        tracing::info!("Declared streams and consumers (nothing is deleted):");
+        assets::apply(self, jetstream, assets, |planned| tracing::info!("  {planned}")).await
+    }
+
+    /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
+    /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
+    /// end; nobody else notices.
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
+        let changed = reload::compare(&self.config(), &config)?;
+        let (options, auth) = (config.connections.clone(), config.auth.clone());
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        if !changed.is_empty() {
+            self.context.reload(options, auth).await;
+        }
+        Ok(changed)
+    }
+
+    /// The settings it runs with.
+    pub fn config(&self) -> Config {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where clients connect.
@@ -278,22 +335,22 @@ impl Drop for Server {
 }
 
 /// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(
-    dir: PathBuf,
-    sync: store::Sync,
-    context: &Context,
-) -> Result<Arc<JetStream>, ServerError> {
+async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetStream>, ServerError> {
+    let dir = config.store_dir.clone().expect("asked for with a directory");
     let mut options = store::Options::new(dir);
-    options.sync = sync;
+    options.sync = config.sync;
+    let (domain, strict) = (config.domain.clone(), config.strict);
     let router = context.account.router.clone();
     let server_name = context.info.server_name.clone();
-    let message_bytes_max = context.options.payload_max;
+    let message_bytes_max = context.options().payload_max;
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
         let _inside = runtime.enter();
         let mut options = jetstream::Options::new(router, Some(store));
         options.server_name = server_name;
+        options.domain = domain;
+        options.strict = strict;
         options.message_bytes_max = message_bytes_max;
         Ok(JetStream::start(options)?)
     });
@@ -312,16 +369,44 @@ fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> 
     sources
 }
 
-async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
-    let host = config.host.trim_start_matches('[').trim_end_matches(']');
+async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     let resolve = |error| ServerError::Resolve {
         host: host.to_owned(),
         error,
     };
-    let mut addresses = lookup_host((host, config.port)).await.map_err(resolve)?;
-    let address = addresses
+    let mut addresses = lookup_host((host, port)).await.map_err(resolve)?;
+    addresses
         .next()
-        .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))?;
+        .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))
+}
+
+/// Host and port as INFO gives them: those by which clients elsewhere reach the server.
+fn advertised(config: &Config, address: SocketAddr) -> (String, u16) {
+    let Some(advertise) = &config.advertise else {
+        let host = match address.ip() {
+            // As NATS has it: both protocols' address of all networks.
+            ip if ip.is_unspecified() => "0.0.0.0".to_owned(),
+            ip => ip.to_string(),
+        };
+        return (host, address.port());
+    };
+    let split = advertise.rsplit_once(':');
+    match split.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => (host.to_owned(), port),
+        None => (advertise.clone(), address.port()),
+    }
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
+    let address = resolve(&config.host, config.port).await?;
+    if let (Some(host), Some(port)) = (&config.monitor_host, config.monitor_port) {
+        // Monitoring shows what goes on here.
+        let monitor = resolve(host, port).await?;
+        if !is_loopback(monitor.ip()) && !config.auth.is_required() && !config.open_to_all {
+            return Err(ServerError::OpenBind(monitor));
+        }
+    }
     if !is_loopback(address.ip()) && !config.auth.is_required() && !config.open_to_all {
         return Err(ServerError::OpenBind(address));
     }

@@ -4,6 +4,7 @@
 
 mod cli;
 mod clients;
+mod config;
 mod conformance;
 mod durability;
 mod mesh;

@@ -1,68 +1,25 @@
-//! Who may come in, and where their messages go: an account owns its router, so isolation is structural.
+//! Who may come in, what they may do, and where their messages go: an account owns its router, so isolation is structural.
 //!
-//! One account today, `$G`, open or guarded by a token or a user and password. Deliberately absent so far:
-//! several accounts, permissions, nkeys and JWTs.
+//! One account today, `$G`, open or guarded by a token or by users with passwords or nkeys, each with permissions of its
+//! own. Deliberately absent so far: several accounts, JWTs.
 
-use std::sync::Arc;
+mod auth;
+mod permissions;
 
-use crate::protocol::connect::Connect;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use crate::router::Router;
+
+pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
+pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 
 /// The name of the account that everyone is in.
 pub const GLOBAL: &str = "$G";
 
-/// What a client must show.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Nothing.
-    #[default]
-    Open,
-    /// `auth_token`.
-    Token(String),
-    /// `user` and `pass`.
-    User {
-        /// The name.
-        user: String,
-        /// The password, in clear.
-        pass: String,
-    },
-}
-
-impl Auth {
-    /// Whether a client must show anything.
-    pub fn is_required(&self) -> bool {
-        *self != Auth::Open
-    }
-
-    /// Whether `connect` shows it.
-    pub fn admits(&self, connect: &Connect) -> bool {
-        let given = |field: &Option<String>| field.clone().unwrap_or_default();
-        match self {
-            Auth::Open => true,
-            // An empty secret is no secret: it admits nobody.
-            Auth::Token(token) => !token.is_empty() && same(token, &given(&connect.auth_token)),
-            // Both are compared whatever the first one gives: timing tells nothing.
-            Auth::User { user, pass } => {
-                !pass.is_empty() && same(user, &given(&connect.user)) & same(pass, &given(&connect.pass))
-            }
-        }
-    }
-}
-
-/// Compares in time that depends on the length given, not on where they differ.
-fn same(secret: &str, given: &str) -> bool {
-    let mut difference = secret.len() ^ given.len();
-    for (at, byte) in given.bytes().enumerate() {
-        let other = secret.as_bytes().get(at).copied().unwrap_or_default();
-        difference |= usize::from(byte ^ other);
-    }
-    std::hint::black_box(difference) == 0
-}
-
 /// An account: its rule and its router.
 pub struct Account {
-    /// What its clients must show.
-    pub auth: Auth,
+    /// What its clients must show; a reload replaces it.
+    auth: RwLock<Arc<Auth>>,
     /// Who gets what among its clients.
     pub router: Arc<Router>,
 }
@@ -71,40 +28,18 @@ impl Account {
     /// An account with an empty router.
     pub fn new(auth: Auth) -> Self {
         Self {
-            auth,
+            auth: RwLock::new(Arc::new(auth)),
             router: Arc::new(Router::new()),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// What its clients must show.
+    pub fn auth(&self) -> Arc<Auth> {
+        self.auth.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 
-    #[test]
-    fn admits_only_what_matches() {
-        let connect = |json: &str| Connect::parse(json.as_bytes()).unwrap();
-        let token = Auth::Token("secret".into());
-        let user = Auth::User {
-            user: "u".into(),
-            pass: "p".into(),
-        };
-        let table = [
-            (&Auth::Open, "{}", true),
-            (&token, "{}", false),
-            (&token, r#"{"auth_token":"secret"}"#, true),
-            (&token, r#"{"auth_token":"secre"}"#, false),
-            (&token, r#"{"auth_token":"secrets"}"#, false),
-            (&token, r#"{"user":"secret"}"#, false),
-            (&user, r#"{"user":"u","pass":"p"}"#, true),
-            (&user, r#"{"user":"u","pass":""}"#, false),
-            (&user, r#"{"user":"","pass":"p"}"#, false),
-            (&user, r#"{"user":"u"}"#, false),
-            (&Auth::Token(String::new()), r#"{"auth_token":""}"#, false),
-            (&Auth::Token(String::new()), "{}", false),
-        ];
-        for (auth, json, expected) in table {
-            assert_eq!(auth.admits(&connect(json)), expected, "{auth:?} {json}");
-        }
+    /// Replaces what its clients must show; those who are in already are not looked at.
+    pub fn set_auth(&self, auth: Auth) {
+        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(auth);
     }
 }

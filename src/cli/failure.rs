@@ -65,6 +65,12 @@ impl Failure {
         self
     }
 
+    /// What happened and what to do next, a line each.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        let hint = self.hint.iter().flat_map(|hint| hint.lines());
+        std::iter::once(self.what.as_str()).chain(hint)
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code

@@ -7,12 +7,15 @@ mod api;
 mod bench;
 mod bucket;
 mod completions;
+mod config;
 mod consumer;
 mod context;
+mod ctl;
 mod failure;
 mod kv;
 mod mesh;
 mod message;
+mod nats_server;
 mod object;
 mod output;
 mod pipeline;
@@ -50,8 +53,10 @@ enum Command {
     Bench(bench::Bench),
     Check(mesh::check::Check),
     Completions(completions::Completions),
+    Config(config::ConfigCommand),
     #[command(visible_alias = "con", alias = "c")]
     Consumer(consumer::Consumer),
+    Ctl(ctl::Ctl),
     Emit(mesh::emit::Emit),
     Events(mesh::events::Events),
     Hammer(mesh::hammer::Hammer),
@@ -61,6 +66,13 @@ enum Command {
     Lineage(mesh::lineage::Lineage),
     Log(mesh::log::Log),
     Man(completions::Man),
+    /// Stand in for nats-server, with its flags and files; so does this binary under that name
+    #[command(name = "nats-server", disable_help_flag = true)]
+    NatsServer {
+        /// nats-server's own; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     #[command(alias = "obj")]
     Object(object::Object),
     Peers(mesh::peers::Peers),
@@ -83,6 +95,12 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    let mut arguments = std::env::args();
+    let called_so = nats_server::is_called_so(arguments.next().as_deref());
+    // Its flags are its own: ours that read the same must not take them.
+    if called_so || std::env::args().nth(1).as_deref() == Some("nats-server") {
+        return nats_server::main(arguments.skip(usize::from(!called_so)));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -105,7 +123,9 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Bench(command) => command.run(context),
         Command::Check(check) => block_on(check.run(context)),
         Command::Completions(command) => command.run(),
+        Command::Config(command) => command.run(),
         Command::Consumer(command) => block_on(command.run(context)),
+        Command::Ctl(command) => command.run(),
         Command::Emit(emit) => block_on(emit.run(context)),
         Command::Events(events) => events.run(context),
         Command::Hammer(hammer) => hammer.run(context),
@@ -114,6 +134,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Lineage(lineage) => block_on(lineage.run(context)),
         Command::Log(log) => block_on(log.run(context)),
         Command::Man(command) => command.run(),
+        Command::NatsServer { .. } => Err(Failure::usage("nats-server comes first: mesh nats-server ...")),
         Command::Object(command) => block_on(command.run(context)),
         Command::Peers(peers) => block_on(peers.run(context)),
         Command::Phoenix(phoenix) => block_on(phoenix.run(context)),

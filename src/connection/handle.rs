@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use crate::account::User;
 use crate::protocol::connect::Connect;
 use crate::router::Client;
 
@@ -23,6 +24,10 @@ pub struct Handle {
     pub start: SystemTime,
     began: Instant,
     connect: Mutex<Arc<Connect>>,
+    /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
+    admitted: Mutex<Option<Option<Arc<User>>>>,
+    /// What it was given to sign.
+    nonce: OnceLock<String>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -41,6 +46,8 @@ impl Handle {
             start: SystemTime::now(),
             began: Instant::now(),
             connect: Mutex::default(),
+            admitted: Mutex::default(),
+            nonce: OnceLock::new(),
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
@@ -64,6 +71,43 @@ impl Handle {
 
     pub(super) fn set_connect(&self, connect: Arc<Connect>) {
         *self.connect.lock().unwrap_or_else(PoisonError::into_inner) = connect;
+    }
+
+    /// The user it was let in as, if the server has several.
+    pub fn user(&self) -> Option<Arc<User>> {
+        self.admitted().flatten()
+    }
+
+    /// As whom it was let in; none while it has not been.
+    pub fn admitted(&self) -> Option<Option<Arc<User>>> {
+        self.admitted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn admit(&self, user: Option<Arc<User>>) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
+    }
+
+    /// Undoes an admission that a reload has overtaken.
+    pub(super) fn withdraw(&self) {
+        *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What it was given to sign, if it was.
+    pub fn nonce(&self) -> Option<&str> {
+        self.nonce.get().map(String::as_str)
+    }
+
+    pub(super) fn set_nonce(&self, nonce: String) {
+        self.nonce.set(nonce).ok();
+    }
+
+    /// Whether its user may subscribe.
+    pub fn may_subscribe(&self, pattern: &[u8], queue: Option<&[u8]>) -> bool {
+        let permissions = self.user().and_then(|user| user.permissions.clone());
+        permissions.is_none_or(|permissions| permissions.may_subscribe(pattern, queue))
     }
 
     /// How long it has been there.

@@ -8,20 +8,24 @@
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
 mod cause;
+mod gate;
 mod handle;
 mod plain;
 mod publish_line;
 mod reader;
 mod reason;
 mod registry;
+mod reload;
 mod session;
 mod transport;
+mod verifier;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::account::Account;
+use crate::account::{Account, Auth};
 use crate::protocol::info::Info;
 
 pub use handle::Handle;
@@ -39,6 +43,8 @@ pub struct Options {
     pub connections_max: usize,
     /// Subscriptions of one connection; zero is no limit.
     pub subscriptions_max: usize,
+    /// Tokens of a subscription's subject; zero is no limit.
+    pub subscription_tokens_max: usize,
     /// Bytes waiting for one client, above which it is a slow consumer.
     pub pending_max: usize,
     /// Bytes of a control line's arguments.
@@ -61,6 +67,7 @@ impl Default for Options {
             payload_max: 1 << 20,
             connections_max: 65_536,
             subscriptions_max: 0,
+            subscription_tokens_max: 0,
             pending_max: 64 << 20,
             control_line_max: 4096,
             ping_interval: Duration::from_secs(120),
@@ -74,12 +81,53 @@ impl Default for Options {
 
 /// What all connections share.
 pub struct Context {
-    /// Limits and times.
-    pub options: Options,
+    /// Limits and times; a reload replaces them.
+    options: RwLock<Arc<Options>>,
+    /// Moves with every reload: connections look at it once a batch.
+    epoch: AtomicU64,
     /// Who may come in, and the router.
     pub account: Account,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
     pub registry: Arc<Registry>,
+    /// Compares what takes its time to compare.
+    pub(crate) verifier: verifier::Verifier,
+}
+
+impl Context {
+    /// What the connections of a new server share.
+    pub fn new(options: Options, account: Account, info: Info) -> Self {
+        Self {
+            options: RwLock::new(Arc::new(options)),
+            epoch: AtomicU64::new(0),
+            account,
+            info,
+            registry: Arc::default(),
+            verifier: verifier::Verifier::new(),
+        }
+    }
+
+    /// Limits and times as they are now.
+    pub fn options(&self) -> Arc<Options> {
+        self.options
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Replaces limits, times and credentials, and ends what the new ones do not allow: connections whose credentials no
+    /// longer hold, subscriptions that are no longer permitted.
+    pub async fn reload(&self, options: Options, auth: Auth) {
+        *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
+        self.account.set_auth(auth);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        reload::enforce(self).await;
+        // Once more: those who were looked at have new permissions.
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
 }

@@ -25,12 +25,13 @@ const IDLE_AFTER: Duration = Duration::from_secs(2);
 
 /// Serves one client until it goes or is sent away.
 pub async fn serve(transport: Transport, context: Arc<Context>) {
-    let client = Client::new(context.registry.next_id(), context.options.pending_max);
+    let options = context.options();
+    let client = Client::new(context.registry.next_id(), options.pending_max);
     let (ip, port) = transport.peer();
     let handle = Arc::new(Handle::new(client.clone(), ip, port));
-    let admitted = context.registry.add(&handle, context.options.connections_max);
+    let admitted = context.registry.add(&handle, options.connections_max);
     let (read, write) = transport.split();
-    let writing = tokio::spawn(writer::run(handle.clone(), write, context.options.write_deadline));
+    let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
 
     let mut session = Session::new(context.clone(), handle.clone());
     session.greet();
@@ -43,7 +44,7 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
             Reason::InternalError
         })
     } else {
-        handle.note(format!("there are {} already", context.options.connections_max));
+        handle.note(format!("there are {} already", options.connections_max));
         session.refuse(Reason::ConnectionsExceeded);
         Reason::ConnectionsExceeded
     };
@@ -151,6 +152,21 @@ impl<'a> Reader<'a> {
                     reason = handle.stopped() => return Err(reason),
                     () = self.session.run_plain(line) => {}
                 },
+                // The time it has to show its credentials runs on.
+                Pause::Verify(pending) => {
+                    let patience = self.session.options().auth_timeout;
+                    let since = if self.session.awaits_credentials() {
+                        self.began
+                    } else {
+                        Instant::now()
+                    };
+                    let verified = tokio::select! {
+                        biased;
+                        reason = handle.stopped() => return Err(reason),
+                        verified = tokio::time::timeout_at(since + patience, self.session.verify(*pending)) => verified,
+                    };
+                    verified.unwrap_or(Err(Reason::AuthenticationTimeout))?;
+                }
                 // Many lines can each mean many deliveries: others get their turn, and an end is seen.
                 Pause::Congested => {
                     tokio::task::yield_now().await;

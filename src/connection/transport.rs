@@ -32,7 +32,7 @@ impl Transport {
         match self {
             Transport::Tcp(stream) => stream.peer_addr().map_or_else(
                 |_| (String::new(), 0),
-                |peer| (peer.ip().to_string(), peer.port()),
+                |peer| (peer.ip().to_canonical().to_string(), peer.port()),
             ),
             Transport::Pipe(_) => ("in-process".to_owned(), 0),
         }

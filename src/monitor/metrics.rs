@@ -142,7 +142,7 @@ fn traffic(view: &View) -> Vec<Family> {
         gauge(
             "mesh_connections_max",
             "Client connections allowed at a time.",
-            view.context.options.connections_max as u64,
+            view.context.options().connections_max as u64,
         ),
         counter(
             "mesh_connections_total",

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::account::{Account, Auth};
-use crate::connection::{Options, Registry};
+use crate::connection::Options;
 use crate::protocol::info::Info;
 
 use super::*;
@@ -77,12 +77,7 @@ impl Source for Told {
 }
 
 async fn start(source: Arc<Told>) -> Monitor {
-    let context = Context {
-        options: Options::default(),
-        account: Account::new(Auth::Open),
-        info: Info::default(),
-        registry: Arc::new(Registry::default()),
-    };
+    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let view = View::new(Arc::new(context), address, CancellationToken::new()).with_sources(vec![source]);
@@ -205,12 +200,7 @@ async fn jsz_shows_as_much_as_is_asked_for() {
 
 #[tokio::test]
 async fn a_server_that_recovers_is_alive_and_not_ready() {
-    let context = Context {
-        options: Options::default(),
-        account: Account::new(Auth::Open),
-        info: Info::default(),
-        registry: Arc::new(Registry::default()),
-    };
+    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = Monitor::start(

@@ -119,7 +119,7 @@ pub(super) fn value(view: &View) -> Result<Value, Problem> {
 }
 
 fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
-    let (info, options) = (&view.context.info, &view.context.options);
+    let (info, options) = (&view.context.info, view.context.options());
     let totals = view.context.registry.totals();
     let host = view.clients.ip().to_string();
     then(&Varz {

@@ -28,6 +28,8 @@ pub struct Info {
     pub jetstream: bool,
     pub client_id: u64,
     pub client_ip: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub nonce: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub ldm: bool,
     #[serde(default, skip_serializing_if = "is_false")]

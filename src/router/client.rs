@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::outbox::Outbox;
+use super::permit::Permit;
 use super::subscription::Subscription;
 
 /// Message and byte counters of one client; bytes are headers and payload, not control lines.
@@ -30,6 +32,8 @@ pub struct Client {
     pub counters: Counters,
     /// Whether it takes HMSG; without, it gets MSG with the headers stripped.
     pub(super) headers: AtomicBool,
+    /// What is heeded of its permissions at delivery.
+    pub(super) permit: Permit,
     subscriptions: Mutex<HashMap<Box<[u8]>, Arc<Subscription>>>,
 }
 
@@ -41,6 +45,7 @@ impl Client {
             outbox: Outbox::new(pending_max),
             counters: Counters::default(),
             headers: AtomicBool::new(false),
+            permit: Permit::default(),
             subscriptions: Mutex::default(),
         })
     }
@@ -48,6 +53,21 @@ impl Client {
     /// Says whether it takes HMSG.
     pub fn set_headers(&self, on: bool) {
         self.headers.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether it may publish to `to` because it received a message with this reply; counts it.
+    pub fn may_answer(&self, to: &[u8]) -> bool {
+        self.permit.answer(to, Instant::now())
+    }
+
+    /// Whether messages may be published on a subject in its name, replies apart.
+    pub fn may_publish(&self, to: &[u8]) -> bool {
+        self.permit.may_publish(to)
+    }
+
+    /// Whether a subject is left out for it at delivery.
+    pub fn leaves_out(&self, to: &[u8]) -> bool {
+        self.permit.leaves_out(to)
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<Subscription>>> {

@@ -139,6 +139,9 @@ impl Fanout {
         let waiting = match &destination.target {
             Target::Client(client) => {
                 let headers = !message.headers.is_empty() && client.headers.load(Ordering::Relaxed);
+                if !message.reply.is_empty() {
+                    client.permit.delivered(message.reply);
+                }
                 match line {
                     Some(line) => destination.wire.delivery_with(line, message, headers, shared),
                     None => destination

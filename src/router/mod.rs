@@ -10,13 +10,14 @@
 //! [`Router::unsubscribe`] returned, except what the publisher of another connection already has in its batch;
 //! no lock is held while another room is called.
 //!
-//! Deliberately absent: persistence, permissions, sockets.
+//! Deliberately absent: persistence, sockets, and permissions but for what they mean at delivery (`permit`).
 
 mod cache;
 mod client;
 mod fanout;
 mod generation;
 mod outbox;
+mod permit;
 mod publisher;
 mod service;
 mod subscription;
@@ -35,6 +36,7 @@ use hashbrown::DefaultHashBuilder;
 
 pub use client::{Client, Counters};
 pub use outbox::{Closed, Flushed, Outbox};
+pub use permit::{Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
 pub use service::{Batch, Service};
 pub use subscription::{Subscription, Target};
@@ -204,6 +206,16 @@ impl Router {
             self.remove(&subscription);
         }
         client.table().shrink_to_fit();
+    }
+
+    /// Sets what is heeded of a client's permissions, nothing with none; from its next message on.
+    pub fn set_terms(&self, client: &Client, terms: Option<Terms>) {
+        client.permit.set(terms);
+        // Routes that others have cached were made under the old terms.
+        for subscription in client.subscriptions() {
+            let hash = self.hash(&subscription.pattern);
+            self.generations.changed(hash, &subscription.pattern);
+        }
     }
 
     /// Whether anybody would get a message on this literal subject.

@@ -65,6 +65,12 @@ impl Publisher {
         }
     }
 
+    /// Whether the client whose publisher this is may publish on a subject; the server itself may.
+    pub fn may_publish(&self, to: &[u8]) -> bool {
+        let origin = self.fanout.origin.as_ref();
+        origin.is_none_or(|client| client.may_publish(to))
+    }
+
     /// Publishes on the message's own subject; says how many receive it.
     #[inline]
     pub fn publish(&mut self, message: &Message<'_>, shared: Option<&Bytes>) -> usize {
@@ -175,11 +181,12 @@ impl Publisher {
             Some(origin) if !self.echo => origin.id << 1,
             _ => u64::MAX,
         };
+        let takes = |member: &&Arc<Subscription>| member.target_id != own && !member.leaves_out(to);
         cache.insert(hash, to, |route| {
             // Groups of one name on several matching patterns are one group.
             let mut names: Vec<Box<[u8]>> = Vec::new();
             router.collect(hash, to, |leaf| {
-                for member in leaf.plain.iter().filter(|member| member.target_id != own) {
+                for member in leaf.plain.iter().filter(takes) {
                     route.plain.push(fanout.learn(member));
                 }
                 for (name, members) in &leaf.groups {
@@ -188,7 +195,7 @@ impl Publisher {
                         route.groups.push(Vec::new());
                         names.len() - 1
                     });
-                    let others = members.iter().filter(|member| member.target_id != own);
+                    let others = members.iter().filter(takes);
                     route.groups[at].extend(others.map(|member| fanout.learn(member)));
                 }
             })

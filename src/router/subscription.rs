@@ -80,6 +80,11 @@ impl Subscription {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// Whether a subject is left out for its client at delivery.
+    pub(super) fn leaves_out(&self, to: &[u8]) -> bool {
+        matches!(&self.target, Target::Client(client) if client.leaves_out(to))
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

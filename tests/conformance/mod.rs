@@ -23,13 +23,26 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use sovereign_mesh::account::Auth;
-use sovereign_mesh::{Config, TestServer};
+use sovereign_mesh::{Config, TestServer, config};
 
 use crate::support::{Process, process, skip};
 use script::{Case, Who};
 
+/// A file that both read.
+const USERS: &str = include_str!("9-users.conf");
+const DEFAULT_USER: &str = concat!(include_str!("9-users.conf"), "no_auth_user: plain\n");
+
 /// Settings by name, for ours and for nats-server.
 fn settings(name: &str) -> (Config, &'static str) {
+    let read = |text| {
+        let file = config::load_text(name, text, Config::default(), config::Process::default());
+        (file.expect("a file that is good").config, text)
+    };
+    match name {
+        "users" => return read(USERS),
+        "default" => return read(DEFAULT_USER),
+        _ => {}
+    }
     let mut config = Config::default();
     let nats = match name {
         "plain" => "",
@@ -48,7 +61,8 @@ fn settings(name: &str) -> (Config, &'static str) {
             config.connections.payload_max = 64;
             config.connections.control_line_max = 64;
             config.connections.subscriptions_max = 2;
-            "max_payload: 64\nmax_control_line: 64\nmax_subscriptions: 2"
+            config.connections.subscription_tokens_max = 4;
+            "max_payload: 64\nmax_control_line: 64\nmax_subscriptions: 2\nmax_sub_tokens: 4"
         }
         "few" => {
             config.connections.connections_max = 1;

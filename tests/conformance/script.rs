@@ -261,7 +261,10 @@ fn reduced(info: &Value) -> String {
     ];
     let mut text = "INFO".to_owned();
     for key in FIXED {
-        if let Some(value) = info.get(key) {
+        if let Some(nonce) = info.get(key).filter(|_| key == "nonce") {
+            let length = nonce.as_str().expect("text").len();
+            write!(text, " nonce=({length})").unwrap();
+        } else if let Some(value) = info.get(key) {
             write!(text, " {key}={value}").unwrap();
         }
     }

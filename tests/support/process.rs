@@ -58,7 +58,7 @@ impl Process {
     }
 
     /// Starts `command` and waits until it listens.
-    fn listening(command: Command, directory: TempDir) -> Self {
+    pub fn listening(command: Command, directory: TempDir) -> Self {
         let mut process = Self::spawn(command, directory);
         let log = process.wait_for(LISTENING);
         let at = log.rfind(LISTENING).expect("waited for") + LISTENING.len();

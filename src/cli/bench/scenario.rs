@@ -205,6 +205,16 @@ pub const STREAMS: &[Scenario] = &[
         js::Work::Replay,
     ),
     js(
+        "js-ordered",
+        "300,000 messages through the ordered consumer of a client library",
+        js::Work::Ordered,
+    ),
+    js(
+        "js-filters",
+        "1,000 filtered consumers on 1,000,000 subjects: making them, and publishing meanwhile",
+        js::Work::Filters,
+    ),
+    js(
         "js-pull",
         "pull in batches of 500, acknowledge each",
         js::Work::Pull,

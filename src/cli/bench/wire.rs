@@ -29,6 +29,8 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 pub struct Target {
     /// The address connections go to.
     pub address: SocketAddr,
+    /// As a client library takes it.
+    pub url: String,
     connect: String,
 }
 
@@ -62,8 +64,10 @@ impl Target {
             Some(Err(token)) => connect["auth_token"] = token.into(),
             None => {}
         }
+        let login = login.map_or(String::new(), |login| format!("{login}@"));
         Ok(Self {
             address,
+            url: format!("nats://{login}{full}"),
             connect: format!("CONNECT {connect}\r\nPING\r\n"),
         })
     }

@@ -1,42 +1,43 @@
-//! `mesh serve`: flags to a [`Config`], the start banner, signals, the end.
+//! `mesh serve`: flags, the environment and a file to a [`Config`]; the start banner.
 
-mod log;
+mod files;
+pub(super) mod log;
 mod mesh;
+pub(super) mod run;
+mod sink;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::account::Auth;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Process, duration, size, sync};
 use crate::store::{self, Sync};
-use crate::{Server, ServerError, connection};
+use crate::{Server, ServerError};
 
 use super::Failure;
-
-/// How long lame duck waits for clients to move on.
-const LAME_DUCK_PATIENCE: Duration = Duration::from_secs(120);
+use run::{Face, Settings};
 
 /// Run the server
+///
+/// Settings come from flags, from MESH_... variables and from a file (-c): a flag wins over a variable, a variable over the
+/// file, the file over the defaults. `mesh config init` prints a file with every setting.
 #[derive(Args, Debug)]
 pub struct Serve {
-    /// Address to listen on
-    #[arg(
-        short = 'a',
-        long = "addr",
-        visible_alias = "net",
-        env = "MESH_ADDR",
-        default_value = "127.0.0.1"
-    )]
-    addr: String,
-    /// Client port; -1 or 0 picks a free one and prints it
-    #[arg(short, long, env = "MESH_PORT", default_value_t = i32::from(config::PORT), allow_negative_numbers = true)]
-    port: i32,
-    /// Monitoring port (HTTP); 0 turns it off, -1 picks a free one
-    #[arg(long, env = "MESH_MONITOR_PORT", default_value_t = i32::from(config::MONITOR_PORT), allow_negative_numbers = true)]
-    monitor_port: i32,
+    /// Configuration file, in the language of nats-server's
+    #[arg(short, long, env = "MESH_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(short = 'a', long = "addr", visible_alias = "net", env = "MESH_ADDR")]
+    addr: Option<String>,
+    /// Client port; -1 or 0 picks a free one and prints it [default: 7778]
+    #[arg(short, long, env = "MESH_PORT", allow_negative_numbers = true)]
+    port: Option<i32>,
+    /// Monitoring port (HTTP); 0 turns it off, -1 picks a free one [default: 8778]
+    #[arg(long, env = "MESH_MONITOR_PORT", allow_negative_numbers = true)]
+    monitor_port: Option<i32>,
     /// Another name by which monitoring may be asked for, such as the one a scraper uses (repeatable)
     #[arg(
         long = "monitor-host",
@@ -49,12 +50,12 @@ pub struct Serve {
     #[arg(long, env = "MESH_STORE_DIR", value_name = "DIR")]
     store_dir: Option<PathBuf>,
     /// Sync to disk before every acknowledgement (`always`), or only this often (2s, ...): then a power cut takes
-    /// back what was acknowledged since
-    #[arg(long, env = "MESH_SYNC", value_name = "WHEN", default_value = "always", value_parser = sync)]
-    sync: Sync,
+    /// back what was acknowledged since [default: always]
+    #[arg(long, env = "MESH_SYNC", value_name = "WHEN", value_parser = sync)]
+    sync: Option<Sync>,
     /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX) out; `mesh setup` makes them, too
-    #[arg(long, env = "MESH_NO_MESH")]
-    no_mesh: bool,
+    #[arg(long, env = "MESH_NO_MESH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
+    no_mesh: Option<bool>,
     /// The server's name [default: its id]
     #[arg(short, long, env = "MESH_NAME")]
     name: Option<String>,
@@ -68,41 +69,53 @@ pub struct Serve {
     #[arg(long, env = "MESH_PASS", requires = "user", hide_env_values = true)]
     pass: Option<String>,
     /// Listen beyond loopback although anybody may come in
-    #[arg(long, env = "MESH_OPEN")]
-    i_know_this_is_open: bool,
-    /// Largest message, headers and payload (64k, 8MiB, ...)
-    #[arg(long, env = "MESH_MAX_PAYLOAD", default_value = "1MiB", value_parser = size)]
-    max_payload: usize,
-    /// Connections at a time
-    #[arg(long, env = "MESH_MAX_CONNECTIONS", default_value_t = 65_536)]
-    max_connections: usize,
-    /// Bytes waiting for one client before it is a slow consumer
-    #[arg(long, env = "MESH_MAX_PENDING", default_value = "64MiB", value_parser = size)]
-    max_pending: usize,
-    /// Longest control line
-    #[arg(long, env = "MESH_MAX_CONTROL_LINE", default_value = "4KiB", value_parser = size)]
-    max_control_line: usize,
-    /// Subscriptions of one connection; 0 is no limit
-    #[arg(long, env = "MESH_MAX_SUBSCRIPTIONS", default_value_t = 0)]
-    max_subscriptions: usize,
-    /// Time between PINGs to a silent client (500ms, 2m, ...)
-    #[arg(long, env = "MESH_PING_INTERVAL", default_value = "2m", value_parser = duration)]
-    ping_interval: Duration,
-    /// Unanswered PINGs before a connection is stale
-    #[arg(long, env = "MESH_PING_MAX", default_value_t = 2)]
-    ping_max: u32,
-    /// How long a write to a client may make no progress
-    #[arg(long, env = "MESH_WRITE_DEADLINE", default_value = "10s", value_parser = duration)]
-    write_deadline: Duration,
-    /// Shape of the log
-    #[arg(long, env = "MESH_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[arg(long, env = "MESH_OPEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
+    i_know_this_is_open: Option<bool>,
+    /// Largest message, headers and payload (64k, 8MiB, ...) [default: 1MiB]
+    #[arg(long, env = "MESH_MAX_PAYLOAD", value_parser = size)]
+    max_payload: Option<usize>,
+    /// Connections at a time [default: 65536]
+    #[arg(long, env = "MESH_MAX_CONNECTIONS")]
+    max_connections: Option<usize>,
+    /// Bytes waiting for one client before it is a slow consumer [default: 64MiB]
+    #[arg(long, env = "MESH_MAX_PENDING", value_parser = size)]
+    max_pending: Option<usize>,
+    /// Longest control line [default: 4KiB]
+    #[arg(long, env = "MESH_MAX_CONTROL_LINE", value_parser = size)]
+    max_control_line: Option<usize>,
+    /// Subscriptions of one connection; 0 is no limit [default: 0]
+    #[arg(long, env = "MESH_MAX_SUBSCRIPTIONS")]
+    max_subscriptions: Option<usize>,
+    /// Time between PINGs to a silent client (500ms, 2m, ...) [default: 2m]
+    #[arg(long, env = "MESH_PING_INTERVAL", value_parser = duration)]
+    ping_interval: Option<Duration>,
+    /// Unanswered PINGs before a connection is stale [default: 2]
+    #[arg(long, env = "MESH_PING_MAX")]
+    ping_max: Option<u32>,
+    /// How long a write to a client may make no progress [default: 10s]
+    #[arg(long, env = "MESH_WRITE_DEADLINE", value_parser = duration)]
+    write_deadline: Option<Duration>,
+    /// How long a client may take to show its credentials [default: 2s]
+    #[arg(long, env = "MESH_AUTH_TIMEOUT", value_parser = duration)]
+    auth_timeout: Option<Duration>,
+    /// The log goes to this file instead of stderr; USR1 opens it anew
+    #[arg(short, long, env = "MESH_LOG_FILE", value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Shape of the log [default: text]
+    #[arg(long, env = "MESH_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+    /// Write the process id here
+    #[arg(short = 'P', long, env = "MESH_PID_FILE", value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Tell the ports in a file in this directory, as JSON: `mesh_<pid>.ports`
+    #[arg(long, env = "MESH_PORTS_FILE_DIR", value_name = "DIR")]
+    ports_file_dir: Option<PathBuf>,
     /// Log connections coming and going
-    #[arg(short = 'D', long, env = "MESH_DEBUG")]
-    debug: bool,
+    #[arg(short = 'D', long, env = "MESH_DEBUG", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
+    debug: Option<bool>,
     /// Log every protocol operation
-    #[arg(short = 'V', long, env = "MESH_TRACE")]
-    trace: bool,
+    #[arg(short = 'V', long, env = "MESH_TRACE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
+    trace: Option<bool>,
 }
 
 /// Shape of the log lines.
@@ -112,48 +125,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
-}
-
-/// Bytes: a number with an optional unit, powers of 1024.
-fn size(text: &str) -> Result<usize, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        _ => return Err("expected bytes such as 4096, 64k or 8MiB".to_owned()),
-    };
-    let number: usize = number
-        .parse()
-        .map_err(|_| "expected bytes such as 4096, 64k or 8MiB")?;
-    number
-        .checked_shl(shift)
-        .filter(|&size| size >> shift == number && size > 0)
-        .ok_or("not a usable size".to_owned())
-}
-
-/// A time such as `500ms`, `2m` or `1h30m`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "expected a time such as 500ms, 10s or 2m")?;
-    Duration::try_from(span).map_err(|_| "a time cannot be negative".to_owned())
-}
-
-/// `always`, or a time.
-fn sync(text: &str) -> Result<Sync, String> {
-    if text == "always" {
-        return Ok(Sync::Always);
-    }
-    match duration(text)? {
-        Duration::ZERO => Ok(Sync::Always),
-        every => Ok(Sync::Interval(every)),
-    }
 }
 
 fn port(number: i32, zero: Option<u16>) -> Result<Option<u16>, Failure> {
@@ -168,8 +139,72 @@ fn port(number: i32, zero: Option<u16>) -> Result<Option<u16>, Failure> {
     }
 }
 
+/// Sets what is given.
+fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
+    if let Some(given) = given {
+        setting.clone_from(given);
+    }
+}
+
 impl Serve {
-    fn config(&self) -> Result<Config, Failure> {
+    /// What is given on the command line or in the environment, over what holds already.
+    fn override_config(&self, config: &mut Config) -> Result<(), Failure> {
+        set(&mut config.host, &self.addr);
+        if let Some(number) = self.port {
+            config.port = port(number, Some(0))?.unwrap_or(0);
+        }
+        if let Some(number) = self.monitor_port {
+            config.monitor_port = port(number, None)?;
+        }
+        if !self.monitor_hosts.is_empty() {
+            config.monitor_hosts.clone_from(&self.monitor_hosts);
+        }
+        if self.store_dir.is_some() {
+            config.store_dir.clone_from(&self.store_dir);
+        }
+        set(&mut config.sync, &self.sync);
+        if self.name.is_some() {
+            config.name.clone_from(&self.name);
+        }
+        set(&mut config.open_to_all, &self.i_know_this_is_open);
+        if let Some(auth) = self.auth()? {
+            config.auth = auth;
+        }
+        let options = &mut config.connections;
+        set(&mut options.payload_max, &self.max_payload);
+        set(&mut options.connections_max, &self.max_connections);
+        set(&mut options.subscriptions_max, &self.max_subscriptions);
+        set(&mut options.pending_max, &self.max_pending);
+        set(&mut options.control_line_max, &self.max_control_line);
+        set(&mut options.ping_interval, &self.ping_interval);
+        set(&mut options.pings_out_max, &self.ping_max);
+        set(&mut options.write_deadline, &self.write_deadline);
+        set(&mut options.auth_timeout, &self.auth_timeout);
+        set(&mut options.trace, &self.trace);
+        Ok(())
+    }
+
+    fn override_process(&self, process: &mut Process) {
+        let given = |ours: &mut Option<PathBuf>, given: &Option<PathBuf>| {
+            if given.is_some() {
+                ours.clone_from(given);
+            }
+        };
+        given(&mut process.log_file, &self.log_file);
+        given(&mut process.pid_file, &self.pid_file);
+        given(&mut process.ports_file_dir, &self.ports_file_dir);
+        set(&mut process.no_mesh, &self.no_mesh);
+        set(&mut process.debug, &self.debug);
+        if let Some(format) = self.log_format {
+            process.log_format = match format {
+                LogFormat::Text => config::LogFormat::Text,
+                LogFormat::Json => config::LogFormat::Json,
+            };
+        }
+    }
+
+    /// What clients must show, if that is given.
+    fn auth(&self) -> Result<Option<Auth>, Failure> {
         // An empty variable of the environment counts as given: better no server than an open one.
         for (name, value) in [("token", &self.token), ("user", &self.user), ("pass", &self.pass)] {
             if value.as_ref().is_some_and(String::is_empty) {
@@ -177,102 +212,89 @@ impl Serve {
                 return Err(Failure::usage(what).hint("give it a value, or leave it out to serve without"));
             }
         }
-        let auth = match (&self.token, &self.user, &self.pass) {
-            (Some(token), _, _) => Auth::Token(token.clone()),
-            (None, Some(user), Some(pass)) => Auth::User {
+        Ok(match (&self.token, &self.user, &self.pass) {
+            (Some(token), _, _) => Some(Auth::Token(token.clone())),
+            (None, Some(user), Some(pass)) => Some(Auth::User {
                 user: user.clone(),
                 pass: pass.clone(),
-            },
-            _ => Auth::Open,
-        };
-        let connections = connection::Options {
-            payload_max: self.max_payload,
-            connections_max: self.max_connections,
-            subscriptions_max: self.max_subscriptions,
-            pending_max: self.max_pending,
-            control_line_max: self.max_control_line,
-            ping_interval: self.ping_interval,
-            pings_out_max: self.ping_max,
-            write_deadline: self.write_deadline,
-            trace: self.trace,
-            ..connection::Options::default()
-        };
-        Ok(Config {
-            host: self.addr.clone(),
-            port: port(self.port, Some(0))?.unwrap_or(0),
-            monitor_port: port(self.monitor_port, None)?,
-            monitor_hosts: self.monitor_hosts.clone(),
-            store_dir: Some(self.store_dir.clone().unwrap_or_else(config::default_store_dir)),
-            sync: self.sync,
-            name: self.name.clone(),
-            auth,
-            open_to_all: self.i_know_this_is_open,
-            connections,
+            }),
+            _ => None,
         })
     }
 
     /// Serves until told to stop.
     pub fn run(self) -> Result<(), Failure> {
-        let began = Instant::now();
-        let config = self.config()?;
-        log::start(self.log_format, self.debug, self.trace);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
-        let ended = runtime.block_on(serve(config, !self.no_mesh, began));
-        // Tasks that a second signal cut short are not waited for.
-        runtime.shutdown_timeout(Duration::from_millis(100));
-        ended
+        run::run(&self)
     }
 }
 
-async fn serve(config: Config, with_mesh: bool, began: Instant) -> Result<(), Failure> {
-    let watch =
-        |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot watch for signals: {error}")));
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut user2 = watch(SignalKind::user_defined2())?;
-    let auth = if config.auth.is_required() {
-        "credentials needed"
-    } else {
-        "no auth needed"
-    };
-    let kept = match (&config.store_dir, config.sync) {
-        (None, _) => String::new(),
-        (Some(dir), Sync::Always) => format!("{}   synced before every ack", dir.display()),
-        (Some(dir), Sync::Interval(every)) => {
-            format!("{}   synced every {every:?}, NOT before acks", dir.display())
-        }
-    };
-    let credentials = config.auth.clone();
-    let server = Server::start(config).await.map_err(refusal)?;
-    if with_mesh {
-        mesh::make(&server, &credentials).await;
-    }
-    banner(&server, auth, &kept, began);
+/// The settings of `mesh serve` with a file: what `mesh config check` shows too.
+pub(super) fn with_file(path: &std::path::Path) -> Result<Settings, Failure> {
+    let file = config::load(path, Config::default(), Process::default()).map_err(|problems| {
+        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let more = if lines.len() > 1 {
+            format!(" ({} problems)", lines.len())
+        } else {
+            String::new()
+        };
+        Failure::failed(format!("{}: not usable{more}", path.display())).hint(lines.join("\n"))
+    })?;
+    let mut config = file.config;
+    let on = file.jetstream.unwrap_or(true);
+    config.store_dir = on.then(|| file.store_dir.unwrap_or_else(config::default_store_dir));
+    Ok(Settings {
+        config,
+        process: file.process,
+        warnings: file.warnings.iter().map(ToString::to_string).collect(),
+    })
+}
 
-    let lame_duck = tokio::select! {
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => false,
-        _ = user2.recv() => true,
-    };
-    let end = async {
-        if lame_duck {
-            tracing::info!("Entering lame duck mode, stop accepting new clients");
-            tokio::select! {
-                () = server.lame_duck(LAME_DUCK_PATIENCE) => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        tracing::info!("Stopping: clients get what they are owed. A second interrupt stops at once");
-        server.shutdown().await;
-    };
-    tokio::select! {
-        () = end => tracing::info!("Stopped"),
-        _ = interrupt.recv() => tracing::warn!("Stopped at once"),
+impl Face for Serve {
+    fn settings(&self) -> Result<Settings, Failure> {
+        let mut settings = match &self.config {
+            Some(path) => with_file(path)?,
+            None => Settings {
+                config: Config {
+                    store_dir: Some(config::default_store_dir()),
+                    ..Config::default()
+                },
+                process: Process::default(),
+                warnings: Vec::new(),
+            },
+        };
+        self.override_config(&mut settings.config)?;
+        self.override_process(&mut settings.process);
+        Ok(settings)
     }
-    Ok(())
+
+    fn has_file(&self) -> bool {
+        self.config.is_some()
+    }
+
+    fn banner(&self, server: &Server, began: Instant) {
+        let config = server.config();
+        let auth = if config.auth.is_required() {
+            "credentials needed"
+        } else {
+            "no auth needed"
+        };
+        let kept = match (&config.store_dir, config.sync) {
+            (None, _) => String::new(),
+            (Some(dir), Sync::Always) => format!("{}   synced before every ack", dir.display()),
+            (Some(dir), Sync::Interval(every)) => {
+                format!("{}   synced every {every:?}, NOT before acks", dir.display())
+            }
+        };
+        banner(server, auth, &kept, began);
+    }
+
+    fn refusal(&self, error: ServerError) -> Failure {
+        refusal(error)
+    }
+
+    fn program(&self) -> String {
+        "mesh".to_owned()
+    }
 }
 
 fn banner(server: &Server, auth: &str, kept: &str, began: Instant) {
@@ -312,7 +334,8 @@ fn refusal(error: ServerError) -> Failure {
             Failure::usage(&error).hint(format!(
                 "fix 1: mesh serve --token $(openssl rand -hex 16) -a {ip}\n\
                  fix 2: mesh serve --user NAME --pass SECRET -a {ip}\n\
-                 fix 3: mesh serve --i-know-this-is-open -a {ip}   (anyone who can reach this port may read and write)"
+                 fix 3: mesh serve --i-know-this-is-open -a {ip}   (anyone who can reach this port may read and write)\n\
+                 or in the file: authorization {{ token: ... }}, see mesh config init"
             ))
         }
         ServerError::Bind {
@@ -344,38 +367,5 @@ fn refusal(error: ServerError) -> Failure {
             Failure::unhealthy(&error).hint("`mesh store check` says what is whole; nothing was changed")
         }
         _ => Failure::failed(&error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, expected) in [("1", 1), ("64k", 65_536), ("8MiB", 8 << 20), ("1 gb", 1 << 30)] {
-            assert_eq!(size(text), Ok(expected), "{text}");
-        }
-        for bad in [
-            "",
-            "0",
-            "x",
-            "1x",
-            "-1",
-            "99999999999999999999",
-            "18446744073709551615k",
-        ] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        for (text, ms) in [("3", 3000), ("500ms", 500), ("2m", 120_000), ("1h30m", 5_400_000)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for bad in ["", "x", "-1s", "5 parsecs"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

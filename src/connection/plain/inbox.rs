@@ -41,6 +41,7 @@ impl Answer {
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoAnswer {
+    Denied,
     NobodyListens,
     TimedOut,
 }
@@ -132,6 +133,9 @@ pub(crate) async fn request(
     payload: &[u8],
     timeout: Duration,
 ) -> Result<Answer, NoAnswer> {
+    if !publisher.may_publish(subject.as_bytes()) {
+        return Err(NoAnswer::Denied);
+    }
     let inbox = Inbox::new(router.clone());
     let message = Message {
         subject: subject.as_bytes(),

@@ -89,6 +89,9 @@ impl Plain {
     async fn say(&self, arguments: &str, publisher: &mut Publisher) -> Outcome {
         let (to, text) = subject_and_text(Verb::Say, arguments)?;
         self.check_size(text)?;
+        if !publisher.may_publish(to.as_bytes()) {
+            return Err(denied(to));
+        }
         if streams::takes(self.router(), publisher, to).await {
             return match request(self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
                 Ok(answer) => streams::acknowledged(&answer),
@@ -108,7 +111,7 @@ impl Plain {
     }
 
     fn check_size(&self, text: &str) -> Result<(), String> {
-        let max = self.context.options.payload_max;
+        let max = self.context.options().payload_max;
         if text.len() > max {
             Err(format!("text of {} bytes, at most {max} are taken", text.len()))
         } else {
@@ -127,6 +130,7 @@ impl Plain {
                     .extend_from_slice(format!("{text}\r\n").as_bytes());
                 Ok(String::new())
             }
+            Err(NoAnswer::Denied) => Err(denied(to)),
             Err(NoAnswer::NobodyListens) => Err(format!("nobody listens on {to}")),
             Err(NoAnswer::TimedOut) => Err(format!("no answer from {to} within {} s", ASK_TIMEOUT.as_secs())),
         }
@@ -139,13 +143,19 @@ impl Plain {
         if self.watches.iter().any(|watch| watch.pattern == arguments) {
             return Ok(format!("watching {arguments} already"));
         }
+        if !self.handle.may_subscribe(arguments.as_bytes(), None) {
+            return Err(format!(
+                "Permissions Violation for Subscription to \"{arguments}\""
+            ));
+        }
         if self.watches.len() >= WATCHES_MAX {
             return Err(format!(
                 "{WATCHES_MAX} subjects are watched already, UNWATCH some first"
             ));
         }
         let service: Arc<dyn Service> = Arc::new(Printer {
-            client: self.handle.client.clone(),
+            handle: self.handle.clone(),
+            pattern: arguments.to_owned(),
         });
         let subscription = self
             .router()
@@ -175,13 +185,27 @@ impl Plain {
 
 /// Prints what comes on a watched subject as `subject: text` lines.
 struct Printer {
-    client: Arc<Client>,
+    handle: Arc<Handle>,
+    pattern: String,
+}
+
+impl Printer {
+    fn client(&self) -> &Client {
+        &self.handle.client
+    }
 }
 
 impl Service for Printer {
     fn accept(&self, batch: Batch) {
+        // A reload may have taken back what was permitted.
+        if !self.handle.may_subscribe(self.pattern.as_bytes(), None) {
+            return;
+        }
         let mut wire = WireBuf::default();
-        for message in batch.iter() {
+        for message in batch
+            .iter()
+            .filter(|message| !self.client().leaves_out(message.subject))
+        {
             let line = format!(
                 "{}: {}\r\n",
                 printable(message.subject),
@@ -189,16 +213,21 @@ impl Service for Printer {
             );
             wire.flat().extend_from_slice(line.as_bytes());
         }
-        self.client.outbox.flush(&mut wire);
+        self.client().outbox.flush(&mut wire);
     }
 
     fn congested(&self) -> bool {
-        self.client.outbox.pending() > OUTBOX_WATERMARK
+        self.client().outbox.pending() > OUTBOX_WATERMARK
     }
 
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.client.outbox.relief())
+        Box::pin(self.client().outbox.relief())
     }
+}
+
+/// What NATS says to one who may not publish.
+fn denied(to: &str) -> String {
+    format!("Permissions Violation for Publish to \"{to}\"")
 }
 
 fn help(arguments: &str, out: &mut Vec<u8>) -> Outcome {

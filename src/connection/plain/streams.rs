@@ -73,6 +73,7 @@ async fn api(
     )
     .await;
     let answer = answer.map_err(|why| match why {
+        NoAnswer::Denied => format!("Permissions Violation for Publish to \"$JS.API.{subject}\""),
         NoAnswer::NobodyListens => "streams are not enabled on this server".to_owned(),
         NoAnswer::TimedOut => format!("no answer within {} s", API_TIMEOUT.as_secs()),
     })?;
@@ -369,6 +370,9 @@ async fn next(
     let inbox = Inbox::new(router.clone());
     let ask = json!({ "batch": count, "no_wait": true }).to_string();
     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    if !publisher.may_publish(subject.as_bytes()) {
+        return Err(format!("Permissions Violation for Publish to \"{subject}\""));
+    }
     let message = Message {
         subject: subject.as_bytes(),
         reply: inbox.subject().as_bytes(),
@@ -432,6 +436,7 @@ async fn settle(
     let subject = format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{seq}.0.0");
     match request(router, publisher, &subject, body, API_TIMEOUT).await {
         Ok(_) => Ok(seq.to_string()),
+        Err(NoAnswer::Denied) => Err(format!("Permissions Violation for Publish to \"{subject}\"")),
         Err(NoAnswer::NobodyListens) => Err(format!("no consumer {consumer} on {stream}")),
         Err(NoAnswer::TimedOut) => Err(format!("message {seq} is not waiting to be settled")),
     }

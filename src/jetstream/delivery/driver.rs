@@ -1,6 +1,6 @@
 //! One consumer with all that drives it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub struct Driver {
     pub(super) core: Mutex<Core>,
     pub(super) inbox: Mutex<Inbox>,
     waiting_bytes: AtomicUsize,
+    /// It would deliver a message if there were one: who would not need not be woken for it.
+    hungry: AtomicBool,
     wake: Notify,
     relieved: Notify,
     stop: CancellationToken,
@@ -134,6 +136,7 @@ impl Driver {
             }),
             inbox: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
+            hungry: AtomicBool::new(true),
             wake: Notify::new(),
             relieved: Notify::new(),
             stop: CancellationToken::new(),
@@ -193,6 +196,12 @@ impl Driver {
     /// Lets the task have a round.
     pub(super) fn nudge(&self) {
         self.wake.notify_one();
+    }
+
+    /// Says whether it would deliver more. `true` before it looks what is durable: nothing that becomes so meanwhile
+    /// is missed.
+    pub(super) fn set_hungry(&self, hungry: bool) {
+        self.hungry.store(hungry, Ordering::SeqCst);
     }
 
     /// What was left is being worked on.
@@ -319,7 +328,9 @@ impl Listener for Driver {
     }
 
     fn durable(&self) {
-        self.nudge();
+        if self.hungry.load(Ordering::SeqCst) {
+            self.nudge();
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) enum Pumped {
 
 /// See the module documentation.
 pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i64) -> Pumped {
+    driver.set_hungry(true);
     let landed = driver.stream.landed();
     core.forget_gone(landed);
     if core.unsettled_until > landed {
@@ -40,7 +41,10 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
         let want = core.consumer.want(now, &mut core.out);
         carry(driver, core, sender, None, now);
         let step = match want {
-            Want::Nothing => return Pumped::Done,
+            Want::Nothing => {
+                driver.set_hungry(false);
+                return Pumped::Done;
+            }
             Want::Message(seq) => one(driver, core, sender, seq, &mut budget, now),
             Want::From(seq) => run(driver, core, sender, seq, (&mut budget, passed_over_max), now),
         };

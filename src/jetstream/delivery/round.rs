@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::jetstream::consumer::ack::Ack;
 use crate::jetstream::consumer::ack_subject::AckSubject;
 use crate::jetstream::consumer::duration::MILLISECOND;
+use crate::jetstream::consumer::start::StreamIndex;
 use crate::jetstream::consumer::state::{Action, Persist};
 use crate::jetstream::consumer::status::Status;
 use crate::jetstream::stream::config::Retention;
@@ -102,7 +103,9 @@ fn take_words(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i64) {
             word(driver, core, &message, now);
             carry(driver, core, sender, None, now);
         }
-        core.commit_by(now + ACKS_GATHER);
+        if driver.is_durable {
+            core.commit_by(now + ACKS_GATHER);
+        }
     }
     for request in pulls.iter() {
         pull(driver, core, &request, now);
@@ -127,25 +130,31 @@ pub(super) fn stream_news(driver: &Driver, core: &mut Core, now: i64) {
     core.removed(&removed, until, now);
 }
 
-/// Many messages have gone at once: what was told of before that no longer counts.
+/// Many messages have gone from the front at once. Counts what is left, if some of it was still to come.
 fn count_anew(driver: &Driver, core: &mut Core, now: i64) {
     let counted = driver.stream.with_index(|index| {
-        use crate::jetstream::consumer::start::StreamIndex;
-        let (removed, until) = {
+        let (appended, last_seq, removed, until) = {
             let mut inbox = driver.inbox();
             inbox.trimmed = false;
-            inbox.appended = 0;
-            (std::mem::take(&mut inbox.removed), inbox.removed_until)
+            let appended = std::mem::take(&mut inbox.appended);
+            let removed = std::mem::take(&mut inbox.removed);
+            (appended, inbox.last_seq, removed, inbox.removed_until)
         };
         let overflowed = removed.len() >= REMOVED_MAX;
+        let first = index.first_seq();
+        let from = core.consumer.counts_from();
+        if !overflowed && from >= first {
+            core.consumer.appended(appended, last_seq);
+            core.removed(&removed, until, now);
+            core.consumer.trimmed(first);
+            return;
+        }
         core.removed(&removed, until, now);
         if overflowed {
             // Some were not noted: the log will no longer show them after that commit.
             core.unsettled_until = until;
         }
-        let first = index.first_seq();
-        let from = first.max(core.consumer.counts_from());
-        let count = index.count(&core.filters, from);
+        let count = index.count(&core.filters, first.max(from));
         core.consumer.purged(first, count, |_| true);
         core.consumer.appended(0, index.last_seq());
     });
@@ -249,9 +258,8 @@ pub(super) fn carry(
     // The buffer goes back; nothing was pushed meanwhile that is lost.
     out.append(&mut core.out);
     core.out = out;
-    core.commit_by(now + DELIVERIES_GATHER);
-    if !driver.is_durable && core.released.is_empty() {
-        core.commit_due = None;
+    if driver.is_durable {
+        core.commit_by(now + DELIVERIES_GATHER);
     }
 }
 
@@ -276,7 +284,10 @@ fn release(driver: &Driver, seqs: &[u64]) {
 
 /// Asks for a commit when one is due, one at a time; says when to look again.
 fn commit(driver: &Driver, core: &mut Core, released: bool, now: i64) -> Option<i64> {
-    core.has_released |= released;
+    if released {
+        core.has_released = true;
+        core.commit_by(now + ACKS_GATHER);
+    }
     let urgent = !core.replies.is_empty();
     if !urgent && core.commit_due.is_none_or(|due| due > now) {
         return core.commit_due;

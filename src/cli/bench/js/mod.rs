@@ -4,6 +4,8 @@
 //! checked: as many as publishes, each sequence once, and the stream holds what they promise.
 
 mod consume;
+mod filters;
+mod library;
 mod publish;
 
 use std::io;
@@ -35,8 +37,10 @@ pub enum Work {
     /// Bytes on disk a payload byte, at this payload size.
     Disk(usize),
     Replay,
+    Ordered,
     Pull,
     Queue,
+    Filters,
 }
 
 /// Publishes outstanding where a publisher does not wait for each.
@@ -48,16 +52,19 @@ impl Work {
     /// Messages of a run: a second or two.
     pub fn count(self) -> u64 {
         match self {
-            Self::Publish { memory: false, .. } | Self::Pull | Self::Disk(_) => 300_000,
+            Self::Publish { memory: false, .. } | Self::Pull | Self::Ordered | Self::Disk(_) => 300_000,
             Self::Publish { memory: true, .. } | Self::Replay => 500_000,
             Self::Lone(_) | Self::Queue => 100_000,
-            Self::Subjects => 1_000_000,
+            Self::Subjects | Self::Filters => 1_000_000,
         }
     }
 
     /// As [`Scenario::paced`](super::scenario::Scenario::paced).
     pub fn paced(self) -> bool {
-        !matches!(self, Self::Subjects | Self::Disk(_) | Self::Replay)
+        !matches!(
+            self,
+            Self::Subjects | Self::Filters | Self::Disk(_) | Self::Replay | Self::Ordered
+        )
     }
 
     /// One run.
@@ -113,6 +120,9 @@ impl Work {
             }
             Self::Replay => consume::replay(&mut filled(stream()?, size, count)?, size, count, || cpu.mark())
                 .map(|took| rate(count, took, cpu)),
+            Self::Ordered => library::ordered(&filled(stream()?, size, count)?, count, || cpu.mark())
+                .map(|took| rate(count, took, cpu)),
+            Self::Filters => filters::measure(stream()?, size, count),
             Self::Pull => consume::pull(&mut filled(stream()?, size, count)?, size, count, || cpu.mark())
                 .map(|took| rate(count, took, cpu)),
             Self::Queue => consume::work_queue(&mut stream()?, size, count, || cpu.mark())
@@ -135,8 +145,13 @@ fn filled(mut stream: Stream, size: usize, count: u64) -> io::Result<Stream> {
         size,
         count,
     };
-    publish.measure(&mut stream, || ())?;
+    filled_with(&mut stream, &publish)?;
     Ok(stream)
+}
+
+fn filled_with(stream: &mut Stream, publish: &Publish) -> io::Result<()> {
+    publish.measure(stream, || ())?;
+    Ok(())
 }
 
 /// A stream of one run, deleted when dropped.

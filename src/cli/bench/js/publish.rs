@@ -101,6 +101,11 @@ impl Publish {
         Ok(took)
     }
 
+    /// Publishes all to a stream that holds messages already; every publish is acknowledged with a sequence.
+    pub fn again(&self, stream: &Stream) -> io::Result<Duration> {
+        together(self.jobs(stream, &Mutex::new(Acks::default()))?, || ())
+    }
+
     /// That the acks are one for each publish and no sequence twice.
     pub fn verify(&self, acks: &Mutex<Acks>) -> io::Result<()> {
         let acks = *acks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -176,6 +176,13 @@ impl Consumer {
         self.changes.note();
     }
 
+    /// The stream lost what is below `first_seq`, none of which `num_pending` counts but by the list of the last
+    /// messages of their subjects.
+    pub fn trimmed(&mut self, first_seq: u64) {
+        let listed = self.skip.len() as u64;
+        self.purged(first_seq, self.num_pending.saturating_sub(listed), |_| true);
+    }
+
     /// Whether [`Consumer::reset`] may go to `seq` (0: back to the ack floor), and where that is.
     /// `seq_at_start_time` is the first sequence at or after `opt_start_time`.
     pub fn check_reset(

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::account::{Account, Auth};
-use crate::connection::Registry;
 use crate::protocol::info::Info;
 use crate::router::{Client, Closed, WireBuf};
 
@@ -23,12 +22,7 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
         control_line_max: LINE_MAX,
         ..Options::default()
     };
-    let context = Arc::new(Context {
-        options,
-        account: Account::new(auth),
-        info: Info::default(),
-        registry: Arc::new(Registry::default()),
-    });
+    let context = Arc::new(Context::new(options, Account::new(auth), Info::default()));
     let client = Client::new(1, 64 << 20);
     let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1));
     let mut session = Session::new(context.clone(), handle);
@@ -76,6 +70,7 @@ async fn feed(session: &mut Session, buffer: &mut BytesMut) -> Result<(), Reason
             Pause::Drained => return Ok(()),
             Pause::Congested => {}
             Pause::Plain(line) => session.run_plain(line).await,
+            Pause::Verify(pending) => session.verify(*pending).await?,
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What a client asks for and what it is answered: the operations of the protocol on one connection.
 //!
-//! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher.
+//! No IO here: bytes come in as a buffer, answers and deliveries leave through the publisher. Who comes in, and what it
+//! may do, is in `admission`.
+
+mod admission;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::account::GLOBAL;
@@ -14,11 +19,14 @@ use crate::protocol::grammar::{self, ClientOp, LineError};
 use crate::protocol::{headers, plain, subject};
 use crate::router::{Publisher, Router};
 
+use super::gate::Gate;
 use super::handle::Handle;
 use super::plain::Plain;
 use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
 use super::reason::Reason;
 use super::{Context, Options, cause};
+
+pub(super) use admission::Pending;
 
 /// Payloads from this size on travel by reference instead of being copied for each receiver.
 const SHARE_MIN: usize = 8 << 10;
@@ -37,6 +45,8 @@ pub(super) enum Pause {
     Drained,
     /// A verb for people is to be run first.
     Plain(PlainLine),
+    /// The credentials of a CONNECT are to be compared first, which takes its time.
+    Verify(Box<Pending>),
     /// Much has been handed over already: wait for the destinations before going on.
     Congested,
 }
@@ -53,6 +63,11 @@ enum Found {
 pub(super) struct Session {
     context: Arc<Context>,
     handle: Arc<Handle>,
+    /// The settings as of `epoch`; a reload makes new ones.
+    options: Arc<Options>,
+    epoch: u64,
+    /// What is asked before a publish or a subscription; nothing, for most.
+    gate: Option<Box<Gate>>,
     publisher: Publisher,
     plain: Option<Box<Plain>>,
     connect: Arc<Connect>,
@@ -72,9 +87,13 @@ pub(super) struct Session {
 impl Session {
     pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
         let router = context.account.router.clone();
-        Self {
+        let epoch = context.epoch();
+        let mut session = Self {
             publisher: Publisher::of_client(router, handle.client.clone()),
-            authorised: !context.account.auth.is_required(),
+            options: context.options(),
+            epoch,
+            gate: None,
+            authorised: false,
             context,
             handle,
             plain: None,
@@ -87,11 +106,13 @@ impl Session {
             repeat: PublishLine::default(),
             in_msgs: 0,
             in_bytes: 0,
-        }
+        };
+        session.admit_unasked();
+        session
     }
 
     pub fn options(&self) -> &Options {
-        &self.context.options
+        &self.options
     }
 
     pub fn handle(&self) -> Arc<Handle> {
@@ -124,6 +145,9 @@ impl Session {
 
     /// Sends the first INFO.
     pub fn greet(&mut self) {
+        if self.context.account.auth().has_nkeys() {
+            self.handle.set_nonce(nonce());
+        }
         let line = self.info(false);
         self.publisher.own().extend_from_slice(&line);
         self.publisher.flush();
@@ -133,6 +157,12 @@ impl Session {
         let mut info = self.context.info.clone();
         info.client_id = self.handle.id();
         info.client_ip.clone_from(&self.handle.ip);
+        let auth = self.context.account.auth();
+        info.auth_required = auth.is_required();
+        info.max_payload = self.options.payload_max;
+        if auth.has_nkeys() {
+            info.nonce = self.handle.nonce().unwrap_or_default().to_owned();
+        }
         if connect_info {
             info.connect_info = true;
             info.remote_account = GLOBAL.to_owned();
@@ -180,6 +210,9 @@ impl Session {
     /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time, and when the
     /// operations have led to more than destinations can take at once.
     pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Pause, Reason> {
+        if self.context.epoch() != self.epoch {
+            self.reload();
+        }
         let mut at = 0;
         let outcome = loop {
             if buffer.len() - at < self.need {
@@ -197,10 +230,10 @@ impl Session {
                     self.need = need;
                     break Ok(Pause::Drained);
                 }
-                Ok(Step::Plain(line)) => {
+                Ok(Step::Pause(pause)) => {
                     self.scanned = 0;
                     self.need = 1;
-                    break Ok(Pause::Plain(line));
+                    break Ok(pause);
                 }
                 Err(reason) => break Err(reason),
             }
@@ -215,7 +248,7 @@ impl Session {
 
     /// Runs one operation at `at`.
     fn step(&mut self, buffer: &mut BytesMut, at: &mut usize) -> Result<Step, Reason> {
-        if self.repeat.stands_at(&buffer[*at..]) && !self.context.options.trace {
+        if self.repeat.stands_at(&buffer[*at..]) && !self.options.trace {
             return self.publish_at(buffer, at);
         }
         let (length, end) = match self.find_line(&buffer[*at..])? {
@@ -231,7 +264,7 @@ impl Session {
         if !self.authorised && !matches!(operation, ClientOp::Connect(_)) {
             return Err(self.fatal(Reason::AuthenticationFailure, || cause::too_early(line)));
         }
-        if self.context.options.trace {
+        if self.options.trace {
             self.trace(&operation, line);
         }
         let ClientOp::Publish {
@@ -304,7 +337,7 @@ impl Session {
             let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
             return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        let max = self.context.options.payload_max;
+        let max = self.options.payload_max;
         if total > max {
             let why = || format!("a message of {total} bytes, at most {max} are allowed");
             return Err(self.fatal(Reason::PayloadExceeded, why));
@@ -325,7 +358,7 @@ impl Session {
     /// Finds the line at the front of `data`, without looking twice at the same bytes. What comes out does not depend on
     /// how the bytes were split: a line is bounded as a whole, and its arguments besides.
     fn find_line(&mut self, data: &[u8]) -> Result<Found, Reason> {
-        let max = self.context.options.control_line_max;
+        let max = self.options.control_line_max;
         let from = self.scanned.min(data.len());
         let Some(found) = memchr::memchr(b'\n', &data[from..]) else {
             self.scanned = data.len();
@@ -360,7 +393,7 @@ impl Session {
         if !grammar::may_begin(line) {
             return Err(self.line_error(line, LineError::UnknownOperation));
         }
-        let max = self.context.options.control_line_max;
+        let max = self.options.control_line_max;
         let verb = line.iter().position(|byte| b" \t".contains(byte));
         let arguments = verb.map_or(&[][..], |verb| line[verb..].trim_ascii_start());
         if line.len() > max + VERB_MAX || arguments.len() > max {
@@ -376,7 +409,7 @@ impl Session {
                 .first()
                 .is_some_and(|first| first.eq_ignore_ascii_case(&b'C'))
         {
-            let max = self.context.options.control_line_max;
+            let max = self.options.control_line_max;
             self.fatal(Reason::ControlLineExceeded, || {
                 format!("more than {max} bytes in [{}]", cause::shown(line))
             })
@@ -387,7 +420,7 @@ impl Session {
 
     /// Notes what lies behind an end.
     #[cold]
-    fn fatal(&self, reason: Reason, why: impl FnOnce() -> String) -> Reason {
+    pub(super) fn fatal(&self, reason: Reason, why: impl FnOnce() -> String) -> Reason {
         self.handle.note(why());
         reason
     }
@@ -409,6 +442,11 @@ impl Session {
         self.in_bytes += message.len() as u64;
         if self.connect.pedantic && !subject::is_subject(message.subject) {
             self.error("Invalid Publish Subject");
+        }
+        if let Some(gate) = &mut self.gate
+            && !gate.may_publish(message.subject, &self.handle.client)
+        {
+            return self.publish_denied(message.subject);
         }
         if is_reserved_subject(message.subject) {
             let subject = String::from_utf8_lossy(message.subject).into_owned();
@@ -460,10 +498,14 @@ impl Session {
                 }
             }
             ClientOp::Pong => self.pong = true,
-            ClientOp::Connect(json) => self.connect(json)?,
+            ClientOp::Connect(json) => {
+                if let Some(pending) = self.connect(json)? {
+                    return Ok(Step::Pause(Pause::Verify(Box::new(pending))));
+                }
+            }
             ClientOp::Plain(verb, arguments) => {
                 let arguments = String::from_utf8_lossy(arguments).into_owned();
-                return Ok(Step::Plain(PlainLine { verb, arguments }));
+                return Ok(Step::Pause(Pause::Plain(PlainLine { verb, arguments })));
             }
             ClientOp::Ignored | ClientOp::Publish { .. } => {}
         }
@@ -480,66 +522,6 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
-        if queue == Some(b"_sys_") {
-            let pattern = String::from_utf8_lossy(pattern).into_owned();
-            let text =
-                format!("Permissions Violation for Subscription to \"{pattern}\" using queue \"_sys_\"");
-            return self.error(&text);
-        }
-        let max = self.context.options.subscriptions_max;
-        if max > 0 && self.handle.client.subscription_count() >= max {
-            return self.error("maximum subscriptions exceeded");
-        }
-        if !subject::is_pattern(pattern) {
-            return self.error("Invalid Subject");
-        }
-        self.router().subscribe(&self.handle.client, sid, pattern, queue);
-        self.acknowledge();
-    }
-
-    fn connect(&mut self, json: &[u8]) -> Result<(), Reason> {
-        let connect = self.connect.merged(json).map_err(|error| {
-            self.fatal(Reason::ProtocolViolation, || {
-                format!("a CONNECT that cannot be read: {error}")
-            })
-        })?;
-        let names_account = !connect.account.is_empty() || connect.new_account;
-        if names_account || !self.context.account.auth.admits(&connect) {
-            let why = || cause::refused(&self.context.account.auth, &connect);
-            return Err(self.fatal(Reason::AuthenticationFailure, why));
-        }
-        if !(0..=1).contains(&connect.protocol) {
-            let why = || format!("it speaks protocol {}, 0 and 1 are known", connect.protocol);
-            return Err(self.fatal(Reason::BadClientProtocol, why));
-        }
-        if connect.no_responders && !connect.headers {
-            return Err(Reason::NoRespondersNeedsHeaders);
-        }
-        if self.connected {
-            // A second CONNECT starts over.
-            self.publisher.settle();
-            self.context.account.router.remove_client(&self.handle.client);
-        }
-        // What was remembered was allowed under the old terms.
-        self.repeat = PublishLine::default();
-        if self.handle.rtt().is_zero() {
-            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
-            self.handle.set_rtt(self.handle.uptime());
-        }
-        self.handle.touch();
-        // What was checked for the line remembered need not hold any more.
-        self.repeat = PublishLine::default();
-        self.connected = true;
-        self.authorised = true;
-        self.publisher.set_echo(connect.echo);
-        self.handle.client.set_headers(connect.headers);
-        self.connect = Arc::new(connect);
-        self.handle.set_connect(self.connect.clone());
-        self.acknowledge();
-        Ok(())
-    }
-
     /// Runs a verb for people to its end.
     pub async fn run_plain(&mut self, line: PlainLine) {
         let (context, handle) = (&self.context, &self.handle);
@@ -551,11 +533,19 @@ impl Session {
     }
 }
 
+/// Something to sign: 11 random bytes, as text.
+fn nonce() -> String {
+    let mut random = [0; 11];
+    getrandom::fill(&mut random).expect("the system has randomness");
+    URL_SAFE_NO_PAD.encode(random)
+}
+
 /// What became of one look at the buffer.
 enum Step {
     Done,
     Incomplete(usize),
-    Plain(PlainLine),
+    /// Something else comes first.
+    Pause(Pause),
 }
 
 /// Bytes of the line end behind a payload; `None` while it is not all there.
@@ -569,5 +559,4 @@ fn body_end(rest: &[u8], total: usize) -> Result<Option<usize>, Reason> {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

@@ -1,0 +1,162 @@
+//! A server process from start to end: log, files, signals, reload. `mesh serve` and the stand-in for nats-server share it.
+//!
+//! Signals as in nats-server: INT and TERM stop, HUP reads the configuration again, USR1 opens the log file anew, USR2 is lame
+//! duck.
+
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::Server;
+use crate::config::{Config, Process};
+
+use super::super::Failure;
+use super::files::Files;
+use super::log::Log;
+use super::sink::Target;
+
+/// Who is in front of the server: how settings come about, what is said at the start, how a failed start reads.
+pub(crate) trait Face {
+    /// The settings as they are now, warnings in a list; asked again at each reload.
+    fn settings(&self) -> Result<Settings, Failure>;
+    /// Whether a reload has anything to read.
+    fn has_file(&self) -> bool;
+    /// Says something before the server is started.
+    fn before(&self, _: &Config) {}
+    /// Says where it serves.
+    fn banner(&self, server: &Server, began: Instant);
+    /// A start that failed, in words.
+    fn refusal(&self, error: crate::ServerError) -> Failure;
+    /// The name of the program in the name of the ports file.
+    fn program(&self) -> String;
+}
+
+/// What a server process runs with.
+pub(crate) struct Settings {
+    pub config: Config,
+    pub process: Process,
+    pub warnings: Vec<String>,
+}
+
+/// Serves until told to stop.
+pub(crate) fn run(face: &dyn Face) -> Result<(), Failure> {
+    let began = Instant::now();
+    let settings = face.settings()?;
+    let log = Log::start(&settings.process, settings.config.connections.trace)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))?;
+    let ended = runtime.block_on(serve(face, settings, &log, began));
+    // Tasks that a second signal cut short are not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, Failure> {
+        let watch = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("cannot watch for signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+            hangup: watch(SignalKind::hangup())?,
+            user1: watch(SignalKind::user_defined1())?,
+            user2: watch(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -> Result<(), Failure> {
+    let mut signals = Signals::watch()?;
+    let Settings {
+        config,
+        mut process,
+        warnings,
+    } = settings;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    face.before(&config);
+    let mut files = Files::default();
+    files.write_pid(&process)?;
+    let server = Server::start(config).await.map_err(|error| face.refusal(error))?;
+    if !process.no_mesh {
+        super::mesh::make(&server).await;
+    }
+    face.banner(&server, began);
+    files.write_ports(&process, &face.program(), &server);
+
+    let lame_duck = loop {
+        tokio::select! {
+            _ = signals.interrupt.recv() => break false,
+            _ = signals.terminate.recv() => break false,
+            _ = signals.user2.recv() => break true,
+            _ = signals.user1.recv() => match log.reopen() {
+                Ok(()) => tracing::info!("File log re-opened"),
+                Err(failure) => tracing::error!("{failure}"),
+            },
+            _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
+                Ok(new) => process = new,
+                Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
+            },
+        }
+    };
+    end(server, signals, lame_duck.then_some(process.lame_duck_duration)).await;
+    drop(files);
+    Ok(())
+}
+
+/// Reads the settings again and takes on what can change; either all of it or nothing.
+async fn reload(face: &dyn Face, server: &Server, log: &Log, files: &mut Files) -> Result<Process, Failure> {
+    if !face.has_file() {
+        return Err(Failure::failed("there is no configuration file to read again"));
+    }
+    let settings = face.settings()?;
+    let trace = settings.config.connections.trace;
+    // Before anything changes: a log that cannot be written refuses the reload, too.
+    let target = Target::open(&settings.process)?;
+    let changed = server.reload(settings.config).await.map_err(Failure::failed)?;
+    log.reload(&settings.process, trace, target);
+    for warning in settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(failure) = files.write_pid(&settings.process) {
+        tracing::error!("{failure}");
+    }
+    files.write_ports(&settings.process, &face.program(), server);
+    let what = if changed.is_empty() {
+        "no setting of the server".to_owned()
+    } else {
+        changed.join(", ")
+    };
+    tracing::info!("Reloaded server configuration: changed {what}");
+    Ok(settings.process)
+}
+
+async fn end(server: Server, mut signals: Signals, lame_duck: Option<Duration>) {
+    let end = async {
+        if let Some(patience) = lame_duck {
+            tracing::info!("Entering lame duck mode, stop accepting new clients");
+            tokio::select! {
+                () = server.lame_duck(patience) => {}
+                _ = signals.terminate.recv() => {}
+            }
+        }
+        tracing::info!("Stopping: clients get what they are owed. A second interrupt stops at once");
+        server.shutdown().await;
+    };
+    tokio::select! {
+        () = end => tracing::info!("Stopped"),
+        _ = signals.interrupt.recv() => tracing::warn!("Stopped at once"),
+    }
+}

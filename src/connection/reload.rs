@@ -1,0 +1,74 @@
+//! What a reload means for those who are in.
+
+use std::sync::Arc;
+
+use crate::account::{Login, User, Verdict};
+use crate::protocol::encode;
+use crate::router::WireBuf;
+
+use super::handle::Handle;
+use super::reason::Reason;
+use super::{Context, gate};
+
+/// Looks at every connection that is in: one whose credentials no longer hold is sent away, one whose permissions have
+/// shrunk loses the subscriptions they no longer cover.
+pub(super) async fn enforce(context: &Context) {
+    for handle in context.registry.live() {
+        let Some(before) = handle.admitted() else { continue };
+        match verdict(context, &handle, before.as_ref()).await {
+            Verdict::Admitted(user) => {
+                handle.admit(user.clone());
+                end_subscriptions(context, &handle, user.as_ref());
+                gate::impose(&context.account.router, &handle.client, user.as_ref());
+            }
+            Verdict::Refused(rule) => {
+                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials no longer hold: {rule}");
+                handle.stop(Reason::AuthenticationFailure);
+            }
+            Verdict::Later(_) => unreachable!("a comparison has an outcome"),
+        }
+    }
+}
+
+async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
+    let auth = context.account.auth();
+    let connect = handle.connect();
+    match auth.check(&connect, handle.nonce()) {
+        Verdict::Later(verification) => {
+            // The same hash as before: it was compared when the connection came in.
+            let same = |user: &Arc<User>| verification.is_of(user);
+            if before.is_some_and(|user| matches!(user.login, Login::Password(_)) && same(user)) {
+                verification.known_good()
+            } else {
+                context.verifier.verify(verification).await
+            }
+        }
+        verdict => verdict,
+    }
+}
+
+/// Ends what the user may no longer subscribe to, and says so, as NATS does.
+fn end_subscriptions(context: &Context, handle: &Handle, user: Option<&Arc<User>>) {
+    let Some(permissions) = user.and_then(|user| user.permissions.as_ref()) else {
+        return;
+    };
+    let mut wire = WireBuf::default();
+    for subscription in handle.client.subscriptions() {
+        let (pattern, queue) = (subscription.pattern(), subscription.queue());
+        if permissions.may_subscribe(pattern, queue) {
+            continue;
+        }
+        context.account.router.remove(&subscription);
+        let pattern = String::from_utf8_lossy(pattern);
+        let group = queue
+            .map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)))
+            .unwrap_or_default();
+        let sid = String::from_utf8_lossy(subscription.sid());
+        let text = format!("Permissions Violation for Subscription to \"{pattern}\"{group} (sid \"{sid}\")");
+        encode::error(wire.flat(), &text);
+    }
+    if !wire.is_empty() {
+        handle.client.outbox.flush(&mut wire);
+    }
+}

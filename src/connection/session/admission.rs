@@ -1,0 +1,209 @@
+//! Who a client is, and what it may do: CONNECT, SUB, permissions, and what a reload changes of them.
+
+use std::sync::Arc;
+
+use crate::account::{Auth, User, Verdict, Verification};
+use crate::connection::gate::{self, Gate};
+use crate::connection::publish_line::PublishLine;
+use crate::connection::reason::Reason;
+use crate::protocol::connect::Connect;
+use crate::protocol::subject;
+
+use super::Session;
+
+/// A CONNECT whose credentials are still to be compared.
+pub(crate) struct Pending {
+    connect: Connect,
+    verification: Verification,
+    /// The reload whose rules it is compared by.
+    epoch: u64,
+}
+
+impl Session {
+    /// Lets in who need not show anything.
+    pub(super) fn admit_unasked(&mut self) {
+        loop {
+            let epoch = self.context.epoch();
+            match &*self.context.account.auth() {
+                Auth::Open => self.admit(None),
+                Auth::Users(users) => {
+                    if let Some(user) = users.default_user() {
+                        self.admit(Some(user.clone()));
+                    }
+                }
+                Auth::Token(_) | Auth::User { .. } => {}
+            }
+            if self.context.epoch() == epoch {
+                return;
+            }
+            // A reload came between, and may have looked at this connection before it was in.
+            self.authorised = false;
+            self.handle.withdraw();
+        }
+    }
+
+    fn admit(&mut self, user: Option<Arc<User>>) {
+        self.authorised = true;
+        if user.as_ref().is_some_and(|user| user.permissions.is_some()) || self.gate.is_some() {
+            gate::impose(&self.context.account.router, &self.handle.client, user.as_ref());
+            self.gate = Gate::of(user.as_ref());
+        }
+        self.handle.admit(user);
+    }
+
+    /// Takes on what a reload has changed.
+    #[cold]
+    pub(super) fn reload(&mut self) {
+        self.epoch = self.context.epoch();
+        self.options = self.context.options();
+        self.gate = Gate::of(self.handle.user().as_ref());
+        // What was remembered was allowed under the old terms.
+        self.repeat = PublishLine::default();
+    }
+
+    /// Takes a CONNECT; one whose credentials take their time to compare comes back.
+    pub(super) fn connect(&mut self, json: &[u8]) -> Result<Option<Pending>, Reason> {
+        let connect = self.connect.merged(json).map_err(|error| {
+            self.fatal(Reason::ProtocolViolation, || {
+                format!("a CONNECT that cannot be read: {error}")
+            })
+        })?;
+        if !connect.account.is_empty() || connect.new_account {
+            return Err(self.refused(&connect, "it asks for an account of its choice"));
+        }
+        self.examine(connect)
+    }
+
+    fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
+        let epoch = self.context.epoch();
+        let nonce = self.handle.nonce();
+        match self.context.account.auth().check(&connect, nonce) {
+            Verdict::Later(verification) => Ok(Some(Pending {
+                connect,
+                verification,
+                epoch,
+            })),
+            verdict => self.decide(connect, verdict, epoch),
+        }
+    }
+
+    /// Compares the credentials of a CONNECT, among a bounded number of others, and goes on with it.
+    pub async fn verify(&mut self, mut pending: Pending) -> Result<(), Reason> {
+        loop {
+            let verdict = self.context.verifier.verify(pending.verification).await;
+            match self.decide(pending.connect, verdict, pending.epoch)? {
+                Some(again) => pending = again,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn refused(&self, connect: &Connect, rule: &str) -> Reason {
+        let user = connect
+            .user
+            .as_deref()
+            .map(|user| format!(" - User \"{}\"", user.escape_debug()))
+            .unwrap_or_default();
+        self.fatal(Reason::AuthenticationFailure, || {
+            format!("authentication error{user}: {rule}")
+        })
+    }
+
+    fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
+        let user = match verdict {
+            Verdict::Admitted(user) => user,
+            Verdict::Refused(rule) => return Err(self.refused(&connect, &rule)),
+            Verdict::Later(_) => unreachable!("a comparison has an outcome"),
+        };
+        if !(0..=1).contains(&connect.protocol) {
+            let why = || format!("it speaks protocol {}, 0 and 1 are known", connect.protocol);
+            return Err(self.fatal(Reason::BadClientProtocol, why));
+        }
+        if connect.no_responders && !connect.headers {
+            return Err(Reason::NoRespondersNeedsHeaders);
+        }
+        if self.connected {
+            // A second CONNECT starts over.
+            self.publisher.settle();
+            self.context.account.router.remove_client(&self.handle.client);
+        }
+        if self.handle.rtt().is_zero() {
+            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
+            self.handle.set_rtt(self.handle.uptime());
+        }
+        self.handle.touch();
+        // What was checked for the line remembered need not hold any more.
+        self.repeat = PublishLine::default();
+        self.connected = true;
+        self.publisher.set_echo(connect.echo);
+        self.handle.client.set_headers(connect.headers);
+        self.connect = Arc::new(connect);
+        self.handle.set_connect(self.connect.clone());
+        self.admit(user);
+        if self.context.epoch() != epoch {
+            // A reload came between, and may have looked at this connection before it was in: its rules count.
+            let connect = Connect::clone(&self.connect);
+            return self.examine(connect);
+        }
+        self.acknowledge();
+        Ok(None)
+    }
+
+    pub(super) fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        if queue == Some(b"_sys_")
+            || self
+                .gate
+                .as_ref()
+                .is_some_and(|gate| !gate.may_subscribe(pattern, queue))
+        {
+            return self.subscribe_denied(pattern, queue, sid);
+        }
+        let max = self.options.subscription_tokens_max;
+        if max > 0 && subject::tokens(pattern).count() > max {
+            let pattern = String::from_utf8_lossy(pattern);
+            let text = format!("Permissions Violation for Subscription to \"{pattern}\", too many tokens");
+            return self.error(&text);
+        }
+        let max = self.options.subscriptions_max;
+        if max > 0 && self.handle.client.subscription_count() >= max {
+            return self.error("maximum subscriptions exceeded");
+        }
+        if !subject::is_pattern(pattern) {
+            return self.error("Invalid Subject");
+        }
+        self.router().subscribe(&self.handle.client, sid, pattern, queue);
+        self.acknowledge();
+    }
+
+    #[cold]
+    fn subscribe_denied(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        let pattern = String::from_utf8_lossy(pattern);
+        let group = queue
+            .map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)))
+            .unwrap_or_default();
+        let text = format!("Permissions Violation for Subscription to \"{pattern}\"{group}");
+        let label = self.label();
+        if let Some(gate) = &mut self.gate {
+            let sid = sid.escape_ascii();
+            let what = format!(
+                "Subscription Violation - Subject \"{}\"{group}, SID {sid}",
+                pattern.escape_debug()
+            );
+            gate.log(&label, &what);
+        }
+        self.error(&text);
+    }
+
+    #[cold]
+    pub(super) fn publish_denied(&mut self, to: &[u8]) {
+        let to = String::from_utf8_lossy(to).into_owned();
+        let label = self.label();
+        if let Some(gate) = &mut self.gate {
+            gate.log(
+                &label,
+                &format!("Publish Violation - Subject \"{}\"", to.escape_debug()),
+            );
+        }
+        self.error(&format!("Permissions Violation for Publish to \"{to}\""));
+    }
+}
