@@ -36,7 +36,7 @@ impl Source for Storage {
             State::Full(why) => (
                 format!("the store takes no messages: the disk has no room left ({why})"),
                 format!(
-                    "make room on the disk of {dir}, or purge streams; the store goes on by itself within a second"
+                    "make room on the disk of {dir}; the store goes on by itself within a second"
                 ),
             ),
             State::Failed(why) if self.store.needs_restart() => (
