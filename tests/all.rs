@@ -5,6 +5,7 @@
 mod cli;
 mod clients;
 mod conformance;
+mod consumers;
 mod mesh;
 mod monitor;
 mod outside;
