@@ -9,11 +9,36 @@ use serde_json::Value;
 use crate::support::{PATIENCE, Wire};
 
 /// A message as it came.
-struct Message {
-    subject: String,
-    reply: String,
-    headers: String,
-    payload: String,
+pub struct Message {
+    pub subject: String,
+    pub reply: String,
+    pub headers: String,
+    pub payload: String,
+}
+
+/// The first thing in what came and its length, once it is whole: a message, or a line that is none.
+pub fn parse(bytes: &[u8]) -> Option<(Option<Message>, usize)> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    let line = std::str::from_utf8(&bytes[..end]).expect("UTF-8");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let number = |back: usize| -> usize { words[words.len() - back].parse().expect("a size") };
+    let (fixed, total, head) = match words[0] {
+        "MSG" => (4, number(1), 0),
+        "HMSG" => (5, number(1), number(2)),
+        "PONG" | "PING" | "INFO" | "+OK" => return Some((None, end + 2)),
+        _ => panic!("{line}"),
+    };
+    let start = end + 2;
+    let body = bytes.get(start..start + total)?;
+    let whole = start + total + 2;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let message = Message {
+        subject: words[1].to_owned(),
+        reply: if words.len() > fixed { words[3] } else { "" }.to_owned(),
+        headers: text(&body[..head]),
+        payload: text(&body[head..]),
+    };
+    (bytes.len() >= whole).then_some((Some(message), whole))
 }
 
 /// See the module documentation.
@@ -46,6 +71,7 @@ impl Client {
 
     /// Does a step; what is answered at once and belongs to the step is returned.
     pub fn act(&mut self, verb: &str, rest: &str) -> Vec<String> {
+        let rest = &timed(rest);
         let (first, tail) = rest.split_once(' ').unwrap_or((rest, ""));
         match verb {
             "make" => {
@@ -131,12 +157,15 @@ impl Client {
         }
         let block = format!("NATS/1.0\r\n{}\r\n\r\n", headers.replace(" ; ", "\r\n"));
         let total = block.len() + body.len();
-        let line = format!("HPUB {subject} {reply} {} {total}\r\n{block}{body}\r\n", block.len());
+        let line = format!(
+            "HPUB {subject} {reply} {} {total}\r\n{block}{body}\r\n",
+            block.len()
+        );
         self.wire.send(line);
     }
 
     /// Asks, and gives the answer; other messages that come meanwhile stay for the next look.
-    fn request(&mut self, subject: &str, headers: &str, body: &str) -> Message {
+    pub fn request(&mut self, subject: &str, headers: &str, body: &str) -> Message {
         self.requests += 1;
         let reply = format!("{INBOX}{}r", self.requests);
         self.publish(subject, &reply, headers, body);
@@ -171,42 +200,17 @@ impl Client {
 
     /// The first whole message that has come and is wanted.
     fn take_one(&mut self, wanted: impl Fn(&Message) -> bool) -> Option<Message> {
+        let bytes = self.wire.received();
         let mut at = 0;
-        let bytes = self.wire.received().to_vec();
-        while at < bytes.len() {
-            let end = at + bytes[at..].windows(2).position(|two| two == b"\r\n")?;
-            let line = std::str::from_utf8(&bytes[at..end]).expect("UTF-8");
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let (has_headers, has_body) = (words[0] == "HMSG", words[0].ends_with("MSG"));
-            if !has_body {
-                assert!(words[0] == "PONG" || words[0] == "PING" || words[0] == "INFO", "{line}");
-                at = end + 2;
-                continue;
-            }
-            let fixed = if has_headers { 5 } else { 4 };
-            let reply = if words.len() > fixed { words[3] } else { "" };
-            let total: usize = words[words.len() - 1].parse().expect("a size");
-            let head: usize = if has_headers { words[words.len() - 2].parse().expect("a size") } else { 0 };
-            let start = end + 2;
-            if bytes.len() < start + total + 2 {
-                return None;
-            }
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let message = Message {
-                subject: words[1].to_owned(),
-                reply: reply.to_owned(),
-                headers: text(&bytes[start..start + head]),
-                payload: text(&bytes[start + head..start + total]),
-            };
-            let next = start + total + 2;
-            if wanted(&message) {
-                let rest = [&bytes[..at], &bytes[next..]].concat();
+        loop {
+            let (message, length) = parse(&bytes[at..])?;
+            if let Some(message) = message.filter(&wanted) {
+                let rest = [&bytes[..at], &bytes[at + length..]].concat();
                 self.wire.put_back(rest);
                 return Some(message);
             }
-            at = next;
+            at += length;
         }
-        None
     }
 
     /// A message as a line.
@@ -230,7 +234,11 @@ impl Client {
             self.status_reply.clone_from(&message.reply);
             write!(line, " reply {}", masked(&message.reply)).unwrap();
         }
-        let headers: Vec<&str> = message.headers.split("\r\n").filter(|line| !line.is_empty()).collect();
+        let headers: Vec<&str> = message
+            .headers
+            .split("\r\n")
+            .filter(|line| !line.is_empty())
+            .collect();
         if !headers.is_empty() {
             let headers: Vec<String> = headers.iter().map(|header| masked(header)).collect();
             write!(line, " [{}]", headers.join(" ; ")).unwrap();
@@ -248,9 +256,22 @@ impl Client {
     }
 }
 
+/// `@700ms` as the time that long from now.
+fn timed(text: &str) -> String {
+    let Some((before, after)) = text.split_once('@') else {
+        return text.to_owned();
+    };
+    let (number, rest) = after.split_once("ms").expect("milliseconds");
+    let after = jiff::SignedDuration::from_millis(number.parse().expect("a number"));
+    format!("{before}{}{rest}", jiff::Timestamp::now() + after)
+}
+
 /// `<<x*700>>` as that many.
 fn grown(body: &str) -> String {
-    let Some((unit, count)) = body.strip_prefix("<<").and_then(|text| text.strip_suffix(">>")?.split_once('*')) else {
+    let Some((unit, count)) = body
+        .strip_prefix("<<")
+        .and_then(|text| text.strip_suffix(">>")?.split_once('*'))
+    else {
         return body.to_owned();
     };
     unit.repeat(count.parse().expect("a count"))
@@ -270,13 +291,24 @@ fn shown_json(message: &Message) -> String {
         return format!("{} {:?}", message.headers.trim_end(), message.payload);
     };
     if let Some(error) = value.get("error") {
-        return format!("error {} {} {}", error["code"], error["err_code"], error["description"]);
+        return format!(
+            "error {} {} {}",
+            error["code"], error["err_code"], error["description"]
+        );
     }
     steady(&value)
 }
 
 fn steady(value: &Value) -> String {
-    const HIDDEN: [&str; 7] = ["cluster", "_nats.ver", "domain", "client", "server", "type", "_nats.level"];
+    const HIDDEN: [&str; 7] = [
+        "cluster",
+        "_nats.ver",
+        "domain",
+        "client",
+        "server",
+        "type",
+        "_nats.level",
+    ];
     const VARYING: [&str; 11] = [
         "created",
         "ts",

@@ -19,7 +19,7 @@
 //! level S C 99                 a pull request that needs that API level
 //! take [900]                   nothing but what comes (while recording: for that long)
 //! quiet 300                    so many milliseconds in which nothing comes
-//! sleep 300                    so many milliseconds
+//! sleep 300                    so many milliseconds; in any step `@300ms` is the time that long from now
 //! < ...                        what came, before the next step
 //! = ...                        what ours answers instead
 //! ```
@@ -27,6 +27,8 @@
 //! Times, ids, random parts of subjects and versions are shown as `*`.
 
 mod client;
+mod crowd;
+mod kill;
 mod script;
 
 use std::path::PathBuf;
@@ -82,14 +84,23 @@ fn all_hold(hold: impl Fn(&Case) -> Option<String> + Sync) {
                         return;
                     };
                     if let Some(difference) = hold(case) {
-                        failures.lock().unwrap().push(format!("{}\n{difference}", case.name));
+                        failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{}\n{difference}", case.name));
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {} differ:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} differ:\n{}",
+        failures.len(),
+        cases.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]

@@ -36,7 +36,10 @@ pub struct Case {
 /// Reads a file of cases.
 pub fn parse(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+    for line in text
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    {
         if let Some(name) = line.strip_prefix("== ") {
             cases.push(Case {
                 name: name.to_owned(),
@@ -120,7 +123,9 @@ impl Case {
         for step in &self.steps {
             let mut got = client.act(&step.verb, &step.rest);
             let within = match step.verb.as_str() {
-                "take" if !step.rest.is_empty() => Duration::from_millis(step.rest.parse().expect("milliseconds")),
+                "take" if !step.rest.is_empty() => {
+                    Duration::from_millis(step.rest.parse().expect("milliseconds"))
+                }
                 "quiet" => Duration::from_millis(step.rest.parse().expect("milliseconds")),
                 _ => SETTLED,
             };

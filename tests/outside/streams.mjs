@@ -55,7 +55,7 @@ assert.equal(await jsm.consumers.delete("S", "WORK"), true);
 await assert.rejects(js.consumers.get("S", "WORK"), /consumer not found/);
 console.log("paused and deleted");
 
-const kv = await new Kvm(nc).create("B", { history: 5, markerTTL: 60_000 });
+const kv = await new Kvm(nc).create("B", { history: 5, markerTTL: 1_000 });
 assert.deepEqual([await kv.put("a", "1"), await kv.put("a", "2")], [1, 2]);
 assert.equal((await kv.get("a")).string(), "2");
 assert.equal((await kv.get("a", { revision: 1 })).string(), "1");
@@ -65,24 +65,28 @@ await assert.rejects(kv.update("a", "3", 1), /wrong last sequence/);
 assert.equal(await kv.update("a", "3", 2), 4);
 console.log("bucket");
 
-let initial;
-const initialized = new Promise((done) => (initial = done));
-const watcher = await kv.watch({ initializedFn: initial });
+const watcher = await kv.watch();
 const entries = [];
 const watching = (async () => {
   for await (const entry of watcher) {
-    entries.push([entry.key, entry.operation, entry.string()]);
+    entries.push([entry.key, entry.operation, entry.string(), entry.isUpdate]);
     if (entries.length === 5) break;
   }
 })();
+while (entries.length < 2) await new Promise((done) => setTimeout(done, 5));
 await kv.put("c", "live");
 await kv.delete("b");
 await kv.purge("a");
 await watching;
-assert.deepEqual(entries, [["b", "PUT", "new"], ["a", "PUT", "3"], ["c", "PUT", "live"], ["b", "DEL", ""], ["a", "PURGE", ""]]);
+assert.deepEqual(entries, [
+  ["b", "PUT", "new", false],
+  ["a", "PUT", "3", true],
+  ["c", "PUT", "live", true],
+  ["b", "DEL", "", true],
+  ["a", "PURGE", "", true],
+]);
 console.log("watch");
 
-await initialized;
 const keys = [];
 for await (const key of await kv.keys()) keys.push(key);
 assert.deepEqual(keys, ["c"]);
@@ -93,7 +97,7 @@ assert.deepEqual(history, ["PUT", "DEL"]);
 assert.ok((await kv.create("b", "over the marker")) > 0);
 await kv.create("short", "x", "1s");
 const deadline = Date.now() + 20_000;
-while ((await kv.get("short"))?.operation === "PUT") {
+while ((await kv.get("short"))?.string() === "x") {
   assert.ok(Date.now() < deadline, "it outlives its time");
   await new Promise((done) => setTimeout(done, 50));
 }

@@ -14,7 +14,7 @@ from nats.js.errors import (
     KeyNotFoundError,
     KeyWrongLastSequenceError,
     NotFoundError,
-    ObjectDeletedError,
+    ObjectNotFoundError,
 )
 
 
@@ -182,7 +182,7 @@ async def objects(nc, js):
     try:
         await store.get("big/one.bin")
         raise AssertionError("it was deleted")
-    except ObjectDeletedError:
+    except ObjectNotFoundError:
         pass
     after = (await js.stream_info("OBJ_O")).state.messages
     assert before - after == info.chunks, (before, after)
@@ -196,7 +196,7 @@ async def walk(url):
     await consumers(nc, js)
     await buckets(nc, js)
     await objects(nc, js)
-    await nc.drain()
+    await nc.close()
 
 
 asyncio.run(asyncio.wait_for(walk(sys.argv[1]), 60))

@@ -126,7 +126,10 @@ fn at_a_stream(config: &str) -> (Wire, TestServer, tempfile::TempDir) {
 fn taking_and_settling() {
     let (mut person, _server, _directory) = at_a_stream(r#"{"name":"JOBS","subjects":["jobs.>"]}"#);
     for (at, text) in ["paint", "dry", "sell"].iter().enumerate() {
-        person.ask(format!("SAY jobs.house {text}\n"), format!("+OK JOBS {}\r\n", at + 1));
+        person.ask(
+            format!("SAY jobs.house {text}\n"),
+            format!("+OK JOBS {}\r\n", at + 1),
+        );
     }
     person.ask("CONSUMERS JOBS\n", "+OK 0\r\n");
     // Made on first use.
@@ -177,10 +180,11 @@ fn mistakes_with_consumers() {
     person.ask("SAY jobs.a x\n", "+OK JOBS 1\r\n");
     let few = r#"{"stream_name":"JOBS","config":{"durable_name":"few","ack_policy":"explicit","max_ack_pending":1}}"#;
     let none = r#"{"stream_name":"JOBS","config":{"durable_name":"none","ack_policy":"none"}}"#;
-    let push =
-        r#"{"stream_name":"JOBS","config":{"durable_name":"push","ack_policy":"explicit","deliver_subject":"out"}}"#;
+    let push = r#"{"stream_name":"JOBS","config":{"durable_name":"push","ack_policy":"explicit","deliver_subject":"out"}}"#;
     for (name, body) in [("few", few), ("none", none), ("push", push)] {
-        person.send(format!("ASK $JS.API.CONSUMER.DURABLE.CREATE.JOBS.{name} {body}\n"));
+        person.send(format!(
+            "ASK $JS.API.CONSUMER.DURABLE.CREATE.JOBS.{name} {body}\n"
+        ));
         assert!(!person.line().contains("\"error\""));
         person.expect("+OK\r\n");
     }
@@ -192,15 +196,36 @@ fn mistakes_with_consumers() {
         ("CONSUMERS A.B", "expected CONSUMERS <stream>, got A.B"),
         ("CONSUMERS NONE", "stream not found"),
         ("NEXT JOBS", "expected NEXT <stream> <consumer> [<n>], got JOBS"),
-        ("NEXT JOBS c 0", "expected NEXT <stream> <consumer> [<n>], got JOBS c 0"),
-        ("NEXT JOBS c x", "expected NEXT <stream> <consumer> [<n>], got JOBS c x"),
-        ("NEXT JOBS a.b", "expected NEXT <stream> <consumer> [<n>], got JOBS a.b"),
-        ("NEXT JOBS *", "expected NEXT <stream> <consumer> [<n>], got JOBS *"),
+        (
+            "NEXT JOBS c 0",
+            "expected NEXT <stream> <consumer> [<n>], got JOBS c 0",
+        ),
+        (
+            "NEXT JOBS c x",
+            "expected NEXT <stream> <consumer> [<n>], got JOBS c x",
+        ),
+        (
+            "NEXT JOBS a.b",
+            "expected NEXT <stream> <consumer> [<n>], got JOBS a.b",
+        ),
+        (
+            "NEXT JOBS *",
+            "expected NEXT <stream> <consumer> [<n>], got JOBS *",
+        ),
         ("NEXT NONE c", "stream not found"),
-        ("NEXT JOBS few", "1 messages wait to be settled, ACK or NAK some first"),
+        (
+            "NEXT JOBS few",
+            "1 messages wait to be settled, ACK or NAK some first",
+        ),
         ("NEXT JOBS push", "push answered 409 Consumer is push based"),
-        ("ACK JOBS few", "expected ACK <stream> <consumer> <seq>, got JOBS few"),
-        ("ACK JOBS few x", "expected ACK <stream> <consumer> <seq>, got JOBS few x"),
+        (
+            "ACK JOBS few",
+            "expected ACK <stream> <consumer> <seq>, got JOBS few",
+        ),
+        (
+            "ACK JOBS few x",
+            "expected ACK <stream> <consumer> <seq>, got JOBS few x",
+        ),
         ("NAK JOBS few 2", "message 2 was not delivered to few"),
         ("TERM JOBS few 0", "message 0 was not delivered to few"),
         ("ACK JOBS none 1", "none takes no acks"),

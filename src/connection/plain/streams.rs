@@ -421,7 +421,9 @@ async fn next(
 
 /// How many more messages may wait for their ack; none without a limit.
 fn room(info: &Value) -> Option<usize> {
-    let max = info["config"]["max_ack_pending"].as_u64().filter(|&max| max > 0)?;
+    let max = info["config"]["max_ack_pending"]
+        .as_u64()
+        .filter(|&max| max > 0)?;
     let waiting = info["num_ack_pending"].as_u64().unwrap_or_default();
     usize::try_from(max.saturating_sub(waiting)).ok()
 }
@@ -446,7 +448,11 @@ async fn settle(
     if info["config"]["ack_policy"] == "none" {
         return Err(format!("{consumer} takes no acks"));
     }
-    if seq == 0 || info["delivered"]["stream_seq"].as_u64().is_none_or(|last| seq > last) {
+    if seq == 0
+        || info["delivered"]["stream_seq"]
+            .as_u64()
+            .is_none_or(|last| seq > last)
+    {
         return Err(format!("message {seq} was not delivered to {consumer}"));
     }
     let body: &[u8] = match verb {

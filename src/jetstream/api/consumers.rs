@@ -64,10 +64,9 @@ pub(super) async fn route(
             let outcome = reset(jetstream, gate, stream, consumer, body).await;
             Answer::new("consumer_reset", outcome).beside_error(json!({"reset_seq": 0}))
         }
-        ["UNPIN", stream, consumer] => Answer::new(
-            "consumer_unpin",
-            unpin(jetstream, gate, stream, consumer, body),
-        ),
+        ["UNPIN", stream, consumer] => {
+            Answer::new("consumer_unpin", unpin(jetstream, gate, stream, consumer, body))
+        }
         ["LEADER", "STEPDOWN", _, _] => clustered("consumer_leader_stepdown"),
         _ => Answer::new("system", Err(error::BAD_REQUEST)),
     }
@@ -108,7 +107,11 @@ fn consumers(jetstream: &JetStream, stream: &str) -> Result<Arc<Consumers>, ApiE
     jetstream.consumers(stream).ok_or(error::STREAM_NOT_FOUND)
 }
 
-fn find(jetstream: &JetStream, stream: &str, consumer: &str) -> Result<(Arc<Consumers>, Arc<Driver>), ApiError> {
+fn find(
+    jetstream: &JetStream,
+    stream: &str,
+    consumer: &str,
+) -> Result<(Arc<Consumers>, Arc<Driver>), ApiError> {
     let consumers = consumers(jetstream, stream)?;
     let driver = consumers.get(consumer).ok_or(error::CONSUMER_NOT_FOUND)?;
     Ok((consumers, driver))
@@ -138,7 +141,12 @@ fn info(jetstream: &JetStream, gate: Gate, stream: &str, consumer: &str, body: &
 }
 
 /// Where a listing is to begin, and the consumers of the stream.
-fn listing(jetstream: &JetStream, gate: Gate, stream: &str, body: &[u8]) -> Result<(usize, Vec<Arc<Driver>>), ApiError> {
+fn listing(
+    jetstream: &JetStream,
+    gate: Gate,
+    stream: &str,
+    body: &[u8],
+) -> Result<(usize, Vec<Arc<Driver>>), ApiError> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Request {

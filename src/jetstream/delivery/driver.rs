@@ -229,7 +229,12 @@ impl Driver {
 
     pub(super) fn sender(&self) -> Sender {
         let domain = self.context.domain.as_deref();
-        Sender::new(self.context.router.clone(), self.stream.name(), &self.name, domain)
+        Sender::new(
+            self.context.router.clone(),
+            self.stream.name(),
+            &self.name,
+            domain,
+        )
     }
 }
 

@@ -263,7 +263,10 @@ fn release(driver: &Driver, seqs: &[u64]) {
     let alone = driver.stream.config().retention != Retention::Interest;
     let set = driver.set.upgrade();
     let released = driver.stream.release(seqs, |seq, subject| {
-        !alone && set.as_ref().is_some_and(|set| set.needs(&driver.name, seq, subject))
+        !alone
+            && set
+                .as_ref()
+                .is_some_and(|set| set.needs(&driver.name, seq, subject))
     });
     if let Err(error) = released {
         tracing::warn!(
@@ -295,7 +298,9 @@ fn commit(driver: &Driver, core: &mut Core, released: bool, now: i64) -> Option<
     core.has_released = false;
     core.commit_in_flight = true;
     let me = driver.me.upgrade().expect("a driver is alive while it is called");
-    driver.stream.commit(move |result| me.landed(&replies, result.is_ok()));
+    driver
+        .stream
+        .commit(move |result| me.landed(&replies, result.is_ok()));
     None
 }
 
@@ -317,7 +322,11 @@ impl Core {
 
     /// Forgets removed messages that the log no longer shows.
     pub(super) fn forget_gone(&mut self, landed: u64) {
-        while self.gone_until.front().is_some_and(|(commit, _)| *commit <= landed) {
+        while self
+            .gone_until
+            .front()
+            .is_some_and(|(commit, _)| *commit <= landed)
+        {
             if let Some((_, seq)) = self.gone_until.pop_front() {
                 self.gone.remove(&seq);
             }

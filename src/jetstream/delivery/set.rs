@@ -9,8 +9,7 @@ use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::ack_subject::AckPrefix;
 use crate::jetstream::consumer::advisory::Advisory;
 use crate::jetstream::consumer::config::{
-    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime,
-    plan,
+    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime, plan,
 };
 use crate::jetstream::consumer::start::{Start, StreamIndex};
 use crate::jetstream::consumer::state::{Consumer, ConsumerOptions};
@@ -116,9 +115,8 @@ impl Consumers {
             .map(|other| &*configs[other])
             .collect();
         let existing = at.map(|at| &*configs[at]);
-        let in_use = existing.is_some_and(|config| {
-            config.is_push() && is_listened_to(&self.context.router, config)
-        });
+        let in_use =
+            existing.is_some_and(|config| config.is_push() && is_listened_to(&self.context.router, config));
         let standing = Standing {
             existing,
             others: &others,
@@ -186,10 +184,7 @@ impl Consumers {
         }
         self.admit(&driver);
         driver.sender_of(|sender| sender.advise(&Advisory::Created, now));
-        Ok(Made {
-            driver,
-            is_new: true,
-        })
+        Ok(Made { driver, is_new: true })
     }
 
     /// How the state machine is made.
@@ -394,7 +389,11 @@ impl Consumers {
         if (driver.is_durable || !confirmed.is_empty())
             && let Err(error) = self.committed().await
         {
-            tracing::warn!(stream = self.stream.name(), consumer = driver.name(), "removing: {error}");
+            tracing::warn!(
+                stream = self.stream.name(),
+                consumer = driver.name(),
+                "removing: {error}"
+            );
             return true;
         }
         self.stream.confirm(confirmed.iter().map(|to| &to[..]));
