@@ -60,8 +60,8 @@ fn read_all(wire: &mut Wire, mut each: impl FnMut(&mut Wire, Message) -> bool) {
 /// Publishes to a stream as long as the server lives.
 fn publish(address: &str, stream: &'static str, ledger: &Shared) {
     let mut wire = Wire::quiet(address, r#""headers":true,"no_responders":true"#);
-    wire.send("SUB _p 1\r\n");
-    let line = format!("PUB {}.x _p 5\r\nhello\r\n", stream.to_lowercase());
+    wire.send(format!("SUB _p.{stream} 1\r\n"));
+    let line = format!("PUB {}.x _p.{stream} 5\r\nhello\r\n", stream.to_lowercase());
     wire.send(line.repeat(WINDOW));
     read_all(&mut wire, |wire, message| {
         let ack: Value = serde_json::from_str(&message.payload).expect("an ack");
@@ -78,17 +78,18 @@ fn publish(address: &str, stream: &'static str, ledger: &Shared) {
 /// Works for a consumer as long as the server lives; leaves some undone at first.
 fn work(address: &str, stream: &'static str, consumer: &'static str, ledger: &Shared, thorough: bool) {
     let mut wire = Wire::quiet(address, r#""headers":true,"no_responders":true"#);
-    wire.send("SUB _d 1\r\nSUB _a.* 2\r\n");
+    wire.send(format!("SUB _d.{consumer} 1\r\nSUB _a.{consumer}.* 2\r\n"));
+    let confirmation = format!("_a.{consumer}.");
     let ask = format!(r#"{{"batch":{WINDOW},"expires":1000000000}}"#);
     let pull = format!(
-        "PUB $JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer} _d {}\r\n{ask}\r\n",
+        "PUB $JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer} _d.{consumer} {}\r\n{ask}\r\n",
         ask.len()
     );
     wire.send(&pull);
     let mut taken = 0;
     read_all(&mut wire, |wire, message| {
         let mut ledger = ledger.lock().unwrap();
-        if let Some(seq) = message.subject.strip_prefix("_a.") {
+        if let Some(seq) = message.subject.strip_prefix(&confirmation) {
             let seq = seq.parse().expect("a sequence");
             ledger.confirmed.entry(consumer).or_default().insert(seq);
             return true;
@@ -109,7 +110,7 @@ fn work(address: &str, stream: &'static str, consumer: &'static str, ledger: &Sh
             let again = !ledger.delivered.entry(consumer).or_default().insert(seq);
             if again || thorough || seq % 10 != 0 {
                 ledger.acked.entry(consumer).or_default().insert(seq);
-                wire.send(format!("PUB {} _a.{seq} 4\r\n+ACK\r\n", message.reply));
+                wire.send(format!("PUB {} {confirmation}{seq} 4\r\n+ACK\r\n", message.reply));
             }
             taken += 1;
             if taken < WINDOW {
@@ -163,6 +164,9 @@ fn held(client: &mut Client, stream: &str) -> Seqs {
         r#"{"deleted_details":true}"#,
     );
     let state = &info["state"];
+    if state["messages"] == 0 {
+        return Seqs::new();
+    }
     let mut held: Seqs =
         (state["first_seq"].as_u64().unwrap()..=state["last_seq"].as_u64().unwrap()).collect();
     for gone in state["deleted"].as_array().into_iter().flatten() {
