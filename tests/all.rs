@@ -6,6 +6,7 @@ mod cli;
 mod clients;
 mod config;
 mod conformance;
+mod consumers;
 mod deploy;
 mod durability;
 mod mesh;

@@ -225,6 +225,15 @@ impl Router {
         found
     }
 
+    /// The same for a queue group: whether it has members there.
+    pub fn has_group_interest(&self, subject: &[u8], group: &[u8]) -> bool {
+        let mut found = false;
+        self.collect(self.hash(subject), subject, |leaf| {
+            found |= leaf.groups.iter().any(|(name, _)| &**name == group);
+        });
+        found
+    }
+
     /// Counts every change of the table: what [`Router::has_interest`] said stays true while this stays the same.
     pub fn generation(&self) -> u64 {
         self.generations.epoch()

@@ -1,5 +1,7 @@
 //! The same walk with the client libraries that people use: async-nats here, nats-py in `walk.py`.
 
+mod streams;
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -104,6 +104,11 @@ impl Wire {
         std::mem::take(&mut self.received)
     }
 
+    /// Sets what has come and was not taken yet.
+    pub fn put_back(&mut self, bytes: Vec<u8>) {
+        self.received = bytes;
+    }
+
     /// Whether the server has closed.
     pub fn ended(&self) -> bool {
         self.ended

@@ -26,6 +26,14 @@ const NEXT_MAX: usize = 1000;
 /// Runs one of the verbs.
 pub(super) async fn run(router: &Arc<Router>, line: &PlainLine, publisher: &mut Publisher) -> Outcome {
     let words: Vec<&str> = line.arguments.split_whitespace().collect();
+    let names = match line.verb {
+        Verb::Stream | Verb::Consumers | Verb::Replay => 1,
+        Verb::Next | Verb::Ack | Verb::Nak | Verb::Term => 2,
+        _ => 0,
+    };
+    if !words.iter().take(names).all(|name| is_name(name)) {
+        return Err(expected(line.verb, &line.arguments));
+    }
     match (line.verb, words.as_slice()) {
         (Verb::Streams, []) => streams(router, publisher).await,
         (Verb::Stream, [name]) => stream(router, publisher, name).await,
@@ -50,6 +58,11 @@ pub(super) async fn run(router: &Arc<Router>, line: &PlainLine, publisher: &mut 
         }
         (verb, _) => Err(expected(verb, &line.arguments)),
     }
+}
+
+/// Whether a word can be the name of a stream or consumer: one token of a subject.
+fn is_name(word: &str) -> bool {
+    subject::is_subject(word.as_bytes()) && !word.contains('.')
 }
 
 /// One API request; an error object becomes its description.
@@ -340,7 +353,25 @@ async fn replay(router: &Arc<Router>, publisher: &mut Publisher, stream: &str, w
     Ok(count.to_string())
 }
 
-/// Takes up to `count` messages of a durable consumer, which is made when it is not there.
+/// The consumer, made if it is not there: durable, with acks for each message.
+async fn consumer_for(
+    router: &Arc<Router>,
+    publisher: &mut Publisher,
+    stream: &str,
+    consumer: &str,
+) -> Result<Value, String> {
+    let info = format!("CONSUMER.INFO.{stream}.{consumer}");
+    match api(router, publisher, &info, &Value::Null).await {
+        Err(text) if text == "consumer not found" => {}
+        known => return known,
+    }
+    let config = json!({ "durable_name": consumer, "ack_policy": "explicit", "deliver_policy": "all" });
+    let request = json!({ "stream_name": stream, "config": config });
+    let create = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
+    api(router, publisher, &create, &request).await
+}
+
+/// Takes up to `count` messages of a consumer, those that are there.
 async fn next(
     router: &Arc<Router>,
     publisher: &mut Publisher,
@@ -348,25 +379,17 @@ async fn next(
     consumer: &str,
     count: usize,
 ) -> Outcome {
-    if api(
-        router,
-        publisher,
-        &format!("CONSUMER.INFO.{stream}.{consumer}"),
-        &Value::Null,
-    )
-    .await
-    .is_err()
-    {
-        let config = json!({ "durable_name": consumer, "ack_policy": "explicit", "deliver_policy": "all" });
-        let request = json!({ "stream_name": stream, "config": config });
-        api(
-            router,
-            publisher,
-            &format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"),
-            &request,
-        )
-        .await?;
-    }
+    let info = consumer_for(router, publisher, stream, consumer).await?;
+    let count = match room(&info) {
+        Some(0) => {
+            return Err(format!(
+                "{} messages wait to be settled, ACK or NAK some first",
+                info["num_ack_pending"]
+            ));
+        }
+        Some(room) => count.min(room),
+        None => count,
+    };
     let inbox = Inbox::new(router.clone());
     let ask = json!({ "batch": count, "no_wait": true }).to_string();
     let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
@@ -383,27 +406,30 @@ async fn next(
     publisher.flush();
     let mut taken = 0;
     while taken < count {
-        let answer = inbox
-            .next(API_TIMEOUT)
-            .await
-            .ok_or("no answer from the consumer")?;
+        let answer = inbox.next(API_TIMEOUT).await;
+        let answer = answer.ok_or_else(|| format!("no more from {consumer}, {taken} taken"))?;
         match answer.status() {
             None => {}
             Some(404 | 408) => break,
-            Some(code) => return Err(format!("the consumer answered {code}: {}", answer.status_text())),
+            Some(code) => return Err(format!("{consumer} answered {code} {}", answer.status_text())),
         }
         let seq = stream_sequence(&answer.reply).ok_or("a delivery without its sequence")?;
-        say(
-            publisher,
-            &format!(
-                "{seq} {}: {}",
-                printable(&answer.subject),
-                printable(&answer.payload)
-            ),
-        );
+        let (subject, text) = (printable(&answer.subject), printable(&answer.payload));
+        say(publisher, &format!("{seq} {subject}: {text}"));
+        publisher.flush();
+        publisher.relieve().await;
         taken += 1;
     }
     Ok(taken.to_string())
+}
+
+/// How many more messages may wait for their ack; none without a limit.
+fn room(info: &Value) -> Option<usize> {
+    let max = info["config"]["max_ack_pending"]
+        .as_u64()
+        .filter(|&max| max > 0)?;
+    let waiting = info["num_ack_pending"].as_u64().unwrap_or_default();
+    usize::try_from(max.saturating_sub(waiting)).ok()
 }
 
 /// The stream sequence in a delivery's reply subject, of either form.
@@ -421,13 +447,18 @@ async fn settle(
     (stream, consumer): (&str, &str),
     seq: u64,
 ) -> Outcome {
-    api(
-        router,
-        publisher,
-        &format!("CONSUMER.INFO.{stream}.{consumer}"),
-        &Value::Null,
-    )
-    .await?;
+    let info = format!("CONSUMER.INFO.{stream}.{consumer}");
+    let info = api(router, publisher, &info, &Value::Null).await?;
+    if info["config"]["ack_policy"] == "none" {
+        return Err(format!("{consumer} takes no acks"));
+    }
+    if seq == 0
+        || info["delivered"]["stream_seq"]
+            .as_u64()
+            .is_none_or(|last| seq > last)
+    {
+        return Err(format!("message {seq} was not delivered to {consumer}"));
+    }
     let body: &[u8] = match verb {
         Verb::Nak => b"-NAK",
         Verb::Term => b"+TERM",
@@ -438,7 +469,10 @@ async fn settle(
         Ok(_) => Ok(seq.to_string()),
         Err(NoAnswer::Denied) => Err(format!("Permissions Violation for Publish to \"{subject}\"")),
         Err(NoAnswer::NobodyListens) => Err(format!("no consumer {consumer} on {stream}")),
-        Err(NoAnswer::TimedOut) => Err(format!("message {seq} is not waiting to be settled")),
+        Err(NoAnswer::TimedOut) => Err(format!(
+            "no answer within {} s: message {seq} may or may not be settled",
+            API_TIMEOUT.as_secs()
+        )),
     }
 }
 

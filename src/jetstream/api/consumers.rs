@@ -81,9 +81,8 @@ pub(super) fn hand_pull(jetstream: &JetStream, request: &Message<'_>, rest: &[u8
             .and_then(|consumers| consumers.get(consumer)),
         _ => None,
     };
-    match driver {
-        Some(driver) => driver.pull(request),
-        None => nobody(jetstream, request),
+    if !driver.is_some_and(|driver| driver.pull(request)) {
+        nobody(jetstream, request);
     }
 }
 

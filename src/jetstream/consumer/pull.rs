@@ -131,6 +131,7 @@ pub(super) struct Caps {
 #[derive(Debug)]
 struct Waiter {
     reply: Bytes,
+    /// As asked: less than one means one, and is shown as it was asked.
     remaining: i64,
     delivered: bool,
     /// Bytes left; `None` without `max_bytes`.
@@ -218,7 +219,7 @@ impl Waiting {
     pub fn outstanding(&self) -> u64 {
         self.queue
             .iter()
-            .map(|waiter| waiter.remaining.max(0).unsigned_abs())
+            .map(|waiter| waiter.remaining.max(1).unsigned_abs())
             .sum()
     }
 
@@ -228,7 +229,7 @@ impl Waiting {
         self.next_due = earliest(self.next_due, earliest(expires, next_heartbeat));
         self.queue.push_back(Waiter {
             reply,
-            remaining: request.batch.max(1),
+            remaining: request.batch,
             delivered: false,
             bytes: (request.max_bytes > 0).then_some(request.max_bytes),
             expires,

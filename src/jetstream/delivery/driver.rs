@@ -56,6 +56,8 @@ pub(super) struct Core {
     pub dead_letters: DeadLetters,
     /// It was not used for too long.
     pub inactive: bool,
+    /// It has been removed: nothing is delivered any more.
+    pub gone_itself: bool,
 }
 
 /// See the module documentation.
@@ -133,6 +135,7 @@ impl Driver {
                 interest_seen: 0,
                 dead_letters: DeadLetters::default(),
                 inactive: false,
+                gone_itself: false,
             }),
             inbox: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
@@ -184,13 +187,17 @@ impl Driver {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pull request.
-    pub fn pull(&self, request: &Message<'_>) {
+    /// A pull request; false when it comes too late, the consumer has gone.
+    pub fn pull(&self, request: &Message<'_>) -> bool {
         let mut inbox = self.inbox();
+        if inbox.closed {
+            return false;
+        }
         inbox.pull(request);
         self.waiting_bytes.store(inbox.bytes(), Ordering::Relaxed);
         drop(inbox);
         self.nudge();
+        true
     }
 
     /// Lets the task have a round.
@@ -237,6 +244,15 @@ impl Driver {
             &self.name,
             domain,
         )
+    }
+}
+
+/// Push: whether somebody listens on the deliver subject, of the right queue group if it names one.
+pub(super) fn is_listened_to(router: &Router, config: &ConsumerConfig) -> bool {
+    let subject = config.deliver_subject.as_bytes();
+    match config.deliver_group.as_str() {
+        "" => router.has_interest(subject),
+        group => router.has_group_interest(subject, group.as_bytes()),
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Inbox {
     pub pulls: Batch,
     /// A commit has ended.
     pub landed: bool,
+    /// The consumer has gone: no more pull requests.
+    pub closed: bool,
 }
 
 impl Inbox {

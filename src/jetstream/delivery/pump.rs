@@ -7,7 +7,7 @@ use crate::jetstream::stream::takes;
 use crate::store::{self, RecordRef};
 
 use super::driver::{Core, Driver, Listening};
-use super::round::carry;
+use super::round::{carry, stream_news};
 use super::sender::{Sender, body_len};
 
 /// Bytes delivered in one round.
@@ -38,6 +38,13 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
     let mut budget = ROUND_BYTES;
     let mut passed_over_max = PASSED_OVER_MAX;
     loop {
+        // In this order: whatever is durable has been told of before, so that all that is delivered has been counted.
+        let durable = driver.stream.log().durable_seq();
+        stream_news(driver, core, now);
+        carry(driver, core, sender, None, now);
+        if core.unsettled_until > landed {
+            return Pumped::Unsettled;
+        }
         let want = core.consumer.want(now, &mut core.out);
         carry(driver, core, sender, None, now);
         let step = match want {
@@ -46,7 +53,10 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
                 return Pumped::Done;
             }
             Want::Message(seq) => one(driver, core, sender, seq, &mut budget, now),
-            Want::From(seq) => run(driver, core, sender, seq, (&mut budget, passed_over_max), now),
+            Want::From(seq) => {
+                let bounds = (&mut budget, passed_over_max, durable);
+                run(driver, core, sender, seq, bounds, now)
+            }
         };
         match step {
             Ok(Step::On) if budget > 0 => {}
@@ -127,23 +137,25 @@ fn one(
     Ok(Step::On)
 }
 
-/// Messages from a sequence on, as long as they are wanted.
+/// Messages from a sequence on up to what was durable, as long as they are wanted.
 fn run(
     driver: &Driver,
     core: &mut Core,
     sender: &mut Sender,
     from: u64,
-    (budget, passed_over_max): (&mut u64, u64),
+    (budget, passed_over_max, durable): (&mut u64, u64, u64),
     now: i64,
 ) -> Result<Step, store::Error> {
     let log = driver.stream.log();
-    // Before anything is read: what becomes durable meanwhile is not what was looked through.
-    let durable = log.durable_seq();
     core.cursor = core.cursor.max(from);
     let mut ended = false;
     let mut passed_over = 0;
     if core.cursor <= durable {
         let next = log.scan(core.cursor, *budget, |record| {
+            if record.seq > durable {
+                ended = true;
+                return ControlFlow::Break(());
+            }
             let is_ours = takes(&core.filters, record.subject) && !core.gone.contains(&record.seq);
             if !is_ours {
                 core.cursor = record.seq + 1;

@@ -15,7 +15,7 @@ use crate::protocol::headers;
 use crate::protocol::info::API_LEVEL;
 use crate::store::RecordRef;
 
-use super::driver::{Core, Driver, Listening};
+use super::driver::{Core, Driver, Listening, is_listened_to};
 use super::pump::{Pumped, pump};
 use super::sender::Sender;
 
@@ -44,6 +44,9 @@ pub(super) fn round(driver: &Driver, sender: &mut Sender) -> Next {
     let (pumped, released, deadline) = {
         let mut core = driver.core();
         let core = &mut *core;
+        if core.gone_itself {
+            return Next::Ended;
+        }
         take_words(driver, core, sender, now);
         let pumped = pump(driver, core, sender, now);
         super::dead_letter::send_due(driver, core, sender, now);
@@ -175,7 +178,7 @@ fn look_who_listens(driver: &Driver, core: &mut Core, now: i64) {
     let router = &driver.context.router;
     let generation = router.generation();
     if std::mem::replace(&mut core.interest_seen, generation) != generation {
-        let active = router.has_interest(core.config.deliver_subject.as_bytes());
+        let active = is_listened_to(router, &core.config);
         core.consumer.interest(active, now);
     }
 }
@@ -370,6 +373,29 @@ impl Driver {
         };
         let removal = async move { set.remove(&me).await };
         self.context.tasks.spawn_on(removal, &self.context.runtime);
+    }
+
+    /// It has been removed: what was said before is heard, and those who wait are told. Returns whom to confirm once the
+    /// removal is durable.
+    pub(super) fn take_leave(&self) -> Vec<Bytes> {
+        let mut sender = self.sender();
+        self.inbox().closed = true;
+        let (released, confirmed) = {
+            let mut core = self.core();
+            let core = &mut *core;
+            let now = now_ns();
+            take_words(self, core, &mut sender, now);
+            core.consumer.delete(&mut core.out);
+            carry(self, core, &mut sender, None, now);
+            core.gone_itself = true;
+            (
+                std::mem::take(&mut core.released),
+                std::mem::take(&mut core.replies),
+            )
+        };
+        sender.publisher.flush();
+        release(self, &released);
+        confirmed
     }
 
     /// Waiting pull requests are told that the server stops.

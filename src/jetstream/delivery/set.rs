@@ -20,7 +20,7 @@ use crate::router::{Service, Subscription, Watcher};
 
 use super::Context;
 use super::dead_letter::answer_prefix;
-use super::driver::{Driver, Parts, filters_of};
+use super::driver::{Driver, Parts, filters_of, is_listened_to};
 
 /// What the store keeps as a consumer's own row.
 #[derive(Serialize, Deserialize)]
@@ -115,13 +115,8 @@ impl Consumers {
             .map(|other| &*configs[other])
             .collect();
         let existing = at.map(|at| &*configs[at]);
-        let in_use = existing.is_some_and(|config| {
-            config.is_push()
-                && self
-                    .context
-                    .router
-                    .has_interest(config.deliver_subject.as_bytes())
-        });
+        let in_use =
+            existing.is_some_and(|config| config.is_push() && is_listened_to(&self.context.router, config));
         let standing = Standing {
             existing,
             others: &others,
@@ -208,11 +203,7 @@ impl Consumers {
             reports_acks: stream.retention != Retention::Limits,
             durable_state: is_durable,
             message_bytes_max: self.context.message_bytes_max,
-            active: config.is_push()
-                && self
-                    .context
-                    .router
-                    .has_interest(config.deliver_subject.as_bytes()),
+            active: config.is_push() && is_listened_to(&self.context.router, config),
             seed: u64::from_le_bytes(seed),
         }
     }
@@ -321,7 +312,7 @@ impl Consumers {
             let mut core = driver.core();
             let core = &mut *core;
             let mut config = ConsumerConfig::clone(&core.config);
-            config.set_pause(until.filter(|until| until.unix_nanos() > now));
+            config.set_pause(until);
             core.consumer
                 .pause(until.map(|until| until.unix_nanos()), now, &mut core.out);
             core.config = Arc::new(config);
@@ -388,26 +379,24 @@ impl Consumers {
             return false;
         };
         drop(member);
-        driver.sender_of(|sender| {
-            let now = now_ns();
-            let mut core = driver.core();
-            let core = &mut *core;
-            core.consumer.delete(&mut core.out);
-            super::round::carry(driver, core, sender, None, now);
-        });
+        let confirmed = driver.take_leave();
         if self.stream.config().retention == Retention::Interest {
             self.let_go(driver).await;
         }
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());
-            if let Err(error) = self.committed().await {
-                tracing::warn!(
-                    stream = self.stream.name(),
-                    consumer = driver.name(),
-                    "removing: {error}"
-                );
-            }
         }
+        if (driver.is_durable || !confirmed.is_empty())
+            && let Err(error) = self.committed().await
+        {
+            tracing::warn!(
+                stream = self.stream.name(),
+                consumer = driver.name(),
+                "removing: {error}"
+            );
+            return true;
+        }
+        self.stream.confirm(confirmed.iter().map(|to| &to[..]));
         true
     }
 
@@ -491,12 +480,7 @@ impl Consumers {
     pub(in crate::jetstream) fn close(&self, deleted: bool) {
         for driver in self.all() {
             if self.take_out(&driver).is_some() && deleted {
-                driver.sender_of(|sender| {
-                    let mut core = driver.core();
-                    let core = &mut *core;
-                    core.consumer.delete(&mut core.out);
-                    super::round::carry(&driver, core, sender, None, now_ns());
-                });
+                driver.take_leave();
             }
         }
     }
