@@ -18,7 +18,7 @@ use crate::config::{Assets, Config};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
-use crate::monitor::{Monitor, View};
+use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
@@ -132,11 +132,8 @@ impl Server {
             Account::new(config.auth.clone()),
             info,
         ));
-        let jetstream = match &config.store_dir {
-            None => None,
-            Some(_) => Some(start_jetstream(&config, &context).await?),
-        };
         let accepting = CancellationToken::new();
+        // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
             let hosts = config
                 .monitor_hosts
@@ -147,6 +144,13 @@ impl Server {
             let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
             Monitor::start(listener, view)
         });
+        let jetstream = match &config.store_dir {
+            None => None,
+            Some(_) => Some(start_jetstream(&config, &context).await?),
+        };
+        if let Some(monitor) = &monitor {
+            monitor.recovered(sources(jetstream.as_ref()));
+        }
         let server = Self {
             context,
             address,
@@ -351,6 +355,18 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetSt
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")
+}
+
+/// What monitoring shows beside connections.
+fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
+    let Some(jetstream) = jetstream else {
+        return Vec::new();
+    };
+    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
+    if let Some(store) = jetstream.options().store.clone() {
+        sources.push(Arc::new(monitor::Storage::new(store)));
+    }
+    sources
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {

@@ -6,6 +6,8 @@ mod cli;
 mod clients;
 mod config;
 mod conformance;
+mod deploy;
+mod durability;
 mod mesh;
 mod monitor;
 mod outside;

@@ -192,7 +192,11 @@ impl Auth {
             Auth::User { user, pass } => {
                 // Both are compared whatever the first one gives: timing tells nothing.
                 let name = same(user, &given(&connect.user));
-                let rule = format!("authorization user \"{user}\"");
+                let rule = match connect.user.as_deref().unwrap_or_default() {
+                    "" => "it showed no user".to_owned(),
+                    _ if name => format!("the password of user \"{user}\" is another one"),
+                    other => format!("there is no user \"{}\"", other.escape_debug()),
+                };
                 if pass.is_empty() {
                     return Verdict::Refused(rule);
                 }

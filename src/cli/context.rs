@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, ServerError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::StreamExt;
 
@@ -128,6 +130,44 @@ impl Context {
         }
     }
 
+    /// The host of the first URL, an IPv6 address in its brackets.
+    pub(super) fn host(&self) -> String {
+        let first = self.server.split(',').next().unwrap_or_default();
+        let (_, _, address) = split_userinfo(first);
+        let address = address.split('/').next().unwrap_or_default();
+        match address.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host.to_owned(),
+            _ => address.to_owned(),
+        }
+    }
+
+    /// The credentials as an HTTP header has them; `userinfo`, from the URL of the page itself, goes before ours.
+    pub(super) fn authorization(&self, userinfo: Option<&str>) -> Result<Option<String>, Failure> {
+        let basic = |user: &str, pass: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{pass}")));
+        let bearer = |token: &str| match token.contains(|c: char| c.is_control()) {
+            false => Ok(Some(format!("Bearer {token}"))),
+            true => Err(Failure::usage(
+                "a token with control characters cannot be sent over HTTP",
+            )),
+        };
+        let in_url = || self.server.split(',').find_map(Userinfo::of);
+        match (userinfo, &self.user, &self.pass, &self.token) {
+            (Some(userinfo), ..) => match Userinfo::parse(userinfo) {
+                Userinfo::Token(token) => bearer(&token),
+                Userinfo::User(user, pass) => Ok(Some(basic(&user, &pass))),
+            },
+            (None, Some(user), Some(pass), _) => Ok(Some(basic(user, pass))),
+            (None, None, None, Some(token)) => bearer(token),
+            (None, None, None, None) => match in_url() {
+                Some(Userinfo::Token(token)) => bearer(&token),
+                Some(Userinfo::User(user, pass)) => Ok(Some(basic(&user, &pass))),
+                None => Ok(None),
+            },
+            _ => Err(Failure::usage("--user and --pass belong together")
+                .hint("or use --token, or a token in the URL")),
+        }
+    }
+
     /// The URLs without their credentials: for the library, for terminals and for logs.
     pub(super) fn shown_server(&self) -> String {
         let bare = |url: &str| match split_userinfo(url) {
@@ -148,10 +188,14 @@ enum Userinfo {
 impl Userinfo {
     fn of(url: &str) -> Option<Self> {
         let (_, userinfo, _) = split_userinfo(url);
-        Some(match userinfo?.split_once(':') {
+        userinfo.map(Self::parse)
+    }
+
+    fn parse(userinfo: &str) -> Self {
+        match userinfo.split_once(':') {
             Some((user, pass)) => Self::User(percent_decode(user), percent_decode(pass)),
-            None => Self::Token(percent_decode(userinfo?)),
-        })
+            None => Self::Token(percent_decode(userinfo)),
+        }
     }
 }
 
@@ -260,6 +304,45 @@ impl Complaint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(server: &str) -> Context {
+        Context {
+            server: server.to_owned(),
+            user: None,
+            pass: None,
+            token: None,
+            json: false,
+            timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn hosts_of_urls() {
+        for (url, host) in [
+            ("nats://127.0.0.1:7778", "127.0.0.1"),
+            ("nats://u:p@broker:4222,nats://other:1", "broker"),
+            ("broker", "broker"),
+            ("nats://[::1]:4222/", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
+            assert_eq!(of(url).host(), host, "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_for_pages() {
+        let shown = |context: &Context, userinfo| context.authorization(userinfo).unwrap();
+        assert_eq!(shown(&of("nats://h"), None), None);
+        assert_eq!(shown(&of("nats://tok@h"), None).unwrap(), "Bearer tok");
+        assert_eq!(shown(&of("nats://a:b@h"), None).unwrap(), "Basic YTpi");
+        assert_eq!(shown(&of("nats://tok@h"), Some("a:b")).unwrap(), "Basic YTpi");
+        let mut half = of("nats://h");
+        half.user = Some("a".to_owned());
+        half.authorization(None).unwrap_err();
+        let mut split = of("nats://h");
+        split.token = Some("a\r\nX: y".to_owned());
+        split.authorization(None).unwrap_err();
+    }
 
     #[test]
     fn credentials_are_taken_out_of_urls() {

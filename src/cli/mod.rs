@@ -12,9 +12,11 @@ mod consumer;
 mod context;
 mod ctl;
 mod failure;
+mod health;
 mod kv;
 mod mesh;
 mod message;
+mod monitoring;
 mod nats_server;
 mod object;
 mod output;
@@ -24,10 +26,13 @@ mod reply;
 mod request;
 mod rtt;
 mod serve;
+mod service;
+mod store;
 mod stream;
 mod subscribe;
 mod switches;
 mod template;
+mod top;
 mod units;
 
 use std::process::ExitCode;
@@ -59,6 +64,7 @@ enum Command {
     Emit(mesh::emit::Emit),
     Events(mesh::events::Events),
     Hammer(mesh::hammer::Hammer),
+    Health(health::Health),
     Join(mesh::join::Join),
     #[command(name = "kv")]
     KeyValue(kv::KeyValue),
@@ -83,11 +89,14 @@ enum Command {
     Request(request::Request),
     Rtt(rtt::Rtt),
     Serve(serve::Serve),
+    Service(service::Service),
     Setup(mesh::setup::Setup),
+    Store(store::Store),
     #[command(visible_alias = "str", alias = "st", alias = "s")]
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
     Subscribe(subscribe::Subscribe),
+    Top(top::Top),
     Watch(mesh::watch::Watch),
 }
 
@@ -127,6 +136,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Emit(emit) => block_on(emit.run(context)),
         Command::Events(events) => events.run(context),
         Command::Hammer(hammer) => hammer.run(context),
+        Command::Health(health) => block_on(health.run(context)),
         Command::Join(join) => block_on(join.run(context)),
         Command::KeyValue(command) => block_on(command.run(context)),
         Command::Lineage(lineage) => block_on(lineage.run(context)),
@@ -141,9 +151,12 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Request(command) => block_on(command.run(context)),
         Command::Rtt(command) => block_on(command.run(context)),
         Command::Serve(command) => command.run(),
+        Command::Service(command) => block_on(command.run(context)),
         Command::Setup(setup) => block_on(setup.run(context)),
+        Command::Store(command) => command.run(context),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
+        Command::Top(top) => block_on(top.run(context)),
         Command::Watch(watch) => block_on(watch.run(context)),
     }
 }

@@ -32,6 +32,8 @@ pub struct Handle {
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
     reason: OnceLock<Reason>,
+    /// What lies behind the reason, for the log.
+    cause: OnceLock<String>,
     stop: Notify,
 }
 
@@ -49,6 +51,7 @@ impl Handle {
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
+            cause: OnceLock::new(),
             stop: Notify::new(),
         }
     }
@@ -141,6 +144,15 @@ impl Handle {
     pub fn stop(&self, reason: Reason) {
         self.reason.set(reason).ok();
         self.stop.notify_one();
+    }
+
+    /// Notes what lies behind the reason for which it is about to end; the first one stands.
+    pub(super) fn note(&self, cause: String) {
+        self.cause.set(cause).ok();
+    }
+
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.get().map(String::as_str)
     }
 
     /// Why it is ending, once it is.

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
+mod cause;
 mod gate;
 mod handle;
 mod plain;

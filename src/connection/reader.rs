@@ -15,7 +15,7 @@ use super::handle::Handle;
 use super::reason::Reason;
 use super::session::{Pause, Session};
 use super::transport::{ReadHalf, Transport};
-use super::{Context, writer};
+use super::{Context, cause, writer};
 
 /// Read buffers start small and grow while they come back full.
 const READ_MIN: usize = 4 << 10;
@@ -39,8 +39,12 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
         tracing::debug!("{} - client connection created", session.label());
         // A panic ends this connection alone, and leaves nothing of it behind.
         let reading = AssertUnwindSafe(Reader::new(read, &mut session).run());
-        reading.catch_unwind().await.unwrap_or(Reason::InternalError)
+        reading.catch_unwind().await.unwrap_or_else(|panic| {
+            handle.note(cause::panic_text(&*panic));
+            Reason::InternalError
+        })
     } else {
+        handle.note(format!("there are {} already", options.connections_max));
         session.refuse(Reason::ConnectionsExceeded);
         Reason::ConnectionsExceeded
     };
@@ -51,13 +55,7 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
     context.registry.remove(&handle, reason);
-    tracing::debug!(
-        "{}:{} - cid:{} - client connection closed: {}",
-        handle.ip,
-        handle.port,
-        client.id,
-        reason.text()
-    );
+    cause::log_end(&handle, reason);
 }
 
 struct Reader<'a> {
@@ -113,7 +111,10 @@ impl<'a> Reader<'a> {
                     Ok(0) => Err(Reason::ClientClosed),
                     Ok(count) => self.received(count).await,
                     Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(Reason::ClientClosed),
-                    Err(_) => Err(Reason::ReadError),
+                    Err(error) => {
+                        handle.note(error.to_string());
+                        Err(Reason::ReadError)
+                    }
                 },
                 () = &mut self.wake => self.look_at_clock(),
             };
@@ -184,6 +185,8 @@ impl<'a> Reader<'a> {
         let (interval, pings_max, auth_timeout) =
             (options.ping_interval, options.pings_out_max, options.auth_timeout);
         if self.session.awaits_credentials() && now >= self.began + auth_timeout {
+            let handle = self.session.handle();
+            handle.note(format!("no credentials within {auth_timeout:?}"));
             return Err(Reason::AuthenticationTimeout);
         }
         if now >= self.next_ping {
@@ -220,6 +223,8 @@ impl Reader<'_> {
             return Ok(());
         }
         if self.pings_out >= out_max {
+            let handle = self.session.handle();
+            handle.note(format!("{out_max} PINGs without an answer, {interval:?} apart"));
             return Err(Reason::StaleConnection);
         }
         self.pings_out += 1;

@@ -24,6 +24,55 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Reason; 17] = [
+        Reason::ClientClosed,
+        Reason::AuthenticationTimeout,
+        Reason::AuthenticationFailure,
+        Reason::SlowConsumerPending,
+        Reason::SlowConsumerDeadline,
+        Reason::WriteError,
+        Reason::ReadError,
+        Reason::ParseError,
+        Reason::StaleConnection,
+        Reason::ProtocolViolation,
+        Reason::BadClientProtocol,
+        Reason::ConnectionsExceeded,
+        Reason::PayloadExceeded,
+        Reason::ControlLineExceeded,
+        Reason::NoRespondersNeedsHeaders,
+        Reason::ServerShutdown,
+        Reason::InternalError,
+    ];
+
+    /// Whether it is nobody's fault: the client left, or the server stops.
+    pub fn is_orderly(self) -> bool {
+        matches!(self, Reason::ClientClosed | Reason::ServerShutdown)
+    }
+
+    /// The name of metrics: `parse_error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::ClientClosed => "client_closed",
+            Reason::AuthenticationTimeout => "authentication_timeout",
+            Reason::AuthenticationFailure => "authentication_failure",
+            Reason::SlowConsumerPending => "slow_consumer_pending",
+            Reason::SlowConsumerDeadline => "slow_consumer_deadline",
+            Reason::WriteError => "write_error",
+            Reason::ReadError => "read_error",
+            Reason::ParseError => "parse_error",
+            Reason::StaleConnection => "stale_connection",
+            Reason::ProtocolViolation => "protocol_violation",
+            Reason::BadClientProtocol => "bad_client_protocol",
+            Reason::ConnectionsExceeded => "connections_exceeded",
+            Reason::PayloadExceeded => "payload_exceeded",
+            Reason::ControlLineExceeded => "control_line_exceeded",
+            Reason::NoRespondersNeedsHeaders => "no_responders_needs_headers",
+            Reason::ServerShutdown => "server_shutdown",
+            Reason::InternalError => "internal_error",
+        }
+    }
+
     /// The `-ERR` text sent before closing; NATS closes without a word for the others.
     pub fn error_text(self) -> Option<&'static str> {
         Some(match self {
@@ -61,5 +110,18 @@ impl Reason {
             Reason::ServerShutdown => "Server Shutdown",
             Reason::InternalError => "Internal Client",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_whole_and_in_order() {
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at, "{reason:?}");
+        }
+        assert_eq!(Reason::ALL.len(), Reason::InternalError as usize + 1);
     }
 }

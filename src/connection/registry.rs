@@ -38,6 +38,8 @@ pub struct Totals {
     pub stalls: u64,
     /// Bytes waiting for live clients.
     pub pending_bytes: u64,
+    /// Connections closed, by the number of their [`Reason`].
+    pub closed: [u64; Reason::ALL.len()],
 }
 
 impl Totals {
@@ -106,6 +108,7 @@ impl Registry {
         let mut inner = self.lock();
         inner.live.remove(&handle.id());
         inner.gone.add(handle);
+        inner.gone.closed[reason as usize] += 1;
         match reason {
             Reason::SlowConsumerPending | Reason::SlowConsumerDeadline => inner.gone.slow_consumers += 1,
             Reason::StaleConnection => inner.gone.stale += 1,

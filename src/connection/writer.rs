@@ -31,16 +31,27 @@ async fn drain(handle: &Handle, mut socket: WriteHalf, deadline: Duration) {
                 () = outbox.cut() => break,
             };
             match written {
-                Ok(0) => return handle.stop(Reason::WriteError),
+                Ok(0) => {
+                    handle.note("the socket takes nothing more".to_owned());
+                    return handle.stop(Reason::WriteError);
+                }
                 Ok(count) => outbox.wrote(count),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let pending = outbox.pending();
+                    handle.note(format!(
+                        "it read nothing for {deadline:?}, with {pending} bytes pending"
+                    ));
                     return handle.stop(Reason::SlowConsumerDeadline);
                 }
-                Err(_) => return handle.stop(Reason::WriteError),
+                Err(error) => {
+                    handle.note(error.to_string());
+                    return handle.stop(Reason::WriteError);
+                }
             }
         }
     }
     if outbox.closed() == Some(Closed::SlowConsumer) {
+        handle.note(format!("more than {} bytes were pending", outbox.pending_max()));
         handle.stop(Reason::SlowConsumerPending);
     }
     socket.shutdown().await;

@@ -17,6 +17,9 @@ struct Health {
     fix: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Error>,
+    /// When what is stored counts as durable; ours beyond nats-server's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync: Option<String>,
 }
 
 /// One of `errors`, which `details` asks for.
@@ -48,19 +51,25 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
     };
     let details = params.switch("details")?;
     if let Some(error) = contradiction(&scope) {
-        return answer(StatusCode::BAD_REQUEST, "error", vec![bad(error)], details);
+        return answer(StatusCode::BAD_REQUEST, "error", vec![bad(error)], details, None);
     }
-    let ailments = ailments(view, &scope);
+    let (ailments, sync) = (ailments(view, &scope), view.sync());
     match ailments.first() {
-        None => answer(StatusCode::OK, "ok", ailments, details),
-        Some(first) if first.missing => answer(StatusCode::NOT_FOUND, "unavailable", ailments, details),
-        Some(_) => answer(StatusCode::SERVICE_UNAVAILABLE, "unavailable", ailments, details),
+        None => answer(StatusCode::OK, "ok", ailments, details, sync),
+        Some(first) if first.missing => answer(StatusCode::NOT_FOUND, "unavailable", ailments, details, sync),
+        Some(_) => answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            ailments,
+            details,
+            sync,
+        ),
     }
 }
 
 /// The process answers: nothing else is looked at, so that a probe never restarts a server that is busy recovering.
 pub(super) fn live(_: &View, _: &Params) -> Result<Page, Problem> {
-    answer(StatusCode::OK, "ok", Vec::new(), false)
+    answer(StatusCode::OK, "ok", Vec::new(), false, None)
 }
 
 /// Whether clients should be sent here: healthy, and taking new ones.
@@ -83,13 +92,16 @@ pub(super) fn ready(view: &View, _: &Params) -> Result<Page, Problem> {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let word = if ailments.is_empty() { "ok" } else { "unavailable" };
-    answer(status, word, ailments, false)
+    answer(status, word, ailments, false, None)
 }
 
 /// Everything that is wrong within `scope`.
 pub(super) fn ailments(view: &View, scope: &Scope) -> Vec<Ailment> {
+    if view.is_recovering() {
+        return vec![recovering(view)];
+    }
     let mut found: Vec<_> = view
-        .sources
+        .sources()
         .iter()
         .flat_map(|source| source.ailments(scope))
         .collect();
@@ -101,6 +113,19 @@ pub(super) fn ailments(view: &View, scope: &Scope) -> Vec<Ailment> {
         });
     }
     found
+}
+
+/// What a server that has not finished its start says: it is alive, and not to be restarted for it.
+fn recovering(view: &View) -> Ailment {
+    Ailment {
+        kind: "JETSTREAM",
+        error: format!(
+            "the server is recovering what it has stored, for {:.1} s so far",
+            view.started.elapsed().as_secs_f64()
+        ),
+        fix: Some("wait: it takes clients when it is done; a restart begins from the start".to_owned()),
+        ..Ailment::default()
+    }
 }
 
 fn contradiction(scope: &Scope) -> Option<&'static str> {
@@ -132,9 +157,11 @@ fn answer(
     status: &'static str,
     ailments: Vec<Ailment>,
     details: bool,
+    sync: Option<String>,
 ) -> Result<Page, Problem> {
     let mut health = Health {
         status,
+        sync,
         ..Health::default()
     };
     if details && !ailments.is_empty() {

@@ -11,11 +11,15 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::pages::Page;
 use super::params::{Params, Problem};
-use super::source::{Family, Scope, Value};
-use super::{View, health, process};
+use super::source::{Family, Labels, Scope, Value};
+use super::{View, exporter, health, process};
+use crate::connection::Reason;
 
 /// The metrics page of one server.
-pub(super) struct Exposition(Registry);
+pub(super) struct Exposition {
+    registry: Registry,
+    view: Arc<View>,
+}
 
 struct ServerCollector {
     view: Arc<View>,
@@ -34,16 +38,28 @@ impl Exposition {
         );
         let desc = desc.expect("the name and the help are well formed");
         registry
-            .register(Box::new(ServerCollector { view, desc }))
+            .register(Box::new(ServerCollector {
+                view: view.clone(),
+                desc,
+            }))
             .expect("it is the only collector");
-        Self(registry)
+        Self { registry, view }
     }
 
-    pub fn page(&self, _: &Params) -> Result<Page, Problem> {
+    /// The metrics, by our names or with `format=nats` by those of Prometheus' exporter for NATS.
+    pub fn page(&self, params: &Params) -> Result<Page, Problem> {
+        let families = match params.text("format") {
+            None | Some("prometheus") => self.registry.gather(),
+            Some("nats") => exporter::families(&self.view)?.into_iter().map(family).collect(),
+            Some(other) => {
+                return Err(Problem::bad(format!("no metrics come as {other:?}"))
+                    .fix("leave `format` out, or ask for format=nats"));
+            }
+        };
         let mut text = Vec::new();
         let encoder = TextEncoder::new();
         encoder
-            .encode(&self.0.gather(), &mut text)
+            .encode(&families, &mut text)
             .map_err(|error| Problem::unavailable("the metrics cannot be written".to_owned()).cause(error))?;
         let text = String::from_utf8(text)
             .map_err(|error| Problem::unavailable("the metrics cannot be written".to_owned()).cause(error))?;
@@ -61,7 +77,7 @@ impl Collector for ServerCollector {
         families.extend(traffic(&self.view));
         families.extend(routing(&self.view));
         families.extend(of_process(&self.view));
-        families.extend(self.view.sources.iter().flat_map(|source| source.families()));
+        families.extend(self.view.sources().iter().flat_map(|source| source.families()));
         families.into_iter().map(family).collect()
     }
 }
@@ -82,12 +98,22 @@ fn identity(view: &View) -> Vec<Family> {
         ("server_id", info.server_id.clone()),
         ("server_name", info.server_name.clone()),
     ];
+    let build = vec![
+        ("version", info.mesh.clone()),
+        ("os", std::env::consts::OS.to_owned()),
+        ("arch", std::env::consts::ARCH.to_owned()),
+    ];
     let healthy = health::ailments(view, &Scope::default()).is_empty();
     vec![
         Family::many(
             "mesh_info",
             "What this server is.",
             vec![(labels, Value::Gauge(1.0))],
+        ),
+        Family::many(
+            "mesh_build_info",
+            "What this program was built from, and for what.",
+            vec![(build, Value::Gauge(1.0))],
         ),
         gauge("mesh_healthy", "Whether /healthz says ok.", u64::from(healthy)),
         gauge(
@@ -100,6 +126,13 @@ fn identity(view: &View) -> Vec<Family> {
 
 fn traffic(view: &View) -> Vec<Family> {
     let totals = view.context.registry.totals();
+    let closed = |reason: Reason| {
+        let count = totals.closed[reason as usize];
+        (
+            vec![("reason", reason.name().to_owned())],
+            Value::Counter(count as f64),
+        )
+    };
     vec![
         gauge(
             "mesh_connections",
@@ -152,6 +185,16 @@ fn traffic(view: &View) -> Vec<Family> {
             "mesh_stalls_total",
             "Times a publisher waited for a client that reads slowly.",
             totals.stalls,
+        ),
+        counter(
+            "mesh_parse_errors_total",
+            "Clients closed because they sent what is no operation of the protocol.",
+            totals.closed[Reason::ParseError as usize],
+        ),
+        Family::many(
+            "mesh_connections_closed_total",
+            "Client connections that ended, by reason.",
+            Reason::ALL.into_iter().map(closed).collect(),
         ),
     ]
 }
@@ -240,7 +283,7 @@ fn family(family: Family) -> MetricFamily {
     out
 }
 
-fn metric(labels: Vec<(&'static str, String)>, value: Value) -> Metric {
+fn metric(labels: Labels, value: Value) -> Metric {
     let labels = labels.into_iter().map(|(name, text)| {
         let mut label = LabelPair::default();
         label.set_name(name.to_owned());

@@ -14,6 +14,8 @@
 
 mod accounts;
 mod connz;
+mod consumers;
+mod exporter;
 mod guard;
 mod health;
 mod jsz;
@@ -23,12 +25,15 @@ mod params;
 mod process;
 mod serve;
 mod source;
+mod storage;
+mod storez;
+mod streams;
 mod subsz;
 mod time;
 mod varz;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
@@ -38,9 +43,11 @@ use tokio_util::task::TaskTracker;
 use crate::connection::Context;
 
 pub use source::{
-    AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Scope,
-    Source, StreamDetail, Value,
+    AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
+    Scope, Source, Spread, Store, StreamDetail, Value,
 };
+pub use storage::{Storage, shown as shown_store};
+pub use streams::Streams;
 
 /// What the pages are made from.
 pub struct View {
@@ -53,7 +60,8 @@ pub struct View {
     hosts: Vec<String>,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
-    sources: Vec<Arc<dyn Source>>,
+    /// Not there while the server recovers what it has stored.
+    sources: OnceLock<Vec<Arc<dyn Source>>>,
     started: Instant,
     started_at: SystemTime,
     requests: pages::Requests,
@@ -70,7 +78,7 @@ impl View {
             clients,
             hosts: Vec::new(),
             draining,
-            sources: Vec::new(),
+            sources: OnceLock::new(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: pages::Requests::default(),
@@ -85,21 +93,41 @@ impl View {
         self
     }
 
-    /// Shows what other rooms have to show, too.
+    /// Shows what other rooms have to show, too. Until this or [`Monitor::recovered`] the server counts as recovering.
     #[must_use]
-    pub fn with_sources(mut self, sources: Vec<Arc<dyn Source>>) -> Self {
-        self.sources = sources;
+    pub fn with_sources(self, sources: Vec<Arc<dyn Source>>) -> Self {
+        self.sources.set(sources).ok();
         self
+    }
+
+    fn sources(&self) -> &[Arc<dyn Source>] {
+        self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether what was stored is still being recovered.
+    fn is_recovering(&self) -> bool {
+        self.sources.get().is_none()
     }
 
     /// What JetStream shows, when there is one.
     fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
-        self.sources.iter().find_map(|source| source.jetstream(detail))
+        self.sources().iter().find_map(|source| source.jetstream(detail))
+    }
+
+    /// What the store shows, when there is one.
+    fn store(&self) -> Option<Store> {
+        self.sources().iter().find_map(|source| source.store())
+    }
+
+    /// When what is stored counts as durable, when there is a store.
+    fn sync(&self) -> Option<String> {
+        self.sources().iter().find_map(|source| source.sync())
     }
 }
 
 /// The running HTTP side. Dropping it stops it.
 pub struct Monitor {
+    view: Arc<View>,
     address: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -111,13 +139,19 @@ impl Monitor {
         let address = listener.local_addr().expect("a bound listener has an address");
         view.address = address;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(serve::accept(
-            listener,
-            Arc::new(view),
-            stop.clone(),
-            tasks.clone(),
-        ));
-        Self { address, stop, tasks }
+        let view = Arc::new(view);
+        tasks.spawn(serve::accept(listener, view.clone(), stop.clone(), tasks.clone()));
+        Self {
+            view,
+            address,
+            stop,
+            tasks,
+        }
+    }
+
+    /// Everything that was stored has been recovered: shows it from now on. Only the first call counts.
+    pub fn recovered(&self, sources: Vec<Arc<dyn Source>>) {
+        self.view.sources.set(sources).ok();
     }
 
     /// Where it listens.

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::metrics::Exposition;
 use super::params::{Params, Problem};
-use super::{View, accounts, connz, guard, health, jsz, subsz, varz};
+use super::{View, accounts, connz, guard, health, jsz, storez, subsz, varz};
 
 /// Pages rendered at a time: bounds the memory and the processors they take from messages.
 const RENDERED_MAX: usize = 2;
@@ -58,9 +58,13 @@ const fn probe(
     }
 }
 
-const TABLE: [Row; 15] = [
+const TABLE: [Row; 16] = [
     row("/", "this page", Render::View(index)),
-    row("/metrics", "everything, for Prometheus", Render::Metrics),
+    row(
+        "/metrics",
+        "everything, for Prometheus; ?format=nats with the names of its NATS exporter",
+        Render::Metrics,
+    ),
     probe(
         "/healthz",
         "whether all is well, and if not why and what to do",
@@ -92,6 +96,11 @@ const TABLE: [Row; 15] = [
         "/jsz",
         "streams and consumers; ?streams=1, ?consumers=1",
         Render::View(jsz::page),
+    ),
+    row(
+        "/storez",
+        "the store: bytes, commits, syncs",
+        Render::View(storez::page),
     ),
     row(
         "/accountz",

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::time::nanoseconds;
 
@@ -28,7 +28,20 @@ pub trait Source: Send + Sync {
         let _ = detail;
         None
     }
+
+    /// What the store shows on `/storez`; only the store's own source answers.
+    fn store(&self) -> Option<Store> {
+        None
+    }
+
+    /// When what is stored counts as durable: `always`, or how often it is synced.
+    fn sync(&self) -> Option<String> {
+        None
+    }
 }
+
+/// Labels of a sample.
+pub type Labels = Vec<(&'static str, String)>;
 
 /// A metric family: one name, one type, a sample for each set of labels.
 #[derive(Clone, Debug)]
@@ -38,7 +51,7 @@ pub struct Family {
     /// One sentence.
     pub help: Cow<'static, str>,
     /// Labels and value; all of one kind.
-    pub samples: Vec<(Vec<(&'static str, String)>, Value)>,
+    pub samples: Vec<(Labels, Value)>,
 }
 
 impl Family {
@@ -48,11 +61,7 @@ impl Family {
     }
 
     /// A family of labelled samples.
-    pub fn many(
-        name: &'static str,
-        help: &'static str,
-        samples: Vec<(Vec<(&'static str, String)>, Value)>,
-    ) -> Self {
+    pub fn many(name: &'static str, help: &'static str, samples: Vec<(Labels, Value)>) -> Self {
         Self {
             name: name.into(),
             help: help.into(),
@@ -218,10 +227,56 @@ pub struct StreamDetail {
     pub name: String,
     pub created: String,
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    pub cluster: serde_json::Value,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub config: serde_json::Value,
     pub state: serde_json::Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub consumer_detail: Vec<serde_json::Value>,
+}
+
+/// The store as `/storez` and `mesh store info` show it. Counts are of this run of the server.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the page")]
+pub struct Store {
+    pub dir: String,
+    pub sync: String,
+    /// `ok`, `full` or `failed`.
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub logical_bytes: u64,
+    pub disk_bytes: u64,
+    pub journal_bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+    pub journal_entries: u64,
+    pub commits: u64,
+    pub records: u64,
+    pub checkpoints: u64,
+    /// Records a commit.
+    pub batch: Spread,
+    /// Write and sync.
+    pub commit_seconds: Spread,
+    pub sync_seconds: Spread,
+    pub checkpoint_seconds: Spread,
+    pub cache_bytes: u64,
+    pub cache_bytes_max: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub damaged_records: u64,
+    pub damage: Vec<String>,
+    pub torn_entries: u64,
+}
+
+/// A distribution in four numbers; quantiles are upper bounds, within a factor of two.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of the page")]
+pub struct Spread {
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

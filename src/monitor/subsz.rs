@@ -69,6 +69,11 @@ impl SublistStats {
     }
 }
 
+/// The figures of the page as a value, for what is made of its fields.
+pub(super) fn figures(view: &View) -> serde_json::Value {
+    serde_json::to_value(SublistStats::of(view)).expect("plain fields serialise")
+}
+
 pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
     let (offset, limit) = params.page(LIMIT, LIMIT_MAX)?;
     let test = params.text("test");

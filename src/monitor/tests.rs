@@ -197,3 +197,33 @@ async fn jsz_shows_as_much_as_is_asked_for() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_server_that_recovers_is_alive_and_not_ready() {
+    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let monitor = Monitor::start(
+        listener,
+        View::new(Arc::new(context), address, CancellationToken::new()),
+    );
+    let statuses = async |paths: [&str; 3]| {
+        let mut found = Vec::new();
+        for path in paths {
+            let (status, body) = get(&monitor, path).await;
+            found.push((status.split(' ').nth(1).unwrap().to_owned(), body));
+        }
+        found
+    };
+    let paths = ["/livez", "/readyz", "/healthz"];
+    let recovering = statuses(paths).await;
+    assert_eq!(recovering[0].0, "200");
+    for (status, body) in &recovering[1..] {
+        assert_eq!(status, "503");
+        assert!(body.contains("recovering") && body.contains("fix"), "{body}");
+    }
+    assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_ready 0\n"));
+    monitor.recovered(Vec::new());
+    assert!(statuses(paths).await.iter().all(|(status, _)| status == "200"));
+    monitor.shutdown().await;
+}

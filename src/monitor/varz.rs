@@ -108,10 +108,21 @@ fn is_none(limit: &usize) -> bool {
 }
 
 pub(super) fn page(view: &View, _: &Params) -> Result<Page, Problem> {
+    whole(view, |varz| Page::json(varz))
+}
+
+/// The page as a value, for what is made of its fields.
+pub(super) fn value(view: &View) -> Result<Value, Problem> {
+    whole(view, |varz| {
+        serde_json::to_value(varz).map_err(|error| Problem::unavailable(error.to_string()))
+    })
+}
+
+fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
     let (info, options) = (&view.context.info, view.context.options());
     let totals = view.context.registry.totals();
     let host = view.clients.ip().to_string();
-    Page::json(&Varz {
+    then(&Varz {
         server_id: &info.server_id,
         server_name: &info.server_name,
         version: &info.version,

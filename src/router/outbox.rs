@@ -181,6 +181,11 @@ impl Outbox {
         }
     }
 
+    /// Bytes that may wait before the client is a slow consumer.
+    pub fn pending_max(&self) -> usize {
+        self.pending_max
+    }
+
     /// Bytes waiting to be written.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)

@@ -14,6 +14,17 @@ pub(super) struct Cache {
     hand: VecDeque<BlockKey>,
     bytes: usize,
     bytes_max: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// What a cache says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CacheFigures {
+    pub bytes: u64,
+    pub bytes_max: u64,
+    pub hits: u64,
+    pub misses: u64,
 }
 
 impl Cache {
@@ -23,16 +34,27 @@ impl Cache {
             hand: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            hits: 0,
+            misses: 0,
         }
     }
 
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn figures(&self) -> CacheFigures {
+        CacheFigures {
+            bytes: self.bytes as u64,
+            bytes_max: self.bytes_max as u64,
+            hits: self.hits,
+            misses: self.misses,
+        }
     }
 
     pub fn get(&mut self, key: BlockKey) -> Option<Data> {
-        let (data, used) = self.blocks.get_mut(&key)?;
+        let Some((data, used)) = self.blocks.get_mut(&key) else {
+            self.misses += 1;
+            return None;
+        };
         *used = true;
+        self.hits += 1;
         Some(data.clone())
     }
 
@@ -84,9 +106,10 @@ mod tests {
                 cache.get((1, 0, 0)).is_some(),
                 "used all the time, yet gone at {seq}"
             );
-            assert!(cache.bytes() <= 20_000);
+            assert!(cache.figures().bytes <= 20_000);
         }
         assert!(cache.get((1, 5, 0)).is_none());
         assert!(cache.get((1, 199, 0)).is_some());
+        assert_eq!((cache.figures().hits, cache.figures().misses), (201, 1));
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Core {
     pub rewritten: AtomicU64,
     /// Live bytes of all streams at the last checkpoint.
     pub stored_bytes: AtomicU64,
+    /// What the journal's files take.
+    pub journal_bytes: AtomicU64,
     /// Asks for a checkpoint.
     pub checkpoints: Mutex<Option<SyncSender<()>>>,
     /// The streams between recovery and the first log.
@@ -96,6 +98,7 @@ impl Core {
             dropped: Mutex::default(),
             rewritten: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
+            journal_bytes: AtomicU64::new(0),
             checkpoints: Mutex::default(),
             recovered: Mutex::default(),
             checkpointing: Mutex::new(()),

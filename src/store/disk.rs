@@ -13,8 +13,18 @@ pub trait Disk: std::fmt::Debug + Send + std::marker::Sync {
     /// Opens one file; the store may open it again after an error.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
 
+    /// Opens a file that is to be read alone; `None` if there is none.
+    fn open_existing(&self, name: &str) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        self.open(name).map(Some)
+    }
+
     /// Bytes the files take on disk.
     fn disk_bytes(&self) -> u64;
+
+    /// Bytes they may still grow by before the file system is full; `None` where that is not known.
+    fn available_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Files in a directory.
@@ -36,12 +46,28 @@ impl Disk for Dir {
         ))
     }
 
+    fn open_existing(&self, name: &str) -> io::Result<Option<Box<dyn StorageBackend>>> {
+        let file = match File::open(self.0.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let backend = FileBackend::new(file).map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Some(Box::new(backend)))
+    }
+
     fn disk_bytes(&self) -> u64 {
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| entry.metadata().ok())
             .map(|meta| allocated(&meta))
             .sum()
+    }
+
+    #[cfg(unix)]
+    fn available_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.0).ok()?;
+        Some(found.f_bavail * found.f_frsize)
     }
 }
 
@@ -60,6 +86,21 @@ fn allocated(meta: &std::fs::Metadata) -> u64 {
 pub(super) struct DirLock(#[allow(dead_code, reason = "held for its lock")] File);
 
 impl DirLock {
+    /// Who holds a directory, without taking it: the process id that was written into it.
+    pub fn holder(dir: &Path) -> Result<Option<String>, Error> {
+        let open = |e: io::Error| Error::Open(format!("{}: {e}", dir.display()));
+        let file = match File::open(dir.join("lock")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(open(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(Some(written_pid(file))),
+            Err(std::fs::TryLockError::Error(error)) => Err(open(error)),
+        }
+    }
+
     pub fn take(dir: &Path) -> Result<DirLock, Error> {
         let open = |e: io::Error| Error::Open(format!("{}: {e}", dir.display()));
         std::fs::create_dir_all(dir).map_err(open)?;
@@ -74,16 +115,9 @@ impl DirLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let read = file.read_to_string(&mut pid);
-                let pid = read
-                    .ok()
-                    .map(|_| pid.trim().to_string())
-                    .filter(|p| !p.is_empty());
-                let pid = pid.unwrap_or_else(|| "unknown".to_string());
                 return Err(Error::InUse {
                     dir: dir.display().to_string(),
-                    pid,
+                    pid: written_pid(file),
                 });
             }
             Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
@@ -94,4 +128,14 @@ impl DirLock {
             .map_err(open)?;
         Ok(DirLock(file))
     }
+}
+
+/// What the holder of a lock wrote into its file.
+fn written_pid(mut file: File) -> String {
+    let mut pid = String::new();
+    let read = file.read_to_string(&mut pid);
+    read.ok()
+        .map(|_| pid.trim().to_string())
+        .filter(|p| !p.is_empty())
+        .unwrap_or_else(|| "unknown".to_string())
 }

@@ -22,20 +22,34 @@ pub struct StoreInfo {
     pub logical_bytes: u64,
     /// Bytes the files take on disk.
     pub disk_bytes: u64,
+    /// Of them, those of the journal.
+    pub journal_bytes: u64,
+    /// Bytes the file system has left for them, if it says so.
+    pub available_bytes: Option<u64>,
     /// Syncs that acknowledged something (writes, if the sync is by interval).
     pub commits: u64,
     /// Records in them.
     pub records: u64,
+    /// Journal entries that are not in the tables yet: what an open after a crash would replay.
+    pub journal_entries: u64,
     /// Checkpoints written to the tables.
     pub checkpoints: u64,
     /// Records by commit.
     pub batch_records: Histogram,
-    /// Microseconds a write and sync took.
+    /// Microseconds from when a commit was taken up until it was durable: write and sync.
+    pub commit_us: Histogram,
+    /// Microseconds of the syncs alone.
     pub sync_us: Histogram,
     /// Microseconds a checkpoint took.
     pub checkpoint_us: Histogram,
     /// Bytes of blocks in memory beside those not yet in the tables.
     pub cache_bytes: u64,
+    /// What that may grow to.
+    pub cache_bytes_max: u64,
+    /// Blocks asked for that were in it.
+    pub cache_hits: u64,
+    /// Blocks asked for that had to be read.
+    pub cache_misses: u64,
     /// Records found damaged since the store was opened.
     pub damaged_records: u64,
     /// What was found damaged when the store was opened, a line each.
@@ -111,6 +125,7 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     pub batch: Counts,
+    pub commit: Counts,
     pub sync: Counts,
     pub checkpoint: Counts,
 }

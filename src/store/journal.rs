@@ -81,6 +81,11 @@ impl Journal {
         })
     }
 
+    /// What the two files take.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.room).sum()
+    }
+
     /// Whether the active file has reached its limit.
     pub fn full(&self, limit: u64) -> bool {
         self.segments[self.active].pos >= limit

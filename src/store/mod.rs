@@ -49,6 +49,7 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod open;
+mod overlay;
 mod ranges;
 mod read;
 mod record;
@@ -88,6 +89,16 @@ pub enum Sync {
     Always,
     /// At once; syncs happen this often. A power cut takes back what came after the last one.
     Interval(Duration),
+}
+
+impl std::fmt::Display for Sync {
+    /// As `--sync` takes it: `always`, or a duration.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sync::Always => f.write_str("always"),
+            Sync::Interval(every) => write!(f, "{every:?}"),
+        }
+    }
 }
 
 /// Settings of a store.

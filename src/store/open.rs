@@ -4,15 +4,17 @@ use super::check::Report;
 use super::core::{Core, Submitted, Work};
 use super::disk::{DirLock, Disk};
 use super::error::Error;
-use super::info::StoreInfo;
+use super::info::{State, StoreInfo};
 use super::journal::{self, Journal, Replayed};
 use super::log::{Done, Inner, Log};
+use super::overlay::Overlay;
 use super::tables::{Numbers, Tables, io_error};
 use super::view::View;
 use super::writer::{Writer, new_epoch, run_checkpointer, run_lander};
 use super::{Options, StreamId, lock};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -152,16 +154,27 @@ impl Store {
         let core = &self.0.core;
         let logs = lock(&core.logs).clone();
         let (batch, checkpoints) = (core.metrics.batch.read(), core.metrics.checkpoint.read());
+        // In this order the difference is never negative for a moment.
+        let applied = core.applied.load(Ordering::Acquire);
+        let landed = core.landed.load(Ordering::Acquire);
+        let cache = lock(&core.cache).figures();
         StoreInfo {
             logical_bytes: logs.values().map(|log| lock(&log.inner).view.bytes).sum(),
             disk_bytes: core.disk.disk_bytes(),
+            journal_bytes: core.journal_bytes.load(Ordering::Relaxed),
+            available_bytes: core.disk.available_bytes(),
             commits: batch.count(),
             records: batch.sum,
+            journal_entries: landed.saturating_sub(applied),
             checkpoints: checkpoints.count(),
             batch_records: batch,
+            commit_us: core.metrics.commit.read(),
             sync_us: core.metrics.sync.read(),
             checkpoint_us: checkpoints,
-            cache_bytes: lock(&core.cache).bytes() as u64,
+            cache_bytes: cache.bytes,
+            cache_bytes_max: cache.bytes_max,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
             damaged_records: logs
                 .values()
                 .map(|log| lock(&log.inner).damaged.len() as u64)
@@ -171,6 +184,40 @@ impl Store {
             state: lock(&core.state).clone(),
             sync: core.options.sync,
         }
+    }
+
+    /// Whether it takes writes, and why not: cheap enough to ask before every answer.
+    pub fn state(&self) -> State {
+        lock(&self.0.core.state).clone()
+    }
+
+    /// Whether only opening it again can make it take writes again.
+    pub fn needs_restart(&self) -> bool {
+        self.0.core.poisoned.load(Ordering::Acquire)
+    }
+
+    /// The directory it is in.
+    pub fn dir(&self) -> &Path {
+        &self.0.core.options.dir
+    }
+
+    /// When commits are acknowledged.
+    pub fn sync(&self) -> super::Sync {
+        self.0.core.options.sync
+    }
+
+    /// The process id of the server that has a directory open, as it wrote it; `None` when none has.
+    pub fn holder(dir: &Path) -> Result<Option<String>, Error> {
+        super::disk::DirLock::holder(dir)
+    }
+
+    /// The figures of a closed store, which is left as it is: what an open would write stays in memory.
+    pub fn survey(mut options: Options) -> Result<(StoreInfo, Vec<StreamRow>), Error> {
+        options.disk = Some(Arc::new(Overlay::new(options.open_disk())));
+        let store = Store::open(options)?;
+        let found = (store.info(), store.streams()?);
+        store.close()?;
+        Ok(found)
     }
 
     /// Reads everything in a closed store, and repairs it if asked to; see [`Report`].

@@ -206,7 +206,14 @@ impl Log {
                         .get(&id)
                         .is_some_and(|now| BlockRef::from(now) == wanted)
                     {
-                        inner.damaged.extend(data.damaged());
+                        for seq in data.damaged() {
+                            if inner.damaged.insert(seq) {
+                                tracing::error!(
+                                    "stream {} sequence {seq} is damaged: it is not served",
+                                    self.0.id
+                                );
+                            }
+                        }
                         inner.hot = Some((id, version, data));
                     }
                     continue;

@@ -119,7 +119,7 @@ impl Writer {
                         .filter_map(|w| w.group.as_ref())
                         .map(|g| g.chunk.index.len())
                         .sum();
-                    self.core.metrics.sync.add_time(start.elapsed());
+                    self.core.metrics.commit.add_time(start.elapsed());
                     self.core.metrics.batch.add(records as u64);
                     self.sent = self.journal.lsn;
                 }
@@ -164,9 +164,19 @@ impl Writer {
         }
         self.journal.write(entry).map_err(|e| io_error(&e))?;
         if self.core.options.sync == Sync::Always {
-            self.journal.sync().map_err(|e| io_error(&e))?;
+            self.sync()?;
         }
+        self.core
+            .journal_bytes
+            .store(self.journal.bytes(), Ordering::Relaxed);
         Ok(true)
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        let start = Instant::now();
+        self.journal.sync().map_err(|e| io_error(&e))?;
+        self.core.metrics.sync.add_time(start.elapsed());
+        Ok(())
     }
 
     fn sync_by_interval(&mut self) {
@@ -175,8 +185,8 @@ impl Writer {
         };
         if self.journal.synced < self.journal.lsn && self.synced_at.elapsed() >= every {
             self.synced_at = Instant::now();
-            if let Err(error) = self.journal.sync() {
-                self.core.stop(&io_error(&error));
+            if let Err(error) = self.sync() {
+                self.core.stop(&error);
             }
         }
     }

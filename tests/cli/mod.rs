@@ -4,6 +4,7 @@ mod bucket;
 mod consumer;
 mod endings;
 mod pubsub;
+mod store;
 mod stream;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -84,7 +84,9 @@ fn the_log_says_who_was_refused_what_and_why() {
     let log = server.wait_for("authentication error");
     let rule = format!("password of user \"a\" ({}:4:2)", site.file());
     assert!(
-        log.contains(" - cid:1 - authentication error - User \"a\": ") && log.contains(&rule),
+        log.contains(" - cid:1 - ")
+            && log.contains("authentication error - User \"a\": ")
+            && log.contains(&rule),
         "{log}"
     );
     let mut wire = Wire::quiet(server.address(), "\"user\":\"a\",\"pass\":\"pa\"");

@@ -187,7 +187,7 @@ fn the_unit_files_are_well_formed() {
     let mut command = Command::new(python);
     command
         .args(["-c", check])
-        .arg(deploy.join("org.sovereign-mesh.daemon.plist"));
+        .arg(deploy.join("com.sovereign.mesh.daemon.plist"));
     let ran = Ran::of(command);
     assert_eq!(ran.code, 0, "{ran:?}");
 }

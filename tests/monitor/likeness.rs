@@ -10,9 +10,9 @@ use sovereign_mesh::TestServer;
 use super::support::{Client, NatsServer, eventually, get, page, skipped};
 
 /// Ours beyond theirs.
-const OURS: [&str; 2] = ["mesh", "fix"];
+const OURS: [&str; 4] = ["mesh", "fix", "sync", "sync_always"];
 /// Theirs for want of the thing here.
-const THEIRS: [&str; 6] = [
+const THEIRS: [&str; 8] = [
     "git_commit",
     "feature_flags",
     "system_account",
@@ -20,6 +20,10 @@ const THEIRS: [&str; 6] = [
     // Of the account: what it imports from the system account.
     "imports",
     "http_req_stats",
+    // There messages are synced by time unless it is told otherwise, here before each acknowledgement.
+    "sync_interval",
+    // Nothing is limited by default here.
+    "default_max_consumers",
 ];
 
 /// What stays when the test lets the clients go.
@@ -55,6 +59,38 @@ fn play(at: SocketAddr, monitor: SocketAddr) -> Cast {
     Cast(vec![one, two, three])
 }
 
+/// Streams, messages and consumers. The connection that makes them goes again.
+fn fill(at: SocketAddr) {
+    let mut client = Client::connect(at, ",\"name\":\"filler\",\"headers\":true");
+    client.send("SUB filled 1\r\n");
+    let mut ask = |subject: &str, body: &str| {
+        client.send(&format!("PUB {subject} filled {}\r\n{body}\r\n", body.len()));
+        let answer = client.message();
+        assert!(!answer.contains("\"error\""), "{subject}: {answer}");
+    };
+    for config in [
+        r#"{"name":"ORDERS","subjects":["orders.>"],"storage":"file","max_bytes":100000,"max_msgs":100}"#,
+        r#"{"name":"LIVE","subjects":["live"],"storage":"memory","max_age":60000000000}"#,
+    ] {
+        let name = if config.contains("ORDERS") {
+            "ORDERS"
+        } else {
+            "LIVE"
+        };
+        ask(&format!("$JS.API.STREAM.CREATE.{name}"), config);
+    }
+    for n in 0..4 {
+        ask(&format!("orders.{n}"), "hello");
+    }
+    ask("$JS.API.STREAM.MSG.DELETE.ORDERS", r#"{"seq":2}"#);
+    ask(
+        "$JS.API.CONSUMER.CREATE.ORDERS.reader",
+        r#"{"stream_name":"ORDERS","config":{"durable_name":"reader","name":"reader","ack_policy":"explicit"}}"#,
+    );
+    // One message is on its way, so that the consumer has been active.
+    ask("$JS.API.CONSUMER.MSG.NEXT.ORDERS.reader", "1");
+}
+
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -86,7 +122,8 @@ fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
 
 #[test]
 fn pages_have_the_fields_of_nats_server() {
-    let theirs = match NatsServer::start(&[]) {
+    let store = tempfile::tempdir().unwrap();
+    let theirs = match NatsServer::start(&["-js", "-sd", store.path().to_str().unwrap()]) {
         Ok(server) => server,
         Err(why) => return skipped("pages beside those of nats-server", &why),
     };
@@ -100,6 +137,13 @@ fn pages_have_the_fields_of_nats_server() {
             other.join().unwrap(),
         )
     });
+    for (clients, monitor) in [
+        (ours.server().local_addr(), our_monitor),
+        (theirs.clients, theirs.monitor),
+    ] {
+        fill(clients);
+        eventually(monitor, "/connz?state=closed", |found| found["total"] == 3);
+    }
     for path in [
         "/varz",
         "/connz",
@@ -112,6 +156,11 @@ fn pages_have_the_fields_of_nats_server() {
         "/subsz?subs=1&acc=$G",
         "/subsz?subs=1&test=b.x",
         "/jsz",
+        "/jsz?accounts=1",
+        "/jsz?acc=$G",
+        "/jsz?acc=none&streams=1",
+        "/jsz?streams=1",
+        "/jsz?accounts=1&offset=1",
         "/jsz?accounts=1&streams=1&consumers=1&config=1",
         "/routez",
         "/gatewayz",
@@ -168,6 +217,13 @@ fn pages_have_the_fields_of_nats_server() {
         "/jsz?limit=a",
         "/accountz?acc=zzz",
         "/healthz?stream=x",
+        "/healthz?account=$G&stream=ORDERS",
+        "/healthz?account=$G&stream=none",
+        "/healthz?account=$G&stream=none&details=1",
+        "/healthz?account=none",
+        "/healthz?account=$G&stream=ORDERS&consumer=none",
+        "/healthz?account=$G&stream=ORDERS&consumer=reader",
+        "/healthz?js-enabled-only=1&account=$G&stream=none",
         "/nothing",
     ] {
         assert_eq!(

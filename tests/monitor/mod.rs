@@ -4,4 +4,5 @@ mod likeness;
 mod pages;
 mod safety;
 mod serve;
+mod streams;
 mod support;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use sovereign_mesh::{Config, Server, TestServer, account::Auth};
 
-use super::support::{Client, eventually, get, page};
+use super::support::{Client, eventually, get, metric, page};
 
 struct Stage {
     server: TestServer,
@@ -42,13 +42,6 @@ impl Stage {
     }
 }
 
-/// The value of a metric without labels.
-fn metric(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
-    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
-    line.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn varz_and_metrics_agree_with_the_traffic() {
     let stage = Stage::new();
@@ -77,7 +70,7 @@ fn varz_and_metrics_agree_with_the_traffic() {
         assert_eq!(varz[field], value, "{field}");
     }
     assert!(varz["mem"].as_u64().unwrap() > 0 || !cfg!(target_os = "linux"));
-    assert_eq!(varz["jetstream"], json!({}));
+    assert_eq!(varz["jetstream"]["stats"]["api"]["errors"], 0);
 
     let metrics = get(stage.monitor(), "/metrics");
     assert_eq!(
@@ -120,7 +113,14 @@ fn metrics_are_what_prometheus_reads() {
             assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap();
-            assert!(name.starts_with("mesh_") && typed.contains_key(name), "{line}");
+            let parts = ["_bucket", "_sum", "_count"].iter();
+            let of_histogram = parts
+                .filter_map(|part| name.strip_suffix(part))
+                .any(|name| typed.get(name) == Some(&"histogram"));
+            assert!(
+                name.starts_with("mesh_") && (typed.contains_key(name) || of_histogram),
+                "{line}"
+            );
             assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
         }
     }
@@ -325,46 +325,64 @@ fn there_is_one_account_and_no_link() {
     let detail = page(stage.monitor(), "/accountz?acc=$G")["account_detail"].clone();
     assert_eq!(
         (&detail["client_connections"], &detail["jetstream_enabled"]),
-        (&json!(1), &json!(false))
+        (&json!(1), &json!(true))
     );
     assert_eq!(page(stage.monitor(), "/accstatz")["account_statz"][0]["conns"], 1);
     assert_eq!(page(stage.monitor(), "/leafz")["leafnodes"], 0);
     assert_eq!(page(stage.monitor(), "/routez")["num_routes"], 0);
     assert_eq!(page(stage.monitor(), "/gatewayz")["inbound_gateways"], json!({}));
-    assert_eq!(page(stage.monitor(), "/jsz")["disabled"], true);
 }
 
-#[test]
-fn health_without_streams() {
-    let stage = Stage::new();
-    for path in [
-        "/healthz",
-        "/healthz?js-enabled-only=1",
-        "/healthz?js-server-only=true",
-        "/livez",
-        "/readyz",
-    ] {
-        let answer = get(stage.monitor(), path);
-        assert_eq!(
-            (answer.status, answer.body.trim()),
-            (200, "{\"status\":\"ok\"}"),
-            "{path}"
-        );
-    }
-    // A question about streams is not answered with a yes where there are none.
-    let answer = get(stage.monitor(), "/healthz?account=$G&stream=orders");
-    assert_eq!(
-        (answer.status, answer.json()["status"].as_str()),
-        (503, Some("unavailable"))
-    );
-    for path in ["/healthz?stream=orders", "/healthz?account=$G&consumer=c"] {
-        let answer = get(stage.monitor(), path);
+#[tokio::test]
+async fn health_without_a_store() {
+    let server = Server::start(Config {
+        monitor_port: Some(0),
+        ..Config::embedded()
+    });
+    let server = server.await.unwrap();
+    let monitor = server.monitor_addr().unwrap();
+    tokio::task::spawn_blocking(move || {
+        for path in [
+            "/healthz",
+            "/healthz?js-enabled-only=1",
+            "/healthz?js-server-only=true",
+            "/livez",
+            "/readyz",
+        ] {
+            let answer = get(monitor, path);
+            assert_eq!(
+                (answer.status, answer.body.trim()),
+                (200, "{\"status\":\"ok\"}"),
+                "{path}"
+            );
+        }
+        // A question about streams is not answered with a yes where there are none.
+        let answer = get(monitor, "/healthz?account=$G&stream=orders");
         assert_eq!(
             (answer.status, answer.json()["status"].as_str()),
-            (400, Some("error")),
-            "{path}"
+            (503, Some("unavailable"))
         );
-    }
+        for path in ["/healthz?stream=orders", "/healthz?account=$G&consumer=c"] {
+            let answer = get(monitor, path);
+            assert_eq!(
+                (answer.status, answer.json()["status"].as_str()),
+                (400, Some("error")),
+                "{path}"
+            );
+        }
+        assert_eq!(page(monitor, "/jsz")["disabled"], true);
+        assert_eq!(page(monitor, "/varz")["jetstream"], json!({}));
+        assert!(page(monitor, "/storez").get("store").is_none());
+        let metrics = get(monitor, "/metrics?format=nats").body;
+        assert!(
+            metrics
+                .lines()
+                .any(|line| line.starts_with("jetstream_server_jetstream_disabled") && line.ends_with(" 1"))
+        );
+    })
+    .await
+    .unwrap();
+    server.shutdown().await;
 }
 
 #[tokio::test]

@@ -65,3 +65,28 @@ fn it_can_be_turned_off() {
     child.wait().unwrap();
     assert!(line.unwrap().ends_with("Monitor    off"));
 }
+
+#[test]
+fn the_start_says_when_messages_are_on_the_disk() {
+    for (sync, said, health) in [
+        ("always", "synced before every ack", "always"),
+        ("2s", "synced every 2s, NOT before acks", "2s"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = serve(dir.path(), "-1");
+        let mut child = command.args(["--sync", sync]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let monitor = lines.find(|line| line.contains("Monitor ")).unwrap();
+        let streams = lines.find(|line| line.contains("Streams ")).unwrap();
+        let url = monitor
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("http://"));
+        let answer = get(url.unwrap().parse().unwrap(), "/healthz");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(streams.ends_with(said), "{streams}");
+        assert_eq!(answer.json()["sync"], health);
+    }
+}

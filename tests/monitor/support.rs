@@ -89,6 +89,13 @@ pub fn eventually(at: SocketAddr, path: &str, holds: impl Fn(&Value) -> bool) ->
     }
 }
 
+/// The value of a series, named as it stands in the text.
+pub fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 /// A client on a socket.
 pub struct Client {
     reader: BufReader<TcpStream>,
@@ -118,6 +125,36 @@ impl Client {
 
     pub fn send(&mut self, bytes: &str) {
         self.reader.get_mut().write_all(bytes.as_bytes()).unwrap();
+    }
+
+    /// The reply subject of the next message, which asks for one.
+    pub fn reply(&mut self) -> String {
+        let line = self.line();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ["MSG", _, _, reply, length] = words[..] else {
+            panic!("a message with a reply expected, got {line:?}");
+        };
+        let mut payload = vec![0; length.parse::<usize>().unwrap() + 2];
+        self.reader.read_exact(&mut payload).unwrap();
+        reply.to_owned()
+    }
+
+    /// The payload of the next message.
+    pub fn message(&mut self) -> String {
+        loop {
+            let line = self.line();
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("MSG") => {
+                    let mut payload = vec![0; words.next_back().unwrap().parse::<usize>().unwrap() + 2];
+                    self.reader.read_exact(&mut payload).unwrap();
+                    return String::from_utf8(payload).unwrap().trim_end().to_owned();
+                }
+                Some("PING") => self.send("PONG\r\n"),
+                Some("INFO" | "PONG") => {}
+                _ => panic!("a message expected, got {line:?}"),
+            }
+        }
     }
 
     pub fn line(&mut self) -> String {

@@ -62,7 +62,9 @@ impl Process {
         let mut process = Self::spawn(command, directory);
         let log = process.wait_for(LISTENING);
         let at = log.rfind(LISTENING).expect("waited for") + LISTENING.len();
-        process.address = log[at..].lines().next().expect("an address").trim().to_owned();
+        // In JSON the text of the line ends with a quote.
+        let address = log[at..].split(['\n', '"']).next();
+        process.address = address.expect("an address").trim().to_owned();
         process
     }
 

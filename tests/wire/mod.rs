@@ -1,5 +1,6 @@
 //! The client protocol over real sockets: what conversations alone cannot show (tests/conformance has those).
 
+mod complaints;
 mod keepalive;
 mod limits;
 mod plain;

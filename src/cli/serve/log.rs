@@ -47,7 +47,7 @@ impl Log {
     }
 
     /// Takes on another level, and a place that was opened before.
-    pub fn reload(&self, process: &Process, trace: bool, target: Target) {
+    pub(super) fn reload(&self, process: &Process, trace: bool, target: Target) {
         self.sink.set(target);
         self.level.reload(filter(process.debug, trace)).ok();
     }
@@ -115,6 +115,9 @@ where
     }
 }
 
+/// Fields that are for JSON alone: the text says the same already.
+const SAID: [&str; 4] = ["cid", "client", "reason", "cause"];
+
 /// Writes the message first-hand and other fields as `name=value`.
 struct Text<'a, 'w> {
     writer: &'a mut Writer<'w>,
@@ -123,7 +126,7 @@ struct Text<'a, 'w> {
 
 impl Visit for Text<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.outcome.is_ok() {
+        if self.outcome.is_ok() && !SAID.contains(&field.name()) {
             self.outcome = if field.name() == "message" {
                 write!(self.writer, "{value:?}")
             } else {

@@ -3,6 +3,7 @@
 mod files;
 pub(super) mod log;
 mod mesh;
+mod notify;
 pub(super) mod run;
 mod sink;
 
@@ -14,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use crate::account::Auth;
 use crate::config::{self, Config, Process, duration, size, sync};
-use crate::store::Sync;
+use crate::store::{self, Sync};
 use crate::{Server, ServerError};
 
 use super::Failure;
@@ -359,6 +360,12 @@ fn refusal(error: ServerError) -> Failure {
             .hint("choose another port with --monitor-port (-1 picks a free one), or turn monitoring off with 0"),
         ServerError::Bind { error: cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::failed(&error).hint("ports below 1024 need privileges: choose another with -p")
+        }
+        ServerError::Store(store::Error::InUse { pid, .. }) => Failure::conflict(&error).hint(format!(
+            "stop that server (kill -TERM {pid}), or give this one a directory of its own with --store-dir"
+        )),
+        ServerError::Store(store::Error::Damaged(_)) => {
+            Failure::unhealthy(&error).hint("`mesh store check` says what is whole; nothing was changed")
         }
         _ => Failure::failed(&error),
     }

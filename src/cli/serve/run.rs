@@ -13,6 +13,7 @@ use crate::config::{Config, Process};
 use super::super::Failure;
 use super::files::Files;
 use super::log::Log;
+use super::notify::Manager;
 use super::sink::Target;
 
 /// Who is in front of the server: how settings come about, what is said at the start, how a failed start reads.
@@ -96,22 +97,35 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
     face.banner(&server, began);
     files.write_ports(&process, &face.program(), &server);
 
-    let lame_duck = loop {
-        tokio::select! {
-            _ = signals.interrupt.recv() => break false,
-            _ = signals.terminate.recv() => break false,
-            _ = signals.user2.recv() => break true,
-            _ = signals.user1.recv() => match log.reopen() {
-                Ok(()) => tracing::info!("File log re-opened"),
-                Err(failure) => tracing::error!("{failure}"),
-            },
-            _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
-                Ok(new) => process = new,
-                Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
-            },
+    let manager = Manager::from_env();
+    manager.ready(&server);
+
+    let lame_duck = {
+        let mut watching = std::pin::pin!(manager.watch(&server, true));
+        loop {
+            tokio::select! {
+                () = &mut watching => {}
+                _ = signals.interrupt.recv() => break false,
+                _ = signals.terminate.recv() => break false,
+                _ = signals.user2.recv() => break true,
+                _ = signals.user1.recv() => match log.reopen() {
+                    Ok(()) => tracing::info!("File log re-opened"),
+                    Err(failure) => tracing::error!("{failure}"),
+                },
+                _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
+                    Ok(new) => process = new,
+                    Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
+                },
+            }
         }
     };
-    end(server, signals, lame_duck.then_some(process.lame_duck_duration)).await;
+    end(
+        server,
+        &manager,
+        signals,
+        lame_duck.then_some(process.lame_duck_duration),
+    )
+    .await;
     drop(files);
     Ok(())
 }
@@ -143,15 +157,18 @@ async fn reload(face: &dyn Face, server: &Server, log: &Log, files: &mut Files) 
     Ok(settings.process)
 }
 
-async fn end(server: Server, mut signals: Signals, lame_duck: Option<Duration>) {
+async fn end(server: Server, manager: &Manager, mut signals: Signals, lame_duck: Option<Duration>) {
     let end = async {
         if let Some(patience) = lame_duck {
             tracing::info!("Entering lame duck mode, stop accepting new clients");
+            manager.leaving();
             tokio::select! {
                 () = server.lame_duck(patience) => {}
                 _ = signals.terminate.recv() => {}
+                () = manager.watch(&server, false) => {}
             }
         }
+        manager.stopping();
         tracing::info!("Stopping: clients get what they are owed. A second interrupt stops at once");
         server.shutdown().await;
     };

@@ -12,6 +12,7 @@ pub fn print(info: &Value, state_only: bool) -> Result<(), Failure> {
     let mut columns = Columns::new();
     if !state_only {
         configuration(&mut columns, &info["config"]);
+        durability(&mut columns, text(info, "/sync"));
         copies(&mut columns, info);
     }
     state(&mut columns, info);
@@ -23,6 +24,15 @@ pub fn print(info: &Value, state_only: bool) -> Result<(), Failure> {
         ),
         None => format!("Information for Stream {name}"),
     })
+}
+
+/// When what the stream acknowledges is on the disk, where the server says so.
+fn durability(columns: &mut Columns, sync: &str) {
+    match sync {
+        "" => {}
+        "always" => columns.row("Synced", "before each acknowledgement"),
+        every => columns.row("Synced", format!("every {every}, NOT before acknowledgements")),
+    }
 }
 
 /// The fields that have a line of their own; any other is shown as the server sent it.

@@ -64,8 +64,9 @@ impl Session {
     /// Takes a CONNECT; one whose credentials take their time to compare comes back.
     pub(super) fn connect(&mut self, json: &[u8]) -> Result<Option<Pending>, Reason> {
         let connect = self.connect.merged(json).map_err(|error| {
-            tracing::debug!("{} - CONNECT that is no good: {error}", self.label());
-            Reason::ProtocolViolation
+            self.fatal(Reason::ProtocolViolation, || {
+                format!("a CONNECT that cannot be read: {error}")
+            })
         })?;
         if !connect.account.is_empty() || connect.new_account {
             return Err(self.refused(&connect, "it asks for an account of its choice"));
@@ -103,8 +104,9 @@ impl Session {
             .as_deref()
             .map(|user| format!(" - User \"{}\"", user.escape_debug()))
             .unwrap_or_default();
-        tracing::error!("{} - authentication error{user}: {rule}", self.label());
-        Reason::AuthenticationFailure
+        self.fatal(Reason::AuthenticationFailure, || {
+            format!("authentication error{user}: {rule}")
+        })
     }
 
     fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
@@ -114,7 +116,8 @@ impl Session {
             Verdict::Later(_) => unreachable!("a comparison has an outcome"),
         };
         if !(0..=1).contains(&connect.protocol) {
-            return Err(Reason::BadClientProtocol);
+            let why = || format!("it speaks protocol {}, 0 and 1 are known", connect.protocol);
+            return Err(self.fatal(Reason::BadClientProtocol, why));
         }
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersNeedsHeaders);

@@ -24,7 +24,7 @@ use super::handle::Handle;
 use super::plain::Plain;
 use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
 use super::reason::Reason;
-use super::{Context, Options};
+use super::{Context, Options, cause};
 
 pub(super) use admission::Pending;
 
@@ -173,15 +173,14 @@ impl Session {
     /// Tells the client why it is sent away, where NATS does.
     pub fn refuse(&mut self, reason: Reason) {
         if let Some(text) = reason.error_text() {
-            if !matches!(reason, Reason::ClientClosed) {
-                tracing::warn!("{} - {}", self.label(), reason.text());
-            }
-            self.error(text);
+            encode::error(self.publisher.own(), text);
         }
         self.publisher.flush();
     }
 
+    /// Tells the client of an error that does not end the connection.
     fn error(&mut self, text: &str) {
+        tracing::debug!("{} - told: {text}", self.label());
         encode::error(self.publisher.own(), text);
     }
 
@@ -263,7 +262,7 @@ impl Session {
             Err(error) => return Err(self.line_error(line, error)),
         };
         if !self.authorised && !matches!(operation, ClientOp::Connect(_)) {
-            return Err(Reason::AuthenticationFailure);
+            return Err(self.fatal(Reason::AuthenticationFailure, || cause::too_early(line)));
         }
         if self.options.trace {
             self.trace(&operation, line);
@@ -295,7 +294,12 @@ impl Session {
             ..
         } = self.repeat.spans();
         let body = *at + self.repeat.line.len();
-        let Some(line_end) = body_end(&buffer[body..], total)? else {
+        let found = body_end(&buffer[body..], total);
+        let wrong = |reason| {
+            let why = || format!("a payload that does not end after the {total} bytes it was said to have");
+            self.fatal(reason, why)
+        };
+        let Some(line_end) = found.map_err(wrong)? else {
             // One byte of line end may do; a CR that is there already wants its LF.
             let have = buffer.len() - *at;
             return Ok(Step::Incomplete(
@@ -330,10 +334,13 @@ impl Session {
     /// Whether a publish may go on to its payload.
     fn check_publish(&self, has_headers: bool, total: usize) -> Result<(), Reason> {
         if has_headers && !self.connect.headers {
-            return Err(Reason::ProtocolViolation);
+            let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
+            return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        if total > self.options.payload_max {
-            return Err(Reason::PayloadExceeded);
+        let max = self.options.payload_max;
+        if total > max {
+            let why = || format!("a message of {total} bytes, at most {max} are allowed");
+            return Err(self.fatal(Reason::PayloadExceeded, why));
         }
         Ok(())
     }
@@ -402,22 +409,31 @@ impl Session {
                 .first()
                 .is_some_and(|first| first.eq_ignore_ascii_case(&b'C'))
         {
-            Reason::ControlLineExceeded
+            let max = self.options.control_line_max;
+            self.fatal(Reason::ControlLineExceeded, || {
+                format!("more than {max} bytes in [{}]", cause::shown(line))
+            })
         } else {
-            Reason::AuthenticationFailure
+            self.fatal(Reason::AuthenticationFailure, || cause::too_early(line))
         }
+    }
+
+    /// Notes what lies behind an end.
+    #[cold]
+    pub(super) fn fatal(&self, reason: Reason, why: impl FnOnce() -> String) -> Reason {
+        self.handle.note(why());
+        reason
     }
 
     fn line_error(&self, line: &[u8], error: LineError) -> Reason {
         if !self.authorised {
-            return Reason::AuthenticationFailure;
+            return self.fatal(Reason::AuthenticationFailure, || cause::too_early(line));
         }
-        let start = &line[..line.len().min(64)];
-        tracing::debug!("{} - {error} in [{}]", self.label(), start.escape_ascii());
-        match error {
-            LineError::UnknownOperation => Reason::ParseError,
-            LineError::Arguments => Reason::ProtocolViolation,
-        }
+        let (reason, what) = match error {
+            LineError::UnknownOperation => (Reason::ParseError, "no such operation"),
+            LineError::Arguments => (Reason::ProtocolViolation, "arguments that cannot be"),
+        };
+        self.fatal(reason, || format!("{what} in [{}]", cause::shown(line)))
     }
 
     #[inline]

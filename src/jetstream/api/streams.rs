@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::jetstream::JetStream;
-use crate::jetstream::stream::config::{FIELDS, StreamConfig};
+use crate::jetstream::stream::config::{FIELDS, Storage, StreamConfig};
 use crate::jetstream::stream::{Found, StreamInfo, Want};
 use crate::jetstream::time::{parse_rfc3339, rfc3339};
 use crate::protocol::info::API_LEVEL;
@@ -179,7 +179,12 @@ fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
         info.deleted = stream.deleted()?;
     }
     let mut all = object(json!({"total": total, "offset": offset, "limit": limit}));
+    let is_file = info.config.storage == Storage::File;
     all.extend(shown(jetstream, info));
+    if let (Some(store), true) = (&jetstream.options.store, is_file) {
+        // Ours beyond the reference server's: when what it acknowledges is on the disk.
+        all.insert("sync".to_owned(), store.sync().to_string().into());
+    }
     Ok(all)
 }
 

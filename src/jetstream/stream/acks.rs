@@ -9,6 +9,8 @@ use crate::protocol::encode::{self, Message};
 use crate::router::Publisher;
 use crate::store;
 
+use super::tally::Counts;
+
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Stored(u64),
@@ -29,6 +31,7 @@ struct Ack {
 pub(super) struct Acks {
     bytes: Vec<u8>,
     items: Vec<Ack>,
+    counts: Counts,
 }
 
 fn at(bytes: &[u8]) -> u32 {
@@ -38,6 +41,17 @@ fn at(bytes: &[u8]) -> u32 {
 impl Acks {
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// What became of the batch, those who asked for no answer counted in.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Answers nobody.
+    pub fn silence(&mut self) {
+        self.items = Vec::new();
+        self.bytes = Vec::new();
     }
 
     fn push(&mut self, reply: &[u8], outcome: Outcome) {
@@ -55,14 +69,17 @@ impl Acks {
     }
 
     pub fn stored(&mut self, reply: &[u8], seq: u64) {
+        self.counts.stored();
         self.push(reply, Outcome::Stored(seq));
     }
 
     pub fn duplicate(&mut self, reply: &[u8], seq: u64) {
+        self.counts.duplicate();
         self.push(reply, Outcome::Duplicate(seq));
     }
 
     pub fn refused(&mut self, reply: &[u8], error: &ApiError) {
+        self.counts.refused(error);
         if reply.is_empty() {
             return;
         }

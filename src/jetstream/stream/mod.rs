@@ -26,6 +26,7 @@ mod lookup;
 mod read;
 mod recover;
 mod state;
+mod tally;
 mod trie;
 
 use std::pin::Pin;
@@ -48,6 +49,7 @@ pub use follow::Index;
 pub use info::{StreamInfo, StreamState};
 pub use lookup::takes;
 pub use read::{Found, Want};
+pub use tally::Tallied;
 
 /// Bytes on their way to the disk above which publishers are asked to wait, and below which they go on.
 const PENDING_HIGH: usize = 32 << 20;
@@ -77,6 +79,8 @@ pub struct Stream {
     landed: watch::Sender<u64>,
     /// When the clock has to look at this stream next.
     next_expiry: AtomicI64,
+    /// For monitoring alone.
+    tally: tally::Tally,
     me: Weak<Self>,
 }
 
@@ -106,6 +110,7 @@ impl Stream {
             pending: AtomicUsize::new(0),
             relieved: Notify::new(),
             next_expiry,
+            tally: tally::Tally::default(),
             me: me.clone(),
         }))
     }
@@ -238,7 +243,7 @@ impl Stream {
                     tracing::warn!(stream = self.name, "removing what is over the limits: {error}");
                 }
                 if state.config.no_ack {
-                    acks = Acks::default();
+                    acks.silence();
                 }
                 self.note_expiry(&mut state, now);
                 // Answers to duplicates wait for the original: a commit of their own comes after its.
@@ -260,6 +265,7 @@ impl Stream {
     }
 
     fn publish(&self, acks: &Acks, failed: Option<&ApiError>) {
+        self.tally.add(acks.counts(), failed);
         if acks.is_empty() {
             return;
         }

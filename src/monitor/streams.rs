@@ -1,0 +1,443 @@
+//! JetStream as a [`Source`]: `/jsz`, its part of `/varz` and `/healthz`, and the metrics of streams and consumers.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use crate::account::GLOBAL;
+use crate::jetstream;
+use crate::jetstream::stream::config::Storage;
+use crate::jetstream::stream::{Stream, Tallied};
+use crate::protocol::info::API_LEVEL;
+use crate::store;
+
+use super::consumers::{self, Consumer};
+use super::source::{
+    AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
+    Scope, Source, StreamDetail, Value,
+};
+
+/// Streams and consumers with metrics of their own: the first by name. What Prometheus keeps grows with each, so those
+/// beyond are counted instead.
+pub(super) const STREAMS_SHOWN_MAX: usize = 1000;
+const CONSUMERS_SHOWN_MAX: usize = 2000;
+
+/// See the module documentation.
+pub struct Streams {
+    jetstream: Arc<jetstream::JetStream>,
+}
+
+impl Streams {
+    /// Shows what `jetstream` holds.
+    pub fn new(jetstream: Arc<jetstream::JetStream>) -> Self {
+        Self { jetstream }
+    }
+
+    fn store(&self) -> Option<&store::Store> {
+        self.jetstream.options().store.as_ref()
+    }
+
+    fn config(&self) -> JetStreamConfig {
+        let store = self.store();
+        let sync = store.map(store::Store::sync);
+        JetStreamConfig {
+            // There are no limits of our own: what bounds streams is what the machine has.
+            max_memory: -1,
+            max_storage: -1,
+            store_dir: store.map_or_else(String::new, |store| store.dir().display().to_string()),
+            sync_interval: match sync {
+                Some(store::Sync::Interval(every)) => every,
+                _ => std::time::Duration::ZERO,
+            },
+            sync_always: sync == Some(store::Sync::Always),
+            domain: self.jetstream.options().domain.clone().unwrap_or_default(),
+            strict: self.jetstream.options().strict,
+        }
+    }
+
+    fn account(&self, detail: &Detail, sums: &jetstream::Snapshot) -> AccountDetail {
+        let streams = if detail.streams {
+            let streams = self.jetstream.streams();
+            streams.iter().map(|stream| self.detail(stream, detail)).collect()
+        } else {
+            Vec::new()
+        };
+        AccountDetail {
+            name: GLOBAL.to_owned(),
+            id: GLOBAL.to_owned(),
+            memory: sums.memory,
+            storage: sums.storage,
+            // As nats-server shows an account without limits.
+            reserved_memory: u64::MAX,
+            reserved_storage: u64::MAX,
+            accounts: 0,
+            ha_assets: 0,
+            api: ApiStats {
+                level: 0,
+                total: sums.api_total,
+                errors: sums.api_errors,
+                inflight: 0,
+            },
+            stream_detail: streams,
+        }
+    }
+
+    fn detail(&self, stream: &Stream, detail: &Detail) -> StreamDetail {
+        let mut info = stream.info();
+        info.leader = Some(self.jetstream.options().server_name.clone());
+        let mut info = serde_json::to_value(info).expect("plain fields serialise");
+        let mut field = |name: &str| info.get_mut(name).map_or(Json::Null, Json::take);
+        let consumers = if detail.consumers {
+            consumers::of(&self.jetstream, stream.name())
+        } else {
+            Vec::new()
+        };
+        StreamDetail {
+            name: stream.name().to_owned(),
+            created: field("created").as_str().unwrap_or_default().to_owned(),
+            cluster: field("cluster"),
+            config: if detail.config {
+                field("config")
+            } else {
+                Json::Null
+            },
+            state: field("state"),
+            consumer_detail: consumers
+                .into_iter()
+                .map(|consumer| shown(consumer, detail.config))
+                .collect(),
+        }
+    }
+}
+
+/// A consumer on `/jsz`, with its configuration only if asked for.
+fn shown(consumer: Consumer, config: bool) -> Json {
+    let mut info = consumer.info;
+    if let (Some(fields), false) = (info.as_object_mut(), config) {
+        fields.shift_remove("config");
+    }
+    info
+}
+
+impl Source for Streams {
+    fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
+        let sums = self.jetstream.snapshot();
+        // A named account is shown whatever the page; an unknown one is not there, without a word.
+        let named = detail.account.as_deref();
+        let on_page = detail.offset == 0 && detail.limit > 0;
+        let shown = detail.accounts && named.map_or(on_page, |account| account == GLOBAL);
+        Some(JetStream {
+            memory: sums.memory,
+            storage: sums.storage,
+            reserved_memory: sums.reserved_memory,
+            reserved_storage: sums.reserved_storage,
+            accounts: 1,
+            api: ApiStats {
+                level: API_LEVEL,
+                total: sums.api_total,
+                errors: sums.api_errors,
+                inflight: 0,
+            },
+            config: self.config(),
+            limits: JetStreamLimits {
+                default_max_consumers: u64::try_from(self.jetstream.options().limits.consumers_max)
+                    .unwrap_or(0),
+                ..JetStreamLimits::default()
+            },
+            streams: sums.streams as usize,
+            consumers: sums.consumers as usize,
+            messages: sums.messages,
+            bytes: sums.bytes,
+            account_details: if shown {
+                vec![self.account(detail, &sums)]
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    fn ailments(&self, scope: &Scope) -> Vec<Ailment> {
+        if scope.enabled_only || scope.server_only {
+            return Vec::new();
+        }
+        missing(&self.jetstream, scope).into_iter().collect()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let mut families = sums(&self.jetstream.snapshot());
+        let streams = self.jetstream.streams();
+        let shown = &streams[..streams.len().min(STREAMS_SHOWN_MAX)];
+        let hidden = streams.len() - shown.len();
+        families.push(gauge(
+            "mesh_streams_hidden",
+            "Streams beyond the first 1000 by name, which have no metrics of their own.",
+            hidden as u64,
+        ));
+        families.extend(of_streams(shown));
+        families.extend(of_consumers(&self.jetstream, shown));
+        families
+    }
+}
+
+/// What is asked about and not there.
+fn missing(jetstream: &jetstream::JetStream, scope: &Scope) -> Option<Ailment> {
+    let account = scope.account.clone()?;
+    let (stream, consumer) = (scope.stream.clone(), scope.consumer.clone());
+    let ailment = |kind, error| {
+        Some(Ailment {
+            kind,
+            missing: true,
+            account: scope.account.clone(),
+            error,
+            ..Ailment::default()
+        })
+    };
+    if account != GLOBAL {
+        return ailment("ACCOUNT", format!("JetStream account {account:?} not found"));
+    }
+    let name = stream?;
+    if jetstream.stream(&name).is_none() {
+        let error = format!("JetStream stream {name:?} not found on account {account:?}");
+        let mut ailment = ailment("STREAM", error)?;
+        ailment.stream = Some(name);
+        return Some(ailment);
+    }
+    let consumer = consumer?;
+    if consumers::has(jetstream, &name, &consumer) {
+        return None;
+    }
+    let error =
+        format!("JetStream consumer {consumer:?} not found for stream {name:?} on account {account:?}");
+    let mut ailment = ailment("CONSUMER", error)?;
+    (ailment.stream, ailment.consumer) = (Some(name), Some(consumer));
+    Some(ailment)
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::one(name, help, Value::Counter(value as f64))
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family::one(name, help, Value::Gauge(value as f64))
+}
+
+/// What all streams add up to: the same figures as on `/jsz`.
+fn sums(sums: &jetstream::Snapshot) -> Vec<Family> {
+    vec![
+        gauge("mesh_jetstream_streams", "Streams.", sums.streams),
+        gauge(
+            "mesh_jetstream_consumers",
+            "Consumers of all streams.",
+            sums.consumers,
+        ),
+        gauge(
+            "mesh_jetstream_messages",
+            "Messages of all streams.",
+            sums.messages,
+        ),
+        gauge(
+            "mesh_jetstream_memory_bytes",
+            "Bytes of memory streams.",
+            sums.memory,
+        ),
+        gauge(
+            "mesh_jetstream_storage_bytes",
+            "Bytes of file streams.",
+            sums.storage,
+        ),
+        counter(
+            "mesh_jetstream_api_requests_total",
+            "Requests to the JetStream API.",
+            sums.api_total,
+        ),
+        counter(
+            "mesh_jetstream_api_errors_total",
+            "Of them, answered with an error.",
+            sums.api_errors,
+        ),
+    ]
+}
+
+/// One family over streams: `value` says what a stream shows, if it does.
+fn over(
+    streams: &[Arc<Stream>],
+    name: &'static str,
+    help: &'static str,
+    value: impl Fn(usize) -> Option<Value>,
+) -> Family {
+    let labels = |stream: &Stream| vec![("stream", stream.name().to_owned())];
+    let samples = streams.iter().enumerate();
+    Family::many(
+        name,
+        help,
+        samples
+            .filter_map(|(at, stream)| Some((labels(stream), value(at)?)))
+            .collect(),
+    )
+}
+
+fn of_streams(streams: &[Arc<Stream>]) -> Vec<Family> {
+    // Each stream once, so that its figures are of one moment.
+    let states: Vec<_> = streams.iter().map(|stream| stream.state()).collect();
+    let configs: Vec<_> = streams.iter().map(|stream| stream.config()).collect();
+    let tallied: Vec<_> = streams.iter().map(|stream| stream.tallied()).collect();
+    let counter = |value: u64| Some(Value::Counter(value as f64));
+    let gauge = |value: u64| Some(Value::Gauge(value as f64));
+    let limit = |value: i64| (value > 0).then_some(Value::Gauge(value as f64));
+    vec![
+        over(streams, "mesh_stream_messages", "Messages in a stream.", |at| {
+            gauge(states[at].messages)
+        }),
+        over(
+            streams,
+            "mesh_stream_bytes",
+            "Bytes of a stream, as its limits count them.",
+            |at| gauge(states[at].bytes),
+        ),
+        over(
+            streams,
+            "mesh_stream_first_sequence",
+            "First sequence of a stream.",
+            |at| gauge(states[at].first_seq),
+        ),
+        over(
+            streams,
+            "mesh_stream_last_sequence",
+            "Highest sequence of a stream.",
+            |at| gauge(states[at].last_seq),
+        ),
+        over(
+            streams,
+            "mesh_stream_subjects",
+            "Subjects with messages in a stream.",
+            |at| gauge(states[at].subjects),
+        ),
+        over(
+            streams,
+            "mesh_stream_deleted_messages",
+            "Sequences between first and last of a stream that hold no message.",
+            |at| gauge(states[at].deleted),
+        ),
+        over(streams, "mesh_stream_consumers", "Consumers of a stream.", |at| {
+            gauge(states[at].consumers)
+        }),
+        over(
+            streams,
+            "mesh_stream_messages_max",
+            "Messages a stream may hold, where limited.",
+            |at| limit(configs[at].max_msgs),
+        ),
+        over(
+            streams,
+            "mesh_stream_bytes_max",
+            "Bytes a stream may hold, where limited.",
+            |at| limit(configs[at].max_bytes),
+        ),
+        over(
+            streams,
+            "mesh_stream_durable",
+            "Whether what a stream acknowledges outlives a restart: 0 for memory streams.",
+            |at| gauge(u64::from(configs[at].storage == Storage::File)),
+        ),
+        over(
+            streams,
+            "mesh_stream_published_total",
+            "Messages stored since the start, durable where the stream is.",
+            |at| counter(tallied[at].stored),
+        ),
+        over(
+            streams,
+            "mesh_stream_duplicates_total",
+            "Messages answered as duplicates since the start.",
+            |at| counter(tallied[at].duplicates),
+        ),
+        refused(streams, &tallied),
+    ]
+}
+
+/// Refusals, for the reasons that were met: most streams refuse nothing.
+fn refused(streams: &[Arc<Stream>], tallied: &[Tallied]) -> Family {
+    let mut samples = Vec::new();
+    for (stream, tallied) in streams.iter().zip(tallied) {
+        for &(reason, count) in tallied.refused.iter().filter(|(_, count)| *count > 0) {
+            let labels = vec![
+                ("stream", stream.name().to_owned()),
+                ("reason", reason.to_owned()),
+            ];
+            samples.push((labels, Value::Counter(count as f64)));
+        }
+    }
+    Family::many(
+        "mesh_stream_refused_total",
+        "Messages refused since the start, by reason.",
+        samples,
+    )
+}
+
+fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Vec<Family> {
+    let mut found: Vec<(Labels, Consumer)> = Vec::new();
+    let mut hidden = 0u64;
+    for stream in streams {
+        for consumer in consumers::of(jetstream, stream.name()) {
+            if found.len() == CONSUMERS_SHOWN_MAX {
+                hidden += 1;
+                continue;
+            }
+            let labels = vec![
+                ("stream", stream.name().to_owned()),
+                ("consumer", consumer.name.clone()),
+            ];
+            found.push((labels, consumer));
+        }
+    }
+    let family = |name, help, value: fn(&Consumer) -> Value| {
+        let samples = found.iter().map(|(labels, one)| (labels.clone(), value(one)));
+        Family::many(name, help, samples.collect())
+    };
+    let with_limit = found.iter().filter(|(_, one)| one.ack_pending_max > 0);
+    let limited = Family::many(
+        "mesh_consumer_ack_pending_max",
+        "Messages a consumer may have delivered and not settled, where limited.",
+        with_limit
+            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.ack_pending_max as f64)))
+            .collect(),
+    );
+    vec![
+        gauge(
+            "mesh_consumers_hidden",
+            "Consumers of the streams shown beyond the first 2000, which have no metrics of their own.",
+            hidden,
+        ),
+        family(
+            "mesh_consumer_pending",
+            "Messages a consumer has yet to deliver.",
+            |one| Value::Gauge(one.num_pending as f64),
+        ),
+        family(
+            "mesh_consumer_ack_pending",
+            "Messages a consumer has delivered that are not settled.",
+            |one| Value::Gauge(one.num_ack_pending as f64),
+        ),
+        limited,
+        family(
+            "mesh_consumer_redelivered",
+            "Messages not settled that were delivered more than once.",
+            |one| Value::Gauge(one.num_redelivered as f64),
+        ),
+        family(
+            "mesh_consumer_waiting",
+            "Pull requests that wait for messages.",
+            |one| Value::Gauge(one.num_waiting as f64),
+        ),
+        family(
+            "mesh_consumer_deliveries_total",
+            "Deliveries of a consumer, redeliveries included.",
+            |one| Value::Counter(one.deliveries as f64),
+        ),
+        family(
+            "mesh_consumer_ack_floor_sequence",
+            "The stream sequence up to which a consumer has settled everything.",
+            |one| Value::Gauge(one.ack_floor as f64),
+        ),
+    ]
+}
