@@ -20,7 +20,7 @@ pub(super) struct Sink(Arc<Mutex<Target>>);
 
 /// A place for lines, opened.
 #[derive(Default)]
-pub(super) struct Target {
+pub(crate) struct Target {
     path: Option<PathBuf>,
     /// None is stderr.
     file: Option<File>,
