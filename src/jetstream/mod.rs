@@ -94,13 +94,14 @@ pub struct JetStream {
 impl JetStream {
     /// Recovers all streams of the store, subscribes them and the API. Needs the runtime its tasks run on.
     pub fn start(options: Options) -> Result<Arc<Self>, Error> {
-        let tasks = TaskTracker::new();
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let jetstream = Arc::new_cyclic(|me| {
             let delivery = delivery::Context {
                 router: options.router.clone(),
                 jetstream: me.clone(),
                 domain: options.domain.clone(),
                 message_bytes_max: options.message_bytes_max,
+                stopping: stopping.clone(),
                 tasks: tasks.clone(),
                 runtime: tokio::runtime::Handle::current(),
             };
@@ -109,7 +110,7 @@ impl JetStream {
                 members: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
                 api_counters: api::Counters::default(),
-                stopping: CancellationToken::new(),
+                stopping,
                 tasks,
                 delivery: Arc::new(delivery),
                 api_subscriptions: Mutex::default(),
@@ -120,6 +121,9 @@ impl JetStream {
         }
         for member in jetstream.read().values() {
             member.consumers.recover();
+        }
+        for member in jetstream.read().values() {
+            member.consumers.begin();
         }
         let subscriptions = api::serve(&jetstream);
         *lock(&jetstream.api_subscriptions) = subscriptions;
@@ -323,8 +327,8 @@ impl JetStream {
         for subscription in &member.subscriptions {
             self.router().remove(subscription);
         }
-        member.consumers.close(true);
         member.stream.retire();
+        member.consumers.close(true);
         member.stream.settled().await;
         let log = member.stream.log();
         let Some(store) = self.options.store.as_ref().filter(|_| log.stream_id().0 != 0) else {

@@ -35,9 +35,7 @@ impl Source for Storage {
             State::Ok => return Vec::new(),
             State::Full(why) => (
                 format!("the store takes no messages: the disk has no room left ({why})"),
-                format!(
-                    "make room on the disk of {dir}; the store goes on by itself within a second"
-                ),
+                format!("make room on the disk of {dir}; the store goes on by itself within a second"),
             ),
             State::Failed(why) if self.store.needs_restart() => (
                 format!("the store has stopped: {why}"),

@@ -89,8 +89,17 @@ impl Pending {
 
     pub fn put_consumer_state(&mut self, name: &str, state: Bytes) {
         let change = self.consumer(name, state.len());
-        change.state = Some(state);
-        change.deltas.clear();
+        // What is replaced weighs no more: a stopped store gathers states for as long as it is stopped.
+        let old = change
+            .state
+            .replace(state)
+            .map_or(0, |old| name.len() + old.len() + 16);
+        let deltas = std::mem::take(&mut change.deltas);
+        let deltas: usize = deltas
+            .iter()
+            .map(|(_, delta)| name.len() + delta.len() + 24)
+            .sum();
+        self.group.bytes = self.group.bytes.saturating_sub(old + deltas);
     }
 
     pub fn put_consumer_delta(&mut self, name: &str, number: u32, delta: Bytes) {

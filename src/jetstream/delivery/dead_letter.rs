@@ -15,6 +15,8 @@ use super::sender::Sender;
 
 /// How long until a dead letter that nobody took is sent again.
 const RETRY: i64 = 5 * SECOND;
+/// Dead letters sent in one round.
+const ROUND_MAX: usize = 256;
 /// Headers of the message that would be taken for the copy's own.
 const LEFT_OUT: [&[u8]; 10] = [
     b"Nats-Msg-Id",
@@ -74,13 +76,16 @@ pub(super) fn send_due(driver: &Driver, core: &mut Core, sender: &mut Sender, no
         .context
         .jetstream
         .upgrade()
-        .and_then(|jetstream| jetstream.stream_of(subject.as_bytes()));
+        .and_then(|jetstream| jetstream.stream_of(subject.as_bytes()))
+        // One that acknowledges nothing takes them like any listener.
+        .filter(|stream| !stream.config().no_ack);
     let due: Vec<u64> = core
         .dead_letters
         .0
         .iter()
         .filter(|(_, letter)| letter.due <= now)
         .map(|(&seq, _)| seq)
+        .take(ROUND_MAX)
         .collect();
     for seq in due {
         let record = driver.stream.log().get(seq);
@@ -124,7 +129,13 @@ pub(super) fn send_due(driver: &Driver, core: &mut Core, sender: &mut Sender, no
 
 /// The headers of the copy: those of the message, and where it comes from and why.
 fn block(driver: &Driver, seq: u64, letter: &DeadLetter, subject: &[u8], original: &[u8]) -> Vec<u8> {
-    let id = format!("dead-letter.{}.{}.{seq}", driver.stream.name(), driver.name);
+    // Of this very stream and consumer, should others have had their names before.
+    let (of, by) = (driver.stream.created(), driver.created);
+    let id = format!(
+        "dead-letter.{}.{of}.{}.{by}.{seq}",
+        driver.stream.name(),
+        driver.name
+    );
     let (seq, deliveries) = (seq.to_string(), letter.deliveries.to_string());
     let subject = String::from_utf8_lossy(subject);
     let reason = letter.reason.replace(['\r', '\n'], " ");

@@ -1,5 +1,6 @@
 //! One consumer with all that drives it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jetstream::consumer::config::ConsumerConfig;
 use crate::jetstream::consumer::state::{Action, Consumer, Interest};
+use crate::jetstream::consumer::status::Status;
 use crate::jetstream::stream::Listener;
 use crate::jetstream::stream::Stream;
 use crate::jetstream::time::now_ns;
@@ -19,6 +21,7 @@ use crate::router::{Batch, Router, Service, Watcher};
 use super::dead_letter::DeadLetters;
 use super::inbox::Inbox;
 use super::info::ConsumerInfo;
+use super::news::{REMOVED_MAX, stream_news};
 use super::sender::Sender;
 use super::set::Consumers;
 use super::{Context, round};
@@ -41,11 +44,16 @@ pub(super) struct Core {
     pub gone_until: std::collections::VecDeque<(u64, u64)>,
     /// More were removed than are noted: nothing is delivered until that commit has landed.
     pub unsettled_until: u64,
+    /// Where it counted from when it last heard of the stream, and what it has delivered first since.
+    pub news_at: u64,
+    pub offered: Vec<u64>,
     pub out: Vec<Action>,
     /// Double acks to answer after the next commit.
     pub replies: Vec<bytes::Bytes>,
     /// Messages it has done with, on a stream that waits for that.
     pub released: Vec<u64>,
+    /// They are being removed: until then no ack is written.
+    pub releasing: bool,
     /// Some of those were removed since the last commit.
     pub has_released: bool,
     pub commit_in_flight: bool,
@@ -74,6 +82,8 @@ pub struct Driver {
     waiting_bytes: AtomicUsize,
     /// It would deliver a message if there were one: who would not need not be woken for it.
     hungry: AtomicBool,
+    /// Only what is in flight keeps it from delivering: it is woken when that goes.
+    full: AtomicBool,
     wake: Notify,
     relieved: Notify,
     stop: CancellationToken,
@@ -126,9 +136,12 @@ impl Driver {
                 gone: hashbrown::HashSet::new(),
                 gone_until: std::collections::VecDeque::new(),
                 unsettled_until: 0,
+                news_at: 0,
+                offered: Vec::new(),
                 out: parts.out,
                 replies: Vec::new(),
                 released: Vec::new(),
+                releasing: false,
                 has_released: false,
                 commit_in_flight: false,
                 commit_due: None,
@@ -140,9 +153,10 @@ impl Driver {
             inbox: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
             hungry: AtomicBool::new(true),
+            full: AtomicBool::new(false),
             wake: Notify::new(),
             relieved: Notify::new(),
-            stop: CancellationToken::new(),
+            stop: context.stopping.child_token(),
             me: me.clone(),
         })
     }
@@ -173,7 +187,8 @@ impl Driver {
 
     /// Counts what has come to the stream and gone from it since the last round.
     fn catch_up(&self, core: &mut Core) {
-        round::stream_news(self, core, now_ns());
+        core.forget_gone(self.stream.landed());
+        stream_news(self, core, now_ns());
         if !core.out.is_empty() {
             self.nudge();
         }
@@ -193,6 +208,13 @@ impl Driver {
         if inbox.closed {
             return false;
         }
+        if inbox.pulls.bytes() > INBOX_HIGH {
+            drop(inbox);
+            let mut sender = self.sender();
+            sender.status(request.reply, None, &Status::ExceededMaxWaiting);
+            sender.publisher.flush();
+            return true;
+        }
         inbox.pull(request);
         self.waiting_bytes.store(inbox.bytes(), Ordering::Relaxed);
         drop(inbox);
@@ -209,6 +231,17 @@ impl Driver {
     /// is missed.
     pub(super) fn set_hungry(&self, hungry: bool) {
         self.hungry.store(hungry, Ordering::SeqCst);
+    }
+
+    /// Says whether only what is in flight keeps it from delivering.
+    pub(super) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    fn make_room(&self) {
+        if self.full.load(Ordering::SeqCst) {
+            self.nudge();
+        }
     }
 
     /// What was left is being worked on.
@@ -229,6 +262,20 @@ impl Driver {
         let me = self.me.upgrade().expect("a driver is alive while it is called");
         self.nudge();
         self.context.tasks.spawn_on(drive(me), &self.context.runtime);
+    }
+
+    /// Its task has panicked in the middle of a round: it is made anew.
+    fn revive(&self) {
+        tracing::error!(
+            stream = self.stream.name(),
+            consumer = self.name,
+            "a consumer has panicked and is made anew from what was written of it"
+        );
+        let (Some(set), Some(me)) = (self.set.upgrade(), self.me.upgrade()) else {
+            return;
+        };
+        let revival = async move { set.revive(&me).await };
+        self.context.tasks.spawn_on(revival, &self.context.runtime);
     }
 
     /// Ends the task; what it has not worked on stays undone.
@@ -264,7 +311,10 @@ pub(super) fn filters_of(config: &ConsumerConfig) -> Vec<Box<[u8]>> {
 async fn drive(driver: Arc<Driver>) {
     let mut sender = driver.sender();
     loop {
-        let next = round::round(&driver, &mut sender);
+        let turn = AssertUnwindSafe(|| round::round(&driver, &mut sender));
+        let Ok(next) = std::panic::catch_unwind(turn) else {
+            return driver.revive();
+        };
         if sender.publisher.is_congested() {
             tokio::select! {
                 () = driver.stop.cancelled() => return,
@@ -332,15 +382,18 @@ impl Listener for Driver {
         let mut inbox = self.inbox();
         inbox.removed_until = inbox.removed_until.max(commit);
         // Nobody looks at a list that long one by one.
-        if inbox.removed.len() < round::REMOVED_MAX {
+        if inbox.removed.len() < REMOVED_MAX {
             inbox.removed.push(seq);
         } else {
             inbox.trimmed = true;
         }
+        drop(inbox);
+        self.make_room();
     }
 
     fn trimmed(&self) {
         self.inbox().trimmed = true;
+        self.make_room();
     }
 
     fn durable(&self) {

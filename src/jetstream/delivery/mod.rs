@@ -24,6 +24,7 @@ mod dead_letter;
 mod driver;
 mod inbox;
 mod info;
+mod news;
 mod pump;
 mod recover;
 mod round;
@@ -36,6 +37,7 @@ pub use set::Consumers;
 
 use std::sync::{Arc, Weak};
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::router::Router;
@@ -48,6 +50,8 @@ pub(super) struct Context {
     pub jetstream: Weak<JetStream>,
     pub domain: Option<String>,
     pub message_bytes_max: usize,
+    /// Ends all drivers.
+    pub stopping: CancellationToken,
     /// The tasks of all drivers.
     pub tasks: TaskTracker,
     pub runtime: tokio::runtime::Handle,

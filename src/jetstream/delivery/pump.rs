@@ -7,13 +7,16 @@ use crate::jetstream::stream::takes;
 use crate::store::{self, RecordRef};
 
 use super::driver::{Core, Driver, Listening};
-use super::round::{carry, stream_news};
+use super::news::stream_news;
+use super::round::carry;
 use super::sender::{Sender, body_len};
 
 /// Bytes delivered in one round.
 const ROUND_BYTES: u64 = 1 << 20;
 /// Bytes of messages passed over before the subject index is asked where the next one may be.
 const PASSED_OVER_MAX: u64 = 64 << 10;
+/// The same for a whole round: others want the consumer, too.
+const PASSED_OVER_ROUND: u64 = 8 << 20;
 
 /// How a round's deliveries ended.
 pub(super) enum Pumped {
@@ -37,9 +40,11 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
     }
     let mut budget = ROUND_BYTES;
     let mut passed_over_max = PASSED_OVER_MAX;
+    let mut passed_over = 0;
     loop {
         // In this order: whatever is durable has been told of before, so that all that is delivered has been counted.
         let durable = driver.stream.log().durable_seq();
+        driver.stream.tell();
         stream_news(driver, core, now);
         carry(driver, core, sender, None, now);
         if core.unsettled_until > landed {
@@ -49,10 +54,12 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
         carry(driver, core, sender, None, now);
         let step = match want {
             Want::Nothing => {
+                let state = core.consumer.state();
+                driver.set_full(state.num_ack_pending > 0 && (state.num_waiting > 0 || state.push_bound));
                 driver.set_hungry(false);
                 return Pumped::Done;
             }
-            Want::Message(seq) => one(driver, core, sender, seq, &mut budget, now),
+            Want::Message(seq) => one(driver, core, sender, (seq, durable), &mut budget, now),
             Want::From(seq) => {
                 let bounds = (&mut budget, passed_over_max, durable);
                 run(driver, core, sender, seq, bounds, now)
@@ -61,7 +68,13 @@ pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i
         match step {
             Ok(Step::On) if budget > 0 => {}
             Ok(Step::On) => return Pumped::More,
-            Ok(Step::Sparse) => passed_over_max = passed_over_max.saturating_mul(2),
+            Ok(Step::Sparse) => {
+                passed_over += passed_over_max;
+                passed_over_max = passed_over_max.saturating_mul(2).min(PASSED_OVER_ROUND);
+                if passed_over >= PASSED_OVER_ROUND {
+                    return Pumped::More;
+                }
+            }
             Ok(Step::CaughtUp) => return Pumped::Done,
             Err(error) => {
                 tracing::warn!(
@@ -102,6 +115,9 @@ fn offer(
     let taken = core.consumer.offer(&offered, now, &listening, &mut core.out);
     carry(driver, core, sender, Some(record), now);
     if taken {
+        if core.offered.last().is_none_or(|&last| last < record.seq) {
+            core.offered.push(record.seq);
+        }
         *budget = budget.saturating_sub(record.stored_len());
     }
     taken
@@ -112,7 +128,7 @@ fn one(
     driver: &Driver,
     core: &mut Core,
     sender: &mut Sender,
-    seq: u64,
+    (seq, durable): (u64, u64),
     budget: &mut u64,
     now: i64,
 ) -> Result<Step, store::Error> {
@@ -128,7 +144,7 @@ fn one(
             offer(driver, core, sender, &record.as_ref(), budget, now);
         }
         // The last of a subject may still be on its way to the disk.
-        None if seq > log.durable_seq() => return Ok(Step::CaughtUp),
+        None if seq > durable => return Ok(Step::CaughtUp),
         None => {
             core.consumer.missing(seq, now, &mut core.out);
             carry(driver, core, sender, None, now);
@@ -183,10 +199,14 @@ fn run(
             }
         })?;
         if passed_over > passed_over_max {
-            let bound = driver.stream.next_bound(&core.filters, core.cursor);
-            if let Ok(Some(bound)) = bound {
-                core.cursor = core.cursor.max(bound);
-                return Ok(Step::Sparse);
+            match driver.stream.next_bound(&core.filters, core.cursor) {
+                Ok(Some(bound)) => {
+                    core.cursor = core.cursor.max(bound);
+                    return Ok(Step::Sparse);
+                }
+                // The index does not answer now: go on message by message.
+                Err(_) => return Ok(Step::Sparse),
+                Ok(None) => {}
             }
         } else if ended || next.is_some() {
             return Ok(Step::On);

@@ -13,8 +13,8 @@ use super::driver::{Driver, Parts, filters_of};
 use super::set::{Consumers, Meta};
 
 impl Consumers {
-    /// Makes the consumers that the stream's log holds. One that cannot be read is named and stays in the store: its
-    /// row is not touched.
+    /// Makes the consumers that the stream's log holds; they do not work before [`Consumers::begin`]. One that cannot be
+    /// read is named and stays in the store: its row is not touched.
     pub(in crate::jetstream) fn recover(&self) {
         for (name, row) in self.stream.log().consumers() {
             if row.meta.is_empty() {
@@ -22,13 +22,44 @@ impl Consumers {
                 self.stream.log().remove_consumer(&name);
                 continue;
             }
-            match self.restore(&name, &row) {
-                Ok(driver) => self.admit(&driver),
-                Err(why) => tracing::error!(
+            if let Err(why) = self.restore(&name, &row) {
+                self.forget(&name);
+                tracing::error!(
                     stream = self.stream.name(),
                     consumer = name,
                     "a consumer is not served, its row stays in the store: {why}"
-                ),
+                );
+            }
+        }
+    }
+
+    /// Lets those that were recovered work: when all of all streams are there, for one may feed another.
+    pub(in crate::jetstream) fn begin(&self) {
+        for driver in self.all() {
+            self.admit(&driver);
+        }
+    }
+
+    /// Makes a consumer anew whose task has panicked, as it was written last; one that is not written goes.
+    pub(super) async fn revive(&self, driver: &Arc<Driver>) {
+        let _one = self.one_change().await;
+        if self.take_out(driver).is_none() {
+            return;
+        }
+        let rows = self.stream.log().consumers();
+        let row = rows.into_iter().find(|(name, _)| name == driver.name());
+        let Some((name, row)) = row.filter(|_| driver.is_durable) else {
+            return;
+        };
+        match self.restore(&name, &row) {
+            Ok(driver) => drop(self.admit(&driver)),
+            Err(why) => {
+                self.forget(&name);
+                tracing::error!(
+                    stream = self.stream.name(),
+                    consumer = name,
+                    "not served any more: {why}"
+                );
             }
         }
     }
@@ -77,9 +108,7 @@ impl Consumers {
                 consumer,
                 out,
             };
-            let driver = Driver::new(parts, &self.stream, &self.context, &self.me);
-            index.admit(name, filters.clone(), driver.clone());
-            driver
+            self.let_in(parts, index)
         });
         driver.map_err(|error| error.to_string())
     }

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use crate::jetstream::consumer::ack::Ack;
 use crate::jetstream::consumer::ack_subject::AckSubject;
 use crate::jetstream::consumer::duration::MILLISECOND;
-use crate::jetstream::consumer::start::StreamIndex;
 use crate::jetstream::consumer::state::{Action, Persist};
 use crate::jetstream::consumer::status::Status;
 use crate::jetstream::stream::config::Retention;
@@ -16,11 +15,10 @@ use crate::protocol::info::API_LEVEL;
 use crate::store::RecordRef;
 
 use super::driver::{Core, Driver, Listening, is_listened_to};
+use super::news::stream_news;
 use super::pump::{Pumped, pump};
 use super::sender::Sender;
 
-/// Removals that are noted one by one; beyond that everything is counted anew.
-pub(super) const REMOVED_MAX: usize = 10_000;
 /// How long acks that nobody waits for may gather before their commit.
 const ACKS_GATHER: i64 = 5 * MILLISECOND;
 /// The same for deliveries: what a crash forgets of them is delivered again.
@@ -50,18 +48,16 @@ pub(super) fn round(driver: &Driver, sender: &mut Sender) -> Next {
         take_words(driver, core, sender, now);
         let pumped = pump(driver, core, sender, now);
         super::dead_letter::send_due(driver, core, sender, now);
-        (
-            pumped,
-            std::mem::take(&mut core.released),
-            core.consumer.next_deadline(),
-        )
+        let released = std::mem::take(&mut core.released);
+        core.releasing = !released.is_empty();
+        (pumped, released, core.consumer.next_deadline())
     };
     sender.publisher.flush();
-    if !released.is_empty() {
-        release(driver, &released);
-    }
+    let left = release(driver, &released);
     let (commit_due, inactive) = {
         let mut core = driver.core();
+        core.releasing = false;
+        core.released.extend(left);
         let due = commit(driver, &mut core, !released.is_empty(), now);
         let retry = core.dead_letters.next_due();
         ([due, retry].into_iter().flatten().min(), core.inactive)
@@ -113,60 +109,6 @@ fn take_words(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i64) {
     for request in pulls.iter() {
         pull(driver, core, &request, now);
         carry(driver, core, sender, None, now);
-    }
-}
-
-/// Counts what has come to the stream and gone from it.
-pub(super) fn stream_news(driver: &Driver, core: &mut Core, now: i64) {
-    let (removed, until) = {
-        let mut inbox = driver.inbox();
-        if inbox.trimmed {
-            drop(inbox);
-            return count_anew(driver, core, now);
-        }
-        if inbox.appended > 0 {
-            let appended = std::mem::take(&mut inbox.appended);
-            core.consumer.appended(appended, inbox.last_seq);
-        }
-        (std::mem::take(&mut inbox.removed), inbox.removed_until)
-    };
-    core.removed(&removed, until, now);
-}
-
-/// Many messages have gone from the front at once. Counts what is left, if some of it was still to come.
-fn count_anew(driver: &Driver, core: &mut Core, now: i64) {
-    let counted = driver.stream.with_index(|index| {
-        let (appended, last_seq, removed, until) = {
-            let mut inbox = driver.inbox();
-            inbox.trimmed = false;
-            let appended = std::mem::take(&mut inbox.appended);
-            let removed = std::mem::take(&mut inbox.removed);
-            (appended, inbox.last_seq, removed, inbox.removed_until)
-        };
-        let overflowed = removed.len() >= REMOVED_MAX;
-        let first = index.first_seq();
-        let from = core.consumer.counts_from();
-        if !overflowed && from >= first {
-            core.consumer.appended(appended, last_seq);
-            core.removed(&removed, until, now);
-            core.consumer.trimmed(first);
-            return;
-        }
-        core.removed(&removed, until, now);
-        if overflowed {
-            // Some were not noted: the log will no longer show them after that commit.
-            core.unsettled_until = until;
-        }
-        let count = index.count(&core.filters, first.max(from));
-        core.consumer.purged(first, count, |_| true);
-        core.consumer.appended(0, index.last_seq());
-    });
-    if let Err(error) = counted {
-        tracing::warn!(
-            stream = driver.stream.name(),
-            consumer = driver.name,
-            "counting anew: {error}"
-        );
     }
 }
 
@@ -266,8 +208,12 @@ pub(super) fn carry(
     }
 }
 
-/// Removes what is done with from a stream that waits for that, unless another consumer has it still to do.
-fn release(driver: &Driver, seqs: &[u64]) {
+/// Removes what is done with from a stream that waits for that, unless another consumer has it still to do. Returns what
+/// could not be removed now.
+fn release<'a>(driver: &Driver, seqs: &'a [u64]) -> &'a [u64] {
+    if seqs.is_empty() {
+        return seqs;
+    }
     let alone = driver.stream.config().retention != Retention::Interest;
     let set = driver.set.upgrade();
     let released = driver.stream.release(seqs, |seq, subject| {
@@ -276,12 +222,16 @@ fn release(driver: &Driver, seqs: &[u64]) {
                 .as_ref()
                 .is_some_and(|set| set.needs(&driver.name, seq, subject))
     });
-    if let Err(error) = released {
-        tracing::warn!(
-            stream = driver.stream.name(),
-            consumer = driver.name,
-            "removing acked messages: {error}"
-        );
+    match released {
+        Ok(_) => &[],
+        Err(error) => {
+            tracing::warn!(
+                stream = driver.stream.name(),
+                consumer = driver.name,
+                "removing acked messages: {error}"
+            );
+            seqs
+        }
     }
 }
 
@@ -290,6 +240,10 @@ fn commit(driver: &Driver, core: &mut Core, released: bool, now: i64) -> Option<
     if released {
         core.has_released = true;
         core.commit_by(now + ACKS_GATHER);
+    }
+    if !core.released.is_empty() {
+        // They could not be removed: before that no ack is written.
+        return Some(now + RETRY);
     }
     let urgent = !core.replies.is_empty();
     if !urgent && core.commit_due.is_none_or(|due| due > now) {
@@ -301,12 +255,16 @@ fn commit(driver: &Driver, core: &mut Core, released: bool, now: i64) -> Option<
     }
     core.commit_due = None;
     let changed = driver.is_durable && driver.put_state(core);
+    let has_released = std::mem::take(&mut core.has_released);
     let replies = std::mem::take(&mut core.replies);
-    if !changed && !std::mem::take(&mut core.has_released) {
+    if !driver.is_durable && !has_released {
         driver.stream.confirm(replies.iter().map(|to| &to[..]));
         return None;
     }
-    core.has_released = false;
+    // Answers wait even if nothing has changed: what they promise may be in a commit that is under way.
+    if !changed && !has_released && replies.is_empty() {
+        return None;
+    }
     core.commit_in_flight = true;
     let me = driver.me.upgrade().expect("a driver is alive while it is called");
     driver
@@ -320,34 +278,15 @@ impl Core {
     pub(super) fn commit_by(&mut self, due: i64) {
         self.commit_due = Some(self.commit_due.map_or(due, |known| known.min(due)));
     }
-
-    /// Messages were removed from the stream; until `commit` readers may see them.
-    fn removed(&mut self, seqs: &[u64], commit: u64, now: i64) {
-        for &seq in seqs {
-            if seq >= self.consumer.next_seq() && self.gone.insert(seq) {
-                self.gone_until.push_back((commit, seq));
-            }
-            self.consumer.message_deleted(seq, true, now, &mut self.out);
-        }
-    }
-
-    /// Forgets removed messages that the log no longer shows.
-    pub(super) fn forget_gone(&mut self, landed: u64) {
-        while self
-            .gone_until
-            .front()
-            .is_some_and(|(commit, _)| *commit <= landed)
-        {
-            if let Some((_, seq)) = self.gone_until.pop_front() {
-                self.gone.remove(&seq);
-            }
-        }
-    }
 }
 
 impl Driver {
     /// Puts what has changed of its state into the log, for the next commit.
     pub(super) fn put_state(&self, core: &mut Core) -> bool {
+        if core.gone_itself || core.releasing || !core.released.is_empty() {
+            // Its row is not its own any more; or an ack would be written before what it releases has gone.
+            return false;
+        }
         let log = self.stream.log();
         match core.consumer.persist() {
             None => return false,

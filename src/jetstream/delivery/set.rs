@@ -13,14 +13,15 @@ use crate::jetstream::consumer::config::{
 };
 use crate::jetstream::consumer::start::{Start, StreamIndex};
 use crate::jetstream::consumer::state::{Consumer, ConsumerOptions};
-use crate::jetstream::stream::Stream;
 use crate::jetstream::stream::config::{Retention, Storage, StreamConfig};
+use crate::jetstream::stream::{Index, Stream};
 use crate::jetstream::time::now_ns;
 use crate::router::{Service, Subscription, Watcher};
 
 use super::Context;
 use super::dead_letter::answer_prefix;
 use super::driver::{Driver, Parts, filters_of, is_listened_to};
+use super::news::stream_news;
 
 /// What the store keeps as a consumer's own row.
 #[derive(Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub(super) struct Meta<C> {
     pub config: C,
 }
 
-struct Member {
+pub(super) struct Member {
     driver: Arc<Driver>,
     subscriptions: Vec<Arc<Subscription>>,
     /// The deliver subject it is told of.
@@ -155,7 +156,7 @@ impl Consumers {
         let now = now_ns();
         let name = config.name.clone();
         let config = Arc::new(config);
-        let driver = self.stream.with_index(|index| {
+        let made = self.stream.with_index(|index| {
             let start = Start::select(&config, index);
             let options = self.options(&config, stream, is_durable);
             let consumer = Consumer::new(&config, &options, start, now);
@@ -167,24 +168,50 @@ impl Consumers {
                 consumer,
                 out: Vec::new(),
             };
-            let driver = Driver::new(parts, &self.stream, &self.context, &self.me);
-            index.admit(&name, filters_of(&config), driver.clone());
-            driver
-        })?;
+            self.let_in(parts, index)
+        });
+        let driver = made.inspect_err(|_| self.forget(&name))?;
         if is_durable {
             // In this order: a row without a configuration was never promised.
             driver.put_state(&mut driver.core());
             self.stream.log().put_consumer(&name, meta(now, &config));
             if let Err(error) = self.committed().await {
                 // Not promised, so not to be there after a restart either.
-                self.stream.dismiss(&name);
+                self.take_out(&driver);
                 self.stream.log().remove_consumer(&name);
                 return Err(error::CONSUMER_STORE_FAILED.with(error));
             }
         }
-        self.admit(&driver);
+        if !self.admit(&driver) {
+            return Err(error::STREAM_NOT_FOUND);
+        }
         driver.sender_of(|sender| sender.advise(&Advisory::Created, now));
         Ok(Made { driver, is_new: true })
+    }
+
+    /// Makes a driver that counts and is asked from here on; it does not work yet. Under the stream's lock.
+    pub(super) fn let_in(&self, parts: Parts, index: &Index<'_>) -> Arc<Driver> {
+        let (name, filters) = (parts.name.clone(), filters_of(&parts.config));
+        let driver = Driver::new(parts, &self.stream, &self.context, &self.me);
+        {
+            let mut core = driver.core();
+            core.unsettled_until = index.unsettled();
+            core.heard();
+        }
+        index.admit(&name, filters, driver.clone());
+        let member = Member {
+            driver: driver.clone(),
+            subscriptions: Vec::new(),
+            watched: None,
+        };
+        self.write().insert(name, member);
+        driver
+    }
+
+    /// One that could not be made is not there.
+    pub(super) fn forget(&self, name: &str) {
+        self.write().remove(name);
+        self.stream.dismiss(name);
     }
 
     /// How the state machine is made.
@@ -208,8 +235,8 @@ impl Consumers {
         }
     }
 
-    /// Lets a consumer hear its clients, and starts it.
-    pub(super) fn admit(&self, driver: &Arc<Driver>) {
+    /// Lets a consumer hear its clients, and starts it; false when it was removed meanwhile, with its stream.
+    pub(super) fn admit(&self, driver: &Arc<Driver>) -> bool {
         let config = driver.config();
         let (stream, name) = (self.stream.name(), driver.name());
         let mut patterns = vec![format!("$JS.ACK.{stream}.{name}.>")];
@@ -219,20 +246,21 @@ impl Consumers {
         if config.dead_letter().is_some() {
             patterns.push(format!("{}*", answer_prefix(stream, name)));
         }
+        let mut members = self.write();
+        let Some(member) = members
+            .get_mut(name)
+            .filter(|member| Arc::ptr_eq(&member.driver, driver))
+        else {
+            return false;
+        };
         let service: Arc<dyn Service> = driver.clone();
-        let subscribe = |pattern: &String| {
-            self.context
-                .router
-                .subscribe_service(&service, pattern.as_bytes(), None)
-        };
-        let mut member = Member {
-            driver: driver.clone(),
-            subscriptions: patterns.iter().map(subscribe).collect(),
-            watched: None,
-        };
-        self.watch(&mut member, &config);
-        self.write().insert(name.to_owned(), member);
+        let router = &self.context.router;
+        let subscribe = |pattern: &String| router.subscribe_service(&service, pattern.as_bytes(), None);
+        member.subscriptions = patterns.iter().map(subscribe).collect();
+        self.watch(member, &config);
+        drop(members);
         driver.start();
+        true
     }
 
     /// Lets a consumer know who comes to its deliver subject.
@@ -253,7 +281,8 @@ impl Consumers {
     async fn change(&self, driver: &Arc<Driver>, config: ConsumerConfig) -> Result<(), ApiError> {
         let old = driver.config();
         if *old == config {
-            return Ok(());
+            // It may be in a commit that is under way, or that failed.
+            return self.committed_if(driver.is_durable).await;
         }
         let now = now_ns();
         let config = Arc::new(config);
@@ -261,18 +290,22 @@ impl Consumers {
         {
             let mut core = driver.core();
             let core = &mut *core;
-            super::round::stream_news(driver, core, now);
-            let mut num_pending = None;
+            stream_news(driver, core, now);
+            let (mut num_pending, mut last_seq) = (None, 0);
             if core.filters != filters {
                 self.stream.with_index(|index| {
                     driver.forget_news();
-                    num_pending = Some(index.count(&filters, core.consumer.next_seq()));
+                    num_pending = Some(index.count(&filters, core.consumer.counts_from()));
+                    last_seq = index.last_seq();
+                    core.unsettled_until = core.unsettled_until.max(index.unsettled());
                     index.admit(driver.name(), filters.clone(), driver.clone());
                 })?;
-                core.filters = filters;
+                core.filters.clone_from(&filters);
                 core.cursor = 0;
             }
             core.consumer.reconfigure(&config, num_pending, now);
+            core.consumer.appended(0, last_seq);
+            core.heard();
             core.interest_seen = 0;
             core.config = config.clone();
             if driver.is_durable {
@@ -298,7 +331,10 @@ impl Consumers {
             self.watch(member, &config);
         }
         driver.nudge();
-        if driver.is_durable {
+        self.committed_if(driver.is_durable).await?;
+        let old = filters_of(&old);
+        if old != filters && self.stream.config().retention == Retention::Interest {
+            self.let_go(&old, "").await;
             self.committed().await?;
         }
         Ok(())
@@ -307,6 +343,7 @@ impl Consumers {
     /// Pauses a consumer until then, or lets it go on, durably.
     pub async fn pause(&self, driver: &Arc<Driver>, until: Option<WireTime>) -> Result<(), ApiError> {
         let _one = self.changing.lock().await;
+        self.check_there(driver)?;
         let now = now_ns();
         {
             let mut core = driver.core();
@@ -322,20 +359,19 @@ impl Consumers {
             }
         }
         driver.nudge();
-        if driver.is_durable {
-            self.committed().await?;
-        }
+        self.committed_if(driver.is_durable).await?;
         Ok(())
     }
 
     /// Lets a consumer start over at a sequence (zero: at its ack floor), durably; says where that is.
     pub async fn reset(&self, driver: &Arc<Driver>, seq: u64) -> Result<u64, ApiError> {
         let _one = self.changing.lock().await;
+        self.check_there(driver)?;
         let now = now_ns();
         let at = {
             let mut core = driver.core();
             let core = &mut *core;
-            super::round::stream_news(driver, core, now);
+            stream_news(driver, core, now);
             let at = self.stream.with_index(|index| {
                 let config = &core.config;
                 let started = config
@@ -346,8 +382,10 @@ impl Consumers {
                 let count = index.count(&core.filters, at);
                 core.consumer.reset(at, count);
                 core.consumer.appended(0, index.last_seq());
+                core.unsettled_until = core.unsettled_until.max(index.unsettled());
                 Ok(at)
             })??;
+            core.heard();
             core.cursor = 0;
             core.dead_letters = Default::default();
             if driver.is_durable {
@@ -356,9 +394,7 @@ impl Consumers {
             at
         };
         driver.nudge();
-        if driver.is_durable {
-            self.committed().await?;
-        }
+        self.committed_if(driver.is_durable).await?;
         Ok(at)
     }
 
@@ -381,7 +417,8 @@ impl Consumers {
         drop(member);
         let confirmed = driver.take_leave();
         if self.stream.config().retention == Retention::Interest {
-            self.let_go(driver).await;
+            let filters = driver.core().filters.clone();
+            self.let_go(&filters, driver.name()).await;
         }
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());
@@ -401,7 +438,7 @@ impl Consumers {
     }
 
     /// Nobody hears of it or is heard by it any more.
-    fn take_out(&self, driver: &Arc<Driver>) -> Option<Member> {
+    pub(super) fn take_out(&self, driver: &Arc<Driver>) -> Option<Member> {
         let member = {
             let mut members = self.write();
             let known = members.get(driver.name())?;
@@ -422,12 +459,13 @@ impl Consumers {
         Some(member)
     }
 
-    /// Removes from an interest stream what only this consumer was still to have.
-    async fn let_go(&self, driver: &Arc<Driver>) {
-        let filters = driver.core().filters.clone();
+    /// Removes from a stream what is on these filters and nobody has still to do, `but` not asked.
+    pub(super) async fn let_go(&self, filters: &[Box<[u8]>], but: &str) {
+        // What is on its way to the disk is not to be missed.
+        self.stream.settled().await;
         let mut from = 0;
         loop {
-            let found = match self.stream.read(from, &filters, 1_000, 4 << 20) {
+            let found = match self.stream.read(from, filters, 1_000, 4 << 20) {
                 Ok((found, _)) if found.is_empty() => return,
                 Ok((found, next)) => {
                     from = next;
@@ -440,11 +478,32 @@ impl Consumers {
             let seqs: Vec<u64> = found.iter().map(|record| record.seq).collect();
             let released = self
                 .stream
-                .release(&seqs, |seq, subject| self.needs(driver.name(), seq, subject));
+                .release(&seqs, |seq, subject| self.needs(but, seq, subject));
             if let Err(error) = released {
                 return tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// One change of the set at a time.
+    pub(super) async fn one_change(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    /// Whether this very consumer is the one that is there.
+    fn check_there(&self, driver: &Arc<Driver>) -> Result<(), ApiError> {
+        match self.get(driver.name()) {
+            Some(there) if Arc::ptr_eq(&there, driver) => Ok(()),
+            _ => Err(error::CONSUMER_NOT_FOUND),
+        }
+    }
+
+    async fn committed_if(&self, is_durable: bool) -> Result<(), ApiError> {
+        if is_durable {
+            self.committed().await
+        } else {
+            Ok(())
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Audience {
     touched: Vec<Slot>,
     /// Who was touched by commits under way.
     waiting: VecDeque<(u64, Vec<Arc<dyn Listener>>)>,
+    /// Counts those who were let in.
+    epoch: u64,
 }
 
 /// Filters by token.
@@ -135,9 +137,25 @@ impl Audience {
         self.by_name.len()
     }
 
-    /// Lets a listener in, or gives one that is there other filters.
-    pub fn admit(&mut self, name: &str, filters: Vec<Box<[u8]>>, listener: Arc<dyn Listener>) {
+    /// Changes whenever somebody is let in.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Lets a listener in, or gives one that is there other filters. With `under_way` it is told of that commit's landing,
+    /// too: it counts what is in it.
+    pub fn admit(
+        &mut self,
+        name: &str,
+        filters: Vec<Box<[u8]>>,
+        listener: Arc<dyn Listener>,
+        under_way: Option<u64>,
+    ) {
         self.dismiss(name);
+        self.epoch += 1;
+        if let Some(commit) = under_way {
+            self.waiting.push_back((commit, vec![listener.clone()]));
+        }
         let free = self.members.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
             self.members.push(None);
@@ -202,7 +220,10 @@ impl Audience {
         }
         let (members, touched) = (&mut self.members, &mut self.touched);
         self.filters.matching(Some(to), &mut |slot| {
-            if let Some(member) = &mut members[slot as usize] {
+            // Two filters of one may take the same subject.
+            if let Some(member) = &mut members[slot as usize]
+                && member.last_seq != seq
+            {
                 member.count += 1;
                 member.last_seq = seq;
                 if !std::mem::replace(&mut member.is_touched, true) {
@@ -219,14 +240,15 @@ impl Audience {
         }
         // In the order it happened.
         self.tell();
-        let members = &self.members;
-        let mut tell = |slot: Slot| {
-            if let Some(member) = &members[slot as usize] {
+        let mut concerned = Vec::new();
+        self.filters.matching(Some(to), &mut |slot| concerned.push(slot));
+        concerned.sort_unstable();
+        concerned.dedup();
+        for slot in self.everyone.iter().chain(&concerned) {
+            if let Some(member) = &self.members[*slot as usize] {
                 member.listener.removed(seq, commit);
             }
-        };
-        self.everyone.iter().copied().for_each(&mut tell);
-        self.filters.matching(Some(to), &mut tell);
+        }
     }
 
     /// Many have been removed.
@@ -344,9 +366,9 @@ mod tests {
             Arc::new(Heard::default()),
             Arc::new(Heard::default()),
         );
-        audience.admit("all", Vec::new(), all.clone());
-        audience.admit("some", filters(&["a.*", "b.>"]), some.clone());
-        audience.admit("none", filters(&["c"]), none.clone());
+        audience.admit("all", Vec::new(), all.clone(), None);
+        audience.admit("some", filters(&["a.*", "b.>"]), some.clone(), None);
+        audience.admit("none", filters(&["c"]), none.clone(), None);
         for (seq, subject) in (1..).zip(["a.1", "a", "b.1.2", "a.1.2"]) {
             audience.appended(subject.as_bytes(), seq);
         }
@@ -364,7 +386,7 @@ mod tests {
         assert_eq!(some.take(), ["durable"]);
         audience.appended(b"a.1", 6);
         // Other filters from here on: what came before counts by the old ones.
-        audience.admit("some", filters(&["x"]), some.clone());
+        audience.admit("some", filters(&["x"]), some.clone(), None);
         audience.appended(b"a.1", 7);
         audience.dismiss("all");
         audience.appended(b"a.1", 8);

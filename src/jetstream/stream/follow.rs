@@ -35,14 +35,16 @@ impl Index<'_> {
         self.ask(|state| state.count_from(filters, from))
     }
 
-    /// The sequence the next message will have.
-    pub fn next_seq(&self) -> u64 {
-        self.state.borrow().last_seq + 1
+    /// The commit until which readers may still see what was removed and is not counted; zero for none.
+    pub fn unsettled(&self) -> u64 {
+        self.state.borrow().unsettled()
     }
 
     /// Lets a listener be told from here on of what its filters take, instead of what it was told of so far.
     pub fn admit(&self, name: &str, filters: Vec<Box<[u8]>>, listener: Arc<dyn Listener>) {
-        self.state.borrow_mut().audience.admit(name, filters, listener);
+        let mut state = self.state.borrow_mut();
+        let under_way = (state.landed < state.started).then_some(state.started);
+        state.audience.admit(name, filters, listener, under_way);
     }
 }
 
@@ -112,7 +114,12 @@ impl Stream {
 
     /// The last commit that readers see.
     pub fn landed(&self) -> u64 {
-        self.lock().landed
+        self.lock().landed_well
+    }
+
+    /// Tells everyone of all that has come and gone so far.
+    pub fn tell(&self) {
+        self.lock().audience.tell();
     }
 
     /// A sequence at or above `from` below which no message is left that the filters take; none if there is none.
@@ -127,22 +134,27 @@ impl Stream {
         seqs: &[u64],
         mut is_needed: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<usize, ApiError> {
+        let epoch = self.sound()?.audience.epoch();
         let mut gone = Vec::with_capacity(seqs.len());
         for &seq in seqs {
             match self.log.get(seq) {
                 Ok(Some(record)) if !is_needed(seq, &record.subject) => gone.push((seq, record.subject)),
                 Ok(_) => {}
-                Err(error) => tracing::warn!(stream = self.name, seq, "an acked message stays: {error}"),
+                // What cannot be read cannot be taken out: named and counted by the store, it stays.
+                Err(store::Error::DamagedRecord { .. }) => {}
+                Err(error) => return Err(store_error(&error)),
             }
         }
         let mut state = self.sound()?;
+        // Whoever was let in meanwhile was not asked, and has counted them.
+        let is_told = state.audience.epoch() != epoch;
         let mut released = 0;
         for (seq, subject) in &gone {
-            released += usize::from(
-                state
-                    .release(*seq, subject)
-                    .map_err(|error| store_error(&error))?,
-            );
+            let was_there = match is_told {
+                true => state.remove(*seq, subject),
+                false => state.release(*seq, subject),
+            };
+            released += usize::from(was_there.map_err(|error| store_error(&error))?);
         }
         Ok(released)
     }

@@ -301,6 +301,19 @@ impl Stream {
             let everyone = self.lock().audience.all();
             self.announce(0, &everyone);
         }
+        if self.log.pending_bytes() == 0 {
+            // Commits that ended in an error have landed since, without a word.
+            let ready = {
+                let mut state = self.lock();
+                let landed = state.landed;
+                if state.landed_well < landed {
+                    state.land_commit(landed, true)
+                } else {
+                    Vec::new()
+                }
+            };
+            self.announce(0, &ready);
+        }
         if self.next_expiry.load(Ordering::Relaxed) > now {
             return;
         }
@@ -326,7 +339,8 @@ impl Stream {
     /// Hands the store what opening this stream again will start from, if enough has changed.
     pub(super) fn checkpoint(&self, always: bool) {
         let mut state = self.lock();
-        let quiet = state.tail.is_empty() && state.landed == state.started && !state.doubtful && !state.gone;
+        let at_rest = state.tail.is_empty() && state.is_settled() && state.landed == state.started;
+        let quiet = at_rest && !state.doubtful && !state.gone;
         if quiet && state.changes > 0 && (always || state.changes >= CHECKPOINT_CHANGES) {
             self.log.put_checkpoint(state.last_seq, state.checkpoint());
             state.changes = 0;
@@ -363,6 +377,7 @@ impl Stream {
     /// Takes nothing more.
     pub(super) fn retire(&self) {
         self.lock().gone = true;
+        self.spare().clear();
     }
 }
 

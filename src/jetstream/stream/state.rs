@@ -54,6 +54,8 @@ pub(super) struct State {
     /// Commits started and landed.
     pub started: u64,
     pub landed: u64,
+    /// The last commit that is known to have landed well: what readers see.
+    pub landed_well: u64,
     /// The id of the last message, empty if it had none.
     pub last_msg_id: Vec<u8>,
     /// When messages with a time to live go, by time.
@@ -90,6 +92,7 @@ impl State {
             dying_by_commit: VecDeque::new(),
             started: 0,
             landed: 0,
+            landed_well: 0,
             last_msg_id: Vec::new(),
             expiries: BTreeSet::new(),
             pinned: BTreeSet::new(),
@@ -210,6 +213,20 @@ impl State {
         }
     }
 
+    /// The commit until which readers may still see what was removed; zero when they see nothing of it.
+    pub fn unsettled(&self) -> u64 {
+        match self.dying_by_commit.back() {
+            Some(&(commit, _)) => commit.max(self.started),
+            None if self.log.state().first_seq < self.first_seq => self.started,
+            None => 0,
+        }
+    }
+
+    /// Whether no removal is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.dying_by_commit.is_empty()
+    }
+
     /// A commit begins that holds everything so far.
     pub fn start_commit(&mut self) -> u64 {
         if std::mem::take(&mut self.skipped) && self.messages == 0 {
@@ -228,6 +245,7 @@ impl State {
             // The store keeps the changes and lands them when it goes on: nothing here becomes untrue.
             return Vec::new();
         }
+        self.landed_well = self.landed_well.max(commit);
         let durable = self.log.durable_seq();
         while self.tail.front().is_some_and(|record| record.seq <= durable) {
             self.tail.pop_front();

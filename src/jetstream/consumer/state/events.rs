@@ -176,6 +176,12 @@ impl Consumer {
         self.changes.note();
     }
 
+    /// A message that was counted had gone from the stream before it could be delivered, and what follows has been
+    /// delivered meanwhile.
+    pub fn passed_over(&mut self) {
+        self.num_pending = self.num_pending.saturating_sub(1);
+    }
+
     /// The stream lost what is below `first_seq`, none of which `num_pending` counts but by the list of the last
     /// messages of their subjects.
     pub fn trimmed(&mut self, first_seq: u64) {
