@@ -300,8 +300,10 @@ fn shown_json(message: &Message) -> String {
 }
 
 fn steady(value: &Value) -> String {
-    const HIDDEN: [&str; 7] = [
+    // `sync` is ours alone: when a stream's messages are on the disk.
+    const HIDDEN: [&str; 8] = [
         "cluster",
+        "sync",
         "_nats.ver",
         "domain",
         "client",

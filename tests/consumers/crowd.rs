@@ -62,7 +62,7 @@ fn a_flood_of_requests_is_bounded_and_answered() {
     let (server, _directory) = ours();
     let address = server.server().local_addr().to_string();
     let mut client = Client::connect(&address);
-    stream_and_consumer(&mut client, json!({"max_waiting": 10}));
+    stream_and_consumer(&mut client, json!({"max_waiting": 10, "ack_wait": 1_000_000_000}));
     let mut flood = Wire::quiet(&address, r#""headers":true,"no_responders":true"#);
     flood.send("SUB in.> 1\r\n");
     let body = r#"{"batch":1,"expires":60000000000}"#;
@@ -86,19 +86,13 @@ fn a_flood_of_requests_is_bounded_and_answered() {
     client.act("pub", "s.a one");
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = client.request(
-            "$JS.API.CONSUMER.MSG.NEXT.S.C",
-            "",
-            r#"{"batch":1,"expires":5000000000}"#,
-        );
-        if answer.payload == "one" {
+        client.act("pull", "S C 1");
+        let came = client.gather(Duration::from_secs(1), 1);
+        if came.iter().any(|line| line.contains("\"one\"")) {
             break;
         }
-        assert!(
-            answer.headers.contains("409 Exceeded MaxWaiting") && Instant::now() < deadline,
-            "{}",
-            answer.headers
-        );
+        // While the server has not seen it leave, it may be full, or have sent it the message.
+        assert!(Instant::now() < deadline, "{came:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

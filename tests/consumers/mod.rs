@@ -39,6 +39,8 @@ use sovereign_mesh::{Config, TestServer};
 use crate::support::{Process, process, skip};
 use script::{Case, Who};
 
+/// How often the reference server may try to answer as it did before.
+const REFERENCE_TRIES: usize = 5;
 /// Conversations held at a time: they mostly wait.
 const AT_ONCE: usize = 6;
 
@@ -123,7 +125,13 @@ fn nats_server_answers_as_recorded() {
     if std::env::var_os("MESH_RECORD").is_some() {
         return record(|| start());
     }
-    all_hold(|case| case.hold(start().address(), Who::Nats));
+    // It counts what is pending beside the publishes, and so races with itself: the record is what it can answer. Ours has
+    // one try.
+    all_hold(|case| {
+        let mut tries = (0..REFERENCE_TRIES).map(|_| case.hold(start().address(), Who::Nats));
+        let first = tries.next().flatten()?;
+        tries.all(|difference| difference.is_some()).then_some(first)
+    });
 }
 
 fn record(start: impl Fn() -> Process + Sync) {

@@ -23,6 +23,9 @@ use super::dead_letter::answer_prefix;
 use super::driver::{Driver, Parts, filters_of, is_listened_to};
 use super::news::stream_news;
 
+/// The longest name of a consumer that is kept in the store; nats-server, which makes a file of it, fails there.
+const NAME_BYTES_MAX: usize = 255;
+
 /// What the store keeps as a consumer's own row.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Meta<C> {
@@ -155,6 +158,9 @@ impl Consumers {
         let is_durable = stream.storage == Storage::File && !config.mem_storage;
         let now = now_ns();
         let name = config.name.clone();
+        if is_durable && name.len() > NAME_BYTES_MAX {
+            return Err(error::CONSUMER_NAME_TOO_LONG.with(NAME_BYTES_MAX));
+        }
         let config = Arc::new(config);
         let made = self.stream.with_index(|index| {
             let start = Start::select(&config, index);

@@ -6,7 +6,7 @@ use super::wire::{AckPolicy, ConsumerConfig, PriorityPolicy, WireTime};
 use crate::jetstream::api::error::{self, ApiError};
 use crate::protocol::subject;
 
-const NAME_BYTES_MAX: usize = 255;
+const DURABLE_NAME_BYTES_MAX: usize = 255;
 const REQUIRED_LEVEL_KEY: &str = "_nats.req.level";
 const SERVER_KEYS: [&str; 2] = ["_nats.ver", "_nats.level"];
 
@@ -122,8 +122,8 @@ fn finish(
     if stream.retention == Retention::WorkQueue && !config.direct && !config.sourcing {
         fits_work_queue(&config, &counted)?;
     }
-    if config.durable_name.len().max(config.name.len()) > NAME_BYTES_MAX {
-        return Err(error::CONSUMER_NAME_TOO_LONG.with(NAME_BYTES_MAX));
+    if config.durable_name.len() > DURABLE_NAME_BYTES_MAX {
+        return Err(error::CONSUMER_NAME_TOO_LONG.with(DURABLE_NAME_BYTES_MAX));
     }
     if config.name.is_empty() {
         config.name = if config.is_durable() {
