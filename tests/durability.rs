@@ -285,7 +285,7 @@ fn read_until_the_end(address: &str, mut random: Random) -> Taken {
         let mut settling = HashMap::new();
         let (mut left, mut pulled) = (batch, false);
         let mut ended = client.send(&out).is_err();
-        while !ended && !(pulled && settling.is_empty()) {
+        while !(ended || pulled && settling.is_empty()) {
             let Ok(answer) = client.answer() else {
                 ended = true;
                 break;

@@ -108,7 +108,7 @@ fn work(address: &str, stream: &'static str, consumer: &'static str, ledger: &Sh
                     .push(format!("{consumer} got {seq} after its ack was confirmed"));
             }
             let again = !ledger.delivered.entry(consumer).or_default().insert(seq);
-            if again || thorough || seq % 10 != 0 {
+            if again || thorough || !seq.is_multiple_of(10) {
                 ledger.acked.entry(consumer).or_default().insert(seq);
                 wire.send(format!("PUB {} {confirmation}{seq} 4\r\n+ACK\r\n", message.reply));
             }

@@ -187,7 +187,7 @@ impl Driver {
 
     /// Counts what has come to the stream and gone from it since the last round.
     fn catch_up(&self, core: &mut Core) {
-        core.forget_gone(self.stream.landed());
+        core.forget_gone(self.stream.visible_commit());
         stream_news(self, core, now_ns());
         if !core.out.is_empty() {
             self.nudge();

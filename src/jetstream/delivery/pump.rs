@@ -33,7 +33,7 @@ pub(super) enum Pumped {
 /// See the module documentation.
 pub(super) fn pump(driver: &Driver, core: &mut Core, sender: &mut Sender, now: i64) -> Pumped {
     driver.set_hungry(true);
-    let landed = driver.stream.landed();
+    let landed = driver.stream.visible_commit();
     core.forget_gone(landed);
     if core.unsettled_until > landed {
         return Pumped::Unsettled;

@@ -113,7 +113,7 @@ impl Stream {
     }
 
     /// The last commit that readers see.
-    pub fn landed(&self) -> u64 {
+    pub fn visible_commit(&self) -> u64 {
         self.lock().landed_well
     }
 

@@ -215,7 +215,7 @@ async fn a_work_queue_keeps_what_is_not_done() {
     }
     rig.consumer("W", "C", json!({"ack_policy": "explicit"})).await;
     let all = rig.pull("W", "C", 100).await;
-    for came in all.iter().filter(|came| number(came, 5) % 2 == 0) {
+    for came in all.iter().filter(|came| number(came, 5).is_multiple_of(2)) {
         rig.ack(came, "").await;
     }
     assert_eq!(summary(&rig.state("W").await), (50, 1, 100));
