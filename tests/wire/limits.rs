@@ -111,14 +111,19 @@ fn fan_out(server: &TestServer, own: bool) {
             reader.expect(&payload);
             reader.expect("\r\n");
             left -= 1;
+        } else if line.starts_with("PING") {
+            // The server's first look at whether we live.
         } else {
             panic!("{line} with {left} deliveries to come");
         }
     }
-    if own {
-        reader.expect("PONG\r\n");
+    while own {
+        match reader.line().trim_end() {
+            "PONG" => break,
+            "PING" => {}
+            line => panic!("{line} instead of PONG"),
+        }
     }
-    reader.expect_nothing();
 }
 
 #[test]
