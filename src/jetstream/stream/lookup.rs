@@ -106,7 +106,16 @@ impl State {
                 let exact = self.index.sequences_from(subject, from);
                 let next = match exact {
                     Some(mut seqs) => seqs.next(),
-                    None => (state.last >= from).then_some(state.first.max(from)),
+                    None if state.last < from => None,
+                    // Of two the first lies behind: the other one is known.
+                    None if state.count == 2
+                        && state.first < from
+                        && state.first_exact
+                        && state.last_exact =>
+                    {
+                        Some(state.last)
+                    }
+                    None => Some(state.first.max(from)),
                 };
                 bound = [bound, next].into_iter().flatten().min();
                 // Nothing can be below `from` itself.
