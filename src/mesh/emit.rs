@@ -158,6 +158,8 @@ impl Mesh {
         let deadline = Instant::now() + self.timeout;
         // Whether some try may have been stored without our hearing of it.
         let mut unheard = false;
+        // What the server said last: a try that the deadline cuts short says less.
+        let mut said = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let tried = tokio::time::timeout(TRY.min(left), self.publish(pending)).await;
@@ -192,11 +194,12 @@ impl Mesh {
                         });
                     }
                     unheard = true;
-                    why
+                    said.insert(why).clone()
                 }
                 Err(_) => {
                     unheard = true;
-                    "the server did not acknowledge it in time".to_owned()
+                    let silent = || "the server did not acknowledge it in time".to_owned();
+                    said.clone().unwrap_or_else(silent)
                 }
             };
             if deadline <= Instant::now() {

@@ -14,6 +14,7 @@ on_each_server!(
     an_unheard_acknowledgement_neither_doubles_nor_skips,
     an_id_is_stored_once,
     a_lost_clock_changes_nothing,
+    without_room_an_event_is_kept_and_goes_out_later,
 );
 
 fn an_event_is_stored_with_its_envelope(server: Server) {
@@ -250,6 +251,42 @@ fn an_id_is_stored_once(server: Server) {
             ("beta".to_owned(), 1)
         ]
     );
+}
+
+fn without_room_an_event_is_kept_and_goes_out_later(server: Server) {
+    let limit = |bytes: &str| {
+        let edit = [
+            "stream",
+            "edit",
+            "MESH",
+            "--discard",
+            "new",
+            "--max-bytes",
+            bytes,
+            "-f",
+        ];
+        server.ok("alpha", &edit);
+    };
+    server.ok("alpha", &["setup"]);
+    limit("4096");
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(6000));
+    let ran = Ran::of(server.mesh("alpha", &["emit", "fo_insight", &large]));
+    assert_eq!(ran.code, 3, "{ran:?}");
+    // A nats-server may leave such a publish without an answer; ours names the cause.
+    let cause = match server.kind {
+        Kind::MeshServe => "maximum bytes exceeded",
+        Kind::NatsServer => "not confirmed",
+    };
+    for part in [cause, "it is kept"] {
+        assert!(ran.err.contains(part), "{ran:?}");
+    }
+    assert!(server.json("r", &["log"]).is_empty());
+    limit("1000000");
+    server.ok("alpha", &["emit", "fo_insight", r#"{"text":"small"}"#]);
+    let stored = server.json("r", &["log"]);
+    let seqs: Vec<_> = stored.iter().map(|event| event["seq"].as_u64()).collect();
+    assert_eq!(seqs, [Some(1), Some(2)], "in order, none lost");
+    assert_eq!(stored[1]["body"]["text"], "small");
 }
 
 /// Order and `--since` go by the server's clock, not by what senders claim.
