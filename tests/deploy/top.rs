@@ -272,7 +272,10 @@ fn a_server_that_drains_is_well_and_not_ready() {
         let at = log.find(start).unwrap() + start.len();
         log[at..].split_whitespace().next().unwrap().to_owned()
     };
-    let _client = TcpStream::connect(word("Listening for client connections on ")).unwrap();
+    let mut client = TcpStream::connect(word("Listening for client connections on ")).unwrap();
+    // Greeted, so that it is one whom the server waits for.
+    let greeted = std::io::Read::read(&mut client, &mut [0; 16]).unwrap();
+    assert!(greeted > 0);
     let monitor = word("Monitor    ");
     process.signal(rustix::process::Signal::USR2);
     process.wait_for("lame duck");
