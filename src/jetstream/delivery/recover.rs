@@ -1,6 +1,7 @@
 //! Consumers as the store has them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::jetstream::consumer::config::ConsumerConfig;
 use crate::jetstream::consumer::snapshot::Snapshot;
@@ -11,6 +12,9 @@ use crate::store::ConsumerRow;
 
 use super::driver::{Driver, Parts, filters_of};
 use super::set::{Consumers, Meta};
+
+/// How long until a store that does not commit is asked again.
+const REVIVAL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Consumers {
     /// Makes the consumers that the stream's log holds; they do not work before [`Consumers::begin`]. One that cannot be
@@ -45,6 +49,16 @@ impl Consumers {
         let _one = self.one_change().await;
         if self.take_out(driver).is_none() {
             return;
+        }
+        // What it wrote last may still be on its way; an older row would take back what is confirmed when it lands.
+        while self.committed_if(driver.is_durable).await.is_err() {
+            if self.stream.is_gone() {
+                return;
+            }
+            tokio::select! {
+                () = self.context.stopping.cancelled() => return,
+                () = tokio::time::sleep(REVIVAL_PAUSE) => {}
+            }
         }
         let rows = self.stream.log().consumers();
         let row = rows.into_iter().find(|(name, _)| name == driver.name());

@@ -505,7 +505,7 @@ impl Consumers {
         }
     }
 
-    async fn committed_if(&self, is_durable: bool) -> Result<(), ApiError> {
+    pub(super) async fn committed_if(&self, is_durable: bool) -> Result<(), ApiError> {
         if is_durable {
             self.committed().await
         } else {

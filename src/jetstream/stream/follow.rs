@@ -117,6 +117,11 @@ impl Stream {
         self.lock().landed_well
     }
 
+    /// Whether it was deleted.
+    pub fn is_gone(&self) -> bool {
+        self.lock().gone
+    }
+
     /// Tells everyone of all that has come and gone so far.
     pub fn tell(&self) {
         self.lock().audience.tell();

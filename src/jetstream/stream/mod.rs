@@ -312,7 +312,7 @@ impl Stream {
                     Vec::new()
                 }
             };
-            self.announce(0, &ready);
+            ready.iter().for_each(|listener| listener.durable());
         }
         if self.next_expiry.load(Ordering::Relaxed) > now {
             return;
