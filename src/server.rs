@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::Account;
+use crate::account::Accounts;
 use crate::config::{Assets, Config};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream};
@@ -129,7 +129,11 @@ impl Server {
         };
         let context = Arc::new(Context::new(
             config.connections.clone(),
-            Account::new(config.auth.clone()),
+            Accounts::new(
+                config.auth.clone(),
+                &config.accounts,
+                config.system_account.as_deref(),
+            ),
             info,
         ));
         let accepting = CancellationToken::new();
@@ -194,10 +198,13 @@ impl Server {
     /// end; nobody else notices.
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
         let changed = reload::compare(&self.config(), &config)?;
-        let (options, auth) = (config.connections.clone(), config.auth.clone());
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if !changed.is_empty() {
-            self.context.reload(options, auth).await;
+            let system = config.system_account.as_deref();
+            let context = &self.context;
+            context
+                .reload(config.connections, config.auth, &config.accounts, system)
+                .await;
         }
         Ok(changed)
     }
@@ -234,7 +241,7 @@ impl Server {
 
     /// The router that everything meets at, for publishing and subscribing without a connection.
     pub fn router(&self) -> &Arc<Router> {
-        &self.context.account.router
+        &self.context.accounts.global().router
     }
 
     /// The streams, if there is a store.
@@ -340,7 +347,7 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetSt
     let mut options = store::Options::new(dir);
     options.sync = config.sync;
     let (domain, strict) = (config.domain.clone(), config.strict);
-    let router = context.account.router.clone();
+    let router = context.accounts.global().router.clone();
     let server_name = context.info.server_name.clone();
     let message_bytes_max = context.options().payload_max;
     let runtime = tokio::runtime::Handle::current();

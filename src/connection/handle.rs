@@ -1,12 +1,12 @@
 //! A live connection as others see it: who it is, how to end it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::account::User;
+use crate::account::{Account, User};
 use crate::protocol::connect::Connect;
 use crate::router::Client;
 
@@ -24,6 +24,8 @@ pub struct Handle {
     pub start: SystemTime,
     began: Instant,
     connect: Mutex<Arc<Connect>>,
+    /// Where its messages go; nobody is counted in before it has been let in.
+    account: Mutex<Place>,
     /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
     admitted: Mutex<Option<Option<Arc<User>>>>,
     /// What it was given to sign.
@@ -37,8 +39,14 @@ pub struct Handle {
     stop: Notify,
 }
 
+/// The account a connection is in.
+struct Place {
+    account: Arc<Account>,
+    is_counted: bool,
+}
+
 impl Handle {
-    pub(super) fn new(client: Arc<Client>, ip: String, port: u16) -> Self {
+    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, account: Arc<Account>) -> Self {
         Self {
             client,
             ip,
@@ -46,6 +54,10 @@ impl Handle {
             start: SystemTime::now(),
             began: Instant::now(),
             connect: Mutex::default(),
+            account: Mutex::new(Place {
+                account,
+                is_counted: false,
+            }),
             admitted: Mutex::default(),
             nonce: OnceLock::new(),
             active_ms: AtomicU64::new(0),
@@ -93,6 +105,42 @@ impl Handle {
     /// Undoes an admission that a reload has overtaken.
     pub(super) fn withdraw(&self) {
         *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The account it is in.
+    pub fn account(&self) -> Arc<Account> {
+        self.place().account.clone()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts it into an account, out of the one it was in; false when that is full.
+    pub(super) fn enter(&self, account: &Arc<Account>) -> bool {
+        let mut place = self.place();
+        if place.is_counted && Arc::ptr_eq(&place.account, account) {
+            return true;
+        }
+        if !account.enter() {
+            return false;
+        }
+        if place.is_counted {
+            place.account.leave();
+        }
+        *place = Place {
+            account: account.clone(),
+            is_counted: true,
+        };
+        true
+    }
+
+    /// Takes it out of its account: it has ended.
+    pub(super) fn leave(&self) {
+        let mut place = self.place();
+        if std::mem::take(&mut place.is_counted) {
+            place.account.leave();
+        }
     }
 
     /// What it was given to sign, if it was.

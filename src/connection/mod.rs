@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::account::{Account, Auth};
+use crate::account::{Accounts, Auth, Spec};
 use crate::protocol::info::Info;
 
 pub use handle::Handle;
@@ -85,8 +85,8 @@ pub struct Context {
     options: RwLock<Arc<Options>>,
     /// Moves with every reload: connections look at it once a batch.
     epoch: AtomicU64,
-    /// Who may come in, and the router.
-    pub account: Account,
+    /// Who may come in, and where their messages go.
+    pub accounts: Accounts,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
@@ -97,11 +97,11 @@ pub struct Context {
 
 impl Context {
     /// What the connections of a new server share.
-    pub fn new(options: Options, account: Account, info: Info) -> Self {
+    pub fn new(options: Options, accounts: Accounts, info: Info) -> Self {
         Self {
             options: RwLock::new(Arc::new(options)),
             epoch: AtomicU64::new(0),
-            account,
+            accounts,
             info,
             registry: Arc::default(),
             verifier: verifier::Verifier::new(),
@@ -122,9 +122,9 @@ impl Context {
 
     /// Replaces limits, times and credentials, and ends what the new ones do not allow: connections whose credentials no
     /// longer hold, subscriptions that are no longer permitted.
-    pub async fn reload(&self, options: Options, auth: Auth) {
+    pub async fn reload(&self, options: Options, auth: Auth, accounts: &[Spec], system: Option<&str>) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
-        self.account.set_auth(auth);
+        self.accounts.apply(auth, accounts, system);
         self.epoch.fetch_add(1, Ordering::AcqRel);
         reload::enforce(self).await;
         // Once more: those who were looked at have new permissions.

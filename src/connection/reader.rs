@@ -28,14 +28,22 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let options = context.options();
     let client = Client::new(context.registry.next_id(), options.pending_max);
     let (ip, port) = transport.peer();
-    let handle = Arc::new(Handle::new(client.clone(), ip, port));
+    let handle = Arc::new(Handle::new(
+        client.clone(),
+        ip,
+        port,
+        context.accounts.global().clone(),
+    ));
     let admitted = context.registry.add(&handle, options.connections_max);
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
 
     let mut session = Session::new(context.clone(), handle.clone());
     session.greet();
-    let reason = if admitted {
+    let reason = if let Some(reason) = session.unwelcome() {
+        session.refuse(reason);
+        reason
+    } else if admitted {
         tracing::debug!("{} - client connection created", session.label());
         // A panic ends this connection alone, and leaves nothing of it behind.
         let reading = AssertUnwindSafe(Reader::new(read, &mut session).run());
@@ -50,7 +58,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     };
     drop(session);
     let reason = handle.reason().unwrap_or(reason);
-    context.account.router.remove_client(&client);
+    handle.account().router.remove_client(&client);
+    handle.leave();
     client.outbox.close(Closed::Done);
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();

@@ -21,11 +21,17 @@ pub enum Reason {
     NoRespondersNeedsHeaders,
     ServerShutdown,
     InternalError,
+    AccountConnectionsExceeded,
+    MissingAccount,
+    AuthenticationExpired,
+    AccountExpired,
+    CredentialsRevoked,
+    Kicked,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 23] = [
         Reason::ClientClosed,
         Reason::AuthenticationTimeout,
         Reason::AuthenticationFailure,
@@ -43,11 +49,20 @@ impl Reason {
         Reason::NoRespondersNeedsHeaders,
         Reason::ServerShutdown,
         Reason::InternalError,
+        Reason::AccountConnectionsExceeded,
+        Reason::MissingAccount,
+        Reason::AuthenticationExpired,
+        Reason::AccountExpired,
+        Reason::CredentialsRevoked,
+        Reason::Kicked,
     ];
 
     /// Whether it is nobody's fault: the client left, or the server stops.
     pub fn is_orderly(self) -> bool {
-        matches!(self, Reason::ClientClosed | Reason::ServerShutdown)
+        matches!(
+            self,
+            Reason::ClientClosed | Reason::ServerShutdown | Reason::Kicked
+        )
     }
 
     /// The name of metrics: `parse_error`.
@@ -70,6 +85,12 @@ impl Reason {
             Reason::NoRespondersNeedsHeaders => "no_responders_needs_headers",
             Reason::ServerShutdown => "server_shutdown",
             Reason::InternalError => "internal_error",
+            Reason::AccountConnectionsExceeded => "account_connections_exceeded",
+            Reason::MissingAccount => "missing_account",
+            Reason::AuthenticationExpired => "authentication_expired",
+            Reason::AccountExpired => "account_expired",
+            Reason::CredentialsRevoked => "credentials_revoked",
+            Reason::Kicked => "kicked",
         }
     }
 
@@ -85,6 +106,10 @@ impl Reason {
             Reason::PayloadExceeded => "Maximum Payload Violation",
             Reason::ControlLineExceeded => "maximum control line exceeded",
             Reason::NoRespondersNeedsHeaders => "no responders requires headers support",
+            Reason::AccountConnectionsExceeded => "maximum account active connections exceeded",
+            Reason::AuthenticationExpired => "User Authentication Expired",
+            Reason::AccountExpired => "Account Authentication Expired",
+            Reason::CredentialsRevoked => "User Authentication Revoked",
             _ => return None,
         })
     }
@@ -109,6 +134,12 @@ impl Reason {
             Reason::NoRespondersNeedsHeaders => "No Responders Requires Headers",
             Reason::ServerShutdown => "Server Shutdown",
             Reason::InternalError => "Internal Client",
+            Reason::AccountConnectionsExceeded => "Maximum Account Connections Exceeded",
+            Reason::MissingAccount => "Missing Account",
+            Reason::AuthenticationExpired => "Authentication Expired",
+            Reason::AccountExpired => "Authentication Expired",
+            Reason::CredentialsRevoked => "Credentials Revoked",
+            Reason::Kicked => "Kicked",
         }
     }
 }
@@ -122,6 +153,6 @@ mod tests {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{reason:?}");
         }
-        assert_eq!(Reason::ALL.len(), Reason::InternalError as usize + 1);
+        assert_eq!(Reason::ALL.len(), Reason::Kicked as usize + 1);
     }
 }

@@ -16,10 +16,15 @@ pub(super) async fn enforce(context: &Context) {
     for handle in context.registry.live() {
         let Some(before) = handle.admitted() else { continue };
         match verdict(context, &handle, before.as_ref()).await {
+            Verdict::Admitted(user) if has_moved(context, &handle, user.as_ref()) => {
+                // It comes back, into the other account.
+                handle.note("its user has moved to another account".to_owned());
+                handle.stop(Reason::Kicked);
+            }
             Verdict::Admitted(user) => {
                 handle.admit(user.clone());
-                end_subscriptions(context, &handle, user.as_ref());
-                gate::impose(&context.account.router, &handle.client, user.as_ref());
+                end_subscriptions(&handle, user.as_ref());
+                gate::impose(&handle.account().router, &handle.client, user.as_ref());
             }
             Verdict::Refused(rule) => {
                 let (ip, port, id) = (&handle.ip, handle.port, handle.id());
@@ -31,8 +36,13 @@ pub(super) async fn enforce(context: &Context) {
     }
 }
 
+fn has_moved(context: &Context, handle: &Handle, user: Option<&Arc<User>>) -> bool {
+    let account = context.accounts.of(user.map(|user| &**user));
+    account.is_none_or(|account| !Arc::ptr_eq(&account, &handle.account()))
+}
+
 async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
-    let auth = context.account.auth();
+    let auth = context.accounts.auth();
     let connect = handle.connect();
     match auth.check(&connect, handle.nonce()) {
         Verdict::Later(verification) => {
@@ -49,7 +59,7 @@ async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>)
 }
 
 /// Ends what the user may no longer subscribe to, and says so, as NATS does.
-fn end_subscriptions(context: &Context, handle: &Handle, user: Option<&Arc<User>>) {
+fn end_subscriptions(handle: &Handle, user: Option<&Arc<User>>) {
     let Some(permissions) = user.and_then(|user| user.permissions.as_ref()) else {
         return;
     };
@@ -59,7 +69,7 @@ fn end_subscriptions(context: &Context, handle: &Handle, user: Option<&Arc<User>
         if permissions.may_subscribe(pattern, queue) {
             continue;
         }
-        context.account.router.remove(&subscription);
+        handle.account().router.remove(&subscription);
         let pattern = String::from_utf8_lossy(pattern);
         let group = queue
             .map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)))

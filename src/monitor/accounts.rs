@@ -31,7 +31,7 @@ pub(super) fn accountz(view: &View, params: &Params) -> Result<Page, Problem> {
                 "jetstream_enabled": view.jetstream(&Detail::default()).is_some(),
                 "leafnode_connections": 0,
                 "client_connections": view.context.registry.len(),
-                "subscriptions": view.context.account.router.stats().subscriptions,
+                "subscriptions": view.context.accounts.stats().subscriptions,
                 "sublist_stats": SublistStats::of(view),
             });
         }
@@ -51,7 +51,7 @@ pub(super) fn accstatz(view: &View, params: &Params) -> Result<Page, Problem> {
         "conns": totals.connections,
         "leafnodes": 0,
         "total_conns": totals.connections,
-        "num_subscriptions": view.context.account.router.stats().subscriptions,
+        "num_subscriptions": view.context.accounts.stats().subscriptions,
         "sent": traffic(totals.out_msgs, totals.out_bytes),
         "received": traffic(totals.in_msgs, totals.in_bytes),
         "slow_consumers": totals.slow_consumers,

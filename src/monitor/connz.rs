@@ -407,7 +407,7 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
         ask.limit = 1;
     }
     let mut listed = 0;
-    let auth_required = view.context.account.auth().is_required();
+    let auth_required = view.context.accounts.auth().is_required();
     let connections: Vec<_> = entries
         .iter()
         .skip(ask.offset)

@@ -42,11 +42,11 @@ pub(super) fn check(
             ));
         }
     }
-    if open || view.address.ip().is_loopback() || !view.context.account.auth().is_required() {
+    if open || view.address.ip().is_loopback() || !view.context.accounts.auth().is_required() {
         return Ok(());
     }
     let shown = headers.get(header::AUTHORIZATION).and_then(credentials);
-    if shown.is_some_and(|connect| view.context.account.auth().admits(&connect)) {
+    if shown.is_some_and(|connect| view.context.accounts.auth().admits(&connect)) {
         return Ok(());
     }
     Err(

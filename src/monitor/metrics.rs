@@ -200,7 +200,7 @@ fn traffic(view: &View) -> Vec<Family> {
 }
 
 fn routing(view: &View) -> Vec<Family> {
-    let router = view.context.account.router.stats();
+    let router = view.context.accounts.stats();
     vec![
         gauge(
             "mesh_subscriptions",

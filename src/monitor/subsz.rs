@@ -48,7 +48,7 @@ pub(super) struct SublistStats {
 
 impl SublistStats {
     pub fn of(view: &View) -> Self {
-        let stats = view.context.account.router.stats();
+        let stats = view.context.accounts.stats();
         let share = |part: u64| {
             if stats.matches == 0 {
                 0.0

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::account::{Account, Auth};
+use crate::account::{Accounts, Auth};
 use crate::connection::Options;
 use crate::protocol::info::Info;
 
@@ -77,7 +77,11 @@ impl Source for Told {
 }
 
 async fn start(source: Arc<Told>) -> Monitor {
-    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
+    let context = Context::new(
+        Options::default(),
+        Accounts::new(Auth::Open, &[], None),
+        Info::default(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let view = View::new(Arc::new(context), address, CancellationToken::new()).with_sources(vec![source]);
@@ -200,7 +204,11 @@ async fn jsz_shows_as_much_as_is_asked_for() {
 
 #[tokio::test]
 async fn a_server_that_recovers_is_alive_and_not_ready() {
-    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
+    let context = Context::new(
+        Options::default(),
+        Accounts::new(Auth::Open, &[], None),
+        Info::default(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let monitor = Monitor::start(

@@ -175,7 +175,7 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         slow_consumers: totals.slow_consumers,
         stale_connections: totals.stale,
         stalled_clients: totals.stalls,
-        subscriptions: view.context.account.router.stats().subscriptions,
+        subscriptions: view.context.accounts.stats().subscriptions,
         http_req_stats: view.requests.counted().collect(),
         config_load_time: timestamp(view.started_at),
         config_digest: "",

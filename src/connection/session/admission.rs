@@ -8,6 +8,7 @@ use crate::connection::publish_line::PublishLine;
 use crate::connection::reason::Reason;
 use crate::protocol::connect::Connect;
 use crate::protocol::subject;
+use crate::router::Publisher;
 
 use super::Session;
 
@@ -24,15 +25,15 @@ impl Session {
     pub(super) fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
-            match &*self.context.account.auth() {
+            let admitted = match &*self.context.accounts.auth() {
                 Auth::Open => self.admit(None),
-                Auth::Users(users) => {
-                    if let Some(user) = users.default_user() {
-                        self.admit(Some(user.clone()));
-                    }
-                }
-                Auth::Token(_) | Auth::User { .. } => {}
-            }
+                Auth::Users(users) => match users.default_user() {
+                    Some(user) => self.admit(Some(user.clone())),
+                    None => Ok(()),
+                },
+                Auth::Token(_) | Auth::User { .. } => Ok(()),
+            };
+            self.unwelcome = admitted.err();
             if self.context.epoch() == epoch {
                 return;
             }
@@ -42,13 +43,48 @@ impl Session {
         }
     }
 
-    fn admit(&mut self, user: Option<Arc<User>>) {
+    fn admit(&mut self, user: Option<Arc<User>>) -> Result<(), Reason> {
+        self.enter(user.as_ref())?;
         self.authorised = true;
         if user.as_ref().is_some_and(|user| user.permissions.is_some()) || self.gate.is_some() {
-            gate::impose(&self.context.account.router, &self.handle.client, user.as_ref());
+            gate::impose(&self.account.router, &self.handle.client, user.as_ref());
             self.gate = Gate::of(user.as_ref());
         }
         self.handle.admit(user);
+        Ok(())
+    }
+
+    /// Goes into the account of its user.
+    fn enter(&mut self, user: Option<&Arc<User>>) -> Result<(), Reason> {
+        let account = self.context.accounts.of(user.map(|user| &**user));
+        let Some(account) = account else {
+            let name = user.map(|user| user.account.to_string()).unwrap_or_default();
+            return Err(self.fatal(Reason::MissingAccount, || format!("there is no account {name}")));
+        };
+        let moves = !Arc::ptr_eq(&account, &self.account);
+        if moves {
+            // What it has asked for elsewhere ends there.
+            self.plain = None;
+            self.publisher.flush();
+            self.account.router.remove_client(&self.handle.client);
+        }
+        if !self.handle.enter(&account) {
+            let why = || {
+                format!(
+                    "{} connections are in account {} already",
+                    account.clients(),
+                    account.name()
+                )
+            };
+            return Err(self.fatal(Reason::AccountConnectionsExceeded, why));
+        }
+        if moves {
+            self.publisher = Publisher::of_client(account.router.clone(), self.handle.client.clone());
+            self.publisher.set_echo(self.connect.echo);
+            self.account = account;
+        }
+        self.spec = self.account.spec();
+        Ok(())
     }
 
     /// Takes on what a reload has changed.
@@ -56,6 +92,7 @@ impl Session {
     pub(super) fn reload(&mut self) {
         self.epoch = self.context.epoch();
         self.options = self.context.options();
+        self.spec = self.account.spec();
         self.gate = Gate::of(self.handle.user().as_ref());
         // What was remembered was allowed under the old terms.
         self.repeat = PublishLine::default();
@@ -77,7 +114,7 @@ impl Session {
     fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
         let epoch = self.context.epoch();
         let nonce = self.handle.nonce();
-        match self.context.account.auth().check(&connect, nonce) {
+        match self.context.accounts.auth().check(&connect, nonce) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,
@@ -125,7 +162,7 @@ impl Session {
         if self.connected {
             // A second CONNECT starts over.
             self.publisher.settle();
-            self.context.account.router.remove_client(&self.handle.client);
+            self.account.router.remove_client(&self.handle.client);
         }
         if self.handle.rtt().is_zero() {
             // INFO went out and CONNECT came back: the first guess, until a PING measures it.
@@ -139,7 +176,7 @@ impl Session {
         self.handle.client.set_headers(connect.headers);
         self.connect = Arc::new(connect);
         self.handle.set_connect(self.connect.clone());
-        self.admit(user);
+        self.admit(user)?;
         if self.context.epoch() != epoch {
             // A reload came between, and may have looked at this connection before it was in: its rules count.
             let connect = Connect::clone(&self.connect);

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::account::GLOBAL;
+use crate::account::{Account, Spec};
 use crate::protocol::connect::Connect;
 use crate::protocol::encode::{self, Message};
 use crate::protocol::grammar::{self, ClientOp, LineError};
@@ -68,6 +68,11 @@ pub(super) struct Session {
     epoch: u64,
     /// What is asked before a publish or a subscription; nothing, for most.
     gate: Option<Box<Gate>>,
+    /// Where its messages go, and the rules there as of `epoch`.
+    account: Arc<Account>,
+    spec: Arc<Spec>,
+    /// Why it may not stay, though it need not show anything.
+    unwelcome: Option<Reason>,
     publisher: Publisher,
     plain: Option<Box<Plain>>,
     connect: Arc<Connect>,
@@ -86,12 +91,15 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
-        let router = context.account.router.clone();
         let epoch = context.epoch();
+        let account = handle.account();
         let mut session = Self {
-            publisher: Publisher::of_client(router, handle.client.clone()),
+            publisher: Publisher::of_client(account.router.clone(), handle.client.clone()),
             options: context.options(),
             epoch,
+            spec: account.spec(),
+            account,
+            unwelcome: None,
             gate: None,
             authorised: false,
             context,
@@ -138,6 +146,11 @@ impl Session {
         !self.authorised
     }
 
+    /// Why it is to be sent away at once, if it is.
+    pub fn unwelcome(&self) -> Option<Reason> {
+        self.unwelcome
+    }
+
     /// Whether a PONG came since last asked.
     pub fn take_pong(&mut self) -> bool {
         std::mem::take(&mut self.pong)
@@ -145,7 +158,7 @@ impl Session {
 
     /// Sends the first INFO.
     pub fn greet(&mut self) {
-        if self.context.account.auth().has_nkeys() {
+        if self.context.accounts.auth().has_nkeys() {
             self.handle.set_nonce(nonce());
         }
         let line = self.info(false);
@@ -157,7 +170,7 @@ impl Session {
         let mut info = self.context.info.clone();
         info.client_id = self.handle.id();
         info.client_ip.clone_from(&self.handle.ip);
-        let auth = self.context.account.auth();
+        let auth = self.context.accounts.auth();
         info.auth_required = auth.is_required();
         info.max_payload = self.options.payload_max;
         if auth.has_nkeys() {
@@ -165,7 +178,8 @@ impl Session {
         }
         if connect_info {
             info.connect_info = true;
-            info.remote_account = GLOBAL.to_owned();
+            info.remote_account = self.account.name().to_string();
+            info.acc_is_sys = Arc::ptr_eq(&self.account, &self.context.accounts.system());
         }
         info.line()
     }
@@ -513,7 +527,7 @@ impl Session {
     }
 
     fn router(&self) -> &Router {
-        &self.context.account.router
+        &self.account.router
     }
 
     fn acknowledge(&mut self) {
