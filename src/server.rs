@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::Accounts;
+use crate::account::{self, Accounts};
 use crate::config::{Assets, Config};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream};
@@ -24,7 +24,7 @@ use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::Fixed;
+pub use reload::ReloadError;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -72,6 +72,9 @@ pub enum ServerError {
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", reload::told(.0))]
+    Accounts(Vec<account::Problem>),
 }
 
 /// A running server. Dropping it without [`Server::shutdown`] stops accepting and cuts its connections.
@@ -127,15 +130,7 @@ impl Server {
             jetstream: config.store_dir.is_some(),
             ..Info::default()
         };
-        let context = Arc::new(Context::new(
-            config.connections.clone(),
-            Accounts::new(
-                config.auth.clone(),
-                &config.accounts,
-                config.system_account.as_deref(),
-            ),
-            info,
-        ));
+        let context = Arc::new(Context::new(config.connections.clone(), accounts(&config)?, info));
         let accepting = CancellationToken::new();
         // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
@@ -196,7 +191,7 @@ impl Server {
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
-    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
         let changed = reload::compare(&self.config(), &config)?;
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if !changed.is_empty() {
@@ -339,6 +334,16 @@ impl Drop for Server {
         self.accepting.cancel();
         self.context.registry.close();
     }
+}
+
+/// The accounts of a server; none of them when they make no sense together.
+fn accounts(config: &Config) -> Result<Accounts, ServerError> {
+    let problems = account::check(&config.accounts);
+    if !problems.is_empty() {
+        return Err(ServerError::Accounts(problems));
+    }
+    let system = config.system_account.as_deref();
+    Ok(Accounts::new(config.auth.clone(), &config.accounts, system))
 }
 
 /// Opens the store and recovers its streams, off the runtime: that reads files.

@@ -4,6 +4,7 @@
 //! `$G` unless a user says otherwise; the system account, `$SYS` unless named, is where the server speaks of itself.
 
 mod auth;
+mod check;
 mod permissions;
 mod spec;
 
@@ -14,6 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::router::{Router, RouterStats};
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
+pub use check::{Problem, check, granting, renaming};
 pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 pub use spec::{Export, Import, Kind, Limits, Mapping, Response, Spec, StreamLimits, THRESHOLD, Weighted};
 

@@ -1,14 +1,27 @@
 //! Which settings a running server can change, and changing them.
 
+use crate::account;
 use crate::config::Config;
 
-/// Settings that differ and cannot change while the server runs.
+/// Why a reload changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
-pub struct Fixed(pub Vec<&'static str>);
+pub enum ReloadError {
+    /// Settings that differ and cannot change while the server runs.
+    #[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
+    Fixed(Vec<&'static str>),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", told(.0))]
+    Accounts(Vec<account::Problem>),
+}
+
+/// All problems in one line.
+pub(super) fn told(problems: &[account::Problem]) -> String {
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    told.join("; ")
+}
 
 /// What a reload changed, by name; or what stands in its way.
-pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, Fixed> {
+pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, ReloadError> {
     let fixed = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
@@ -26,6 +39,8 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
         ("sync", old.sync != new.sync),
         ("domain", old.domain != new.domain),
         ("strict", old.strict != new.strict),
+        ("max_mem", old.memory_max != new.memory_max),
+        ("max_file", old.storage_max != new.storage_max),
         ("streams, consumers", old.assets != new.assets),
     ];
     let fixed: Vec<_> = fixed
@@ -34,7 +49,11 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
         .map(|(name, _)| *name)
         .collect();
     if !fixed.is_empty() {
-        return Err(Fixed(fixed));
+        return Err(ReloadError::Fixed(fixed));
+    }
+    let problems = account::check(&new.accounts);
+    if !problems.is_empty() {
+        return Err(ReloadError::Accounts(problems));
     }
     let (before, after) = (&old.connections, &new.connections);
     let changed = [
@@ -80,8 +99,22 @@ mod tests {
         new.connections.payload_max = 100;
         new.auth = crate::account::Auth::Token("t".to_owned());
         assert_eq!(compare(&old, &new), Ok(vec!["authorization", "max_payload"]));
+        new.accounts = vec![account::Spec::new("A")];
+        assert_eq!(
+            compare(&old, &new),
+            Ok(vec!["authorization", "accounts", "max_payload"])
+        );
+        new.accounts.push(account::Spec::new("A"));
+        let told = compare(&old, &new).unwrap_err().to_string();
+        assert_eq!(
+            told,
+            "accounts make no sense together: account A: account \"A\" is there twice"
+        );
         new.port = 1;
         new.store_dir = Some("x".into());
-        assert_eq!(compare(&old, &new), Err(Fixed(vec!["port", "store_dir"])));
+        assert_eq!(
+            compare(&old, &new),
+            Err(ReloadError::Fixed(vec!["port", "store_dir"]))
+        );
     }
 }

@@ -4,9 +4,12 @@
 //! and `consumers` are our own. A key of a part that is not built is named: an error where somebody relies on it, a warning
 //! where it is harmless (`unsupported`). All problems of a file are reported at once.
 
+mod accounts;
 mod assets;
 mod authorization;
 mod jetstream;
+mod mappings;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod unsupported;
@@ -26,7 +29,8 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 54] = [
+const KEYS: [&str; 56] = [
+    "accounts",
     "addr",
     "authorization",
     "client_advertise",
@@ -46,6 +50,7 @@ const KEYS: [&str; 54] = [
     "logfile",
     "logtime",
     "logtime_utc",
+    "mappings",
     "max_conn",
     "max_connections",
     "max_control_line",
@@ -70,12 +75,12 @@ const KEYS: [&str; 54] = [
     "store_dir",
     "storedir",
     "streams",
+    "system_account",
     "trace",
     "trace_headers",
     "trace_verbose",
     "write_deadline",
     // What is not built, where a misspelling is likely.
-    "accounts",
     "cluster",
     "gateway",
     "leafnodes",
@@ -126,6 +131,7 @@ fn read(loaded: Loaded, config: Config, process: Process) -> Result<File, Vec<Pr
         config,
         process,
         jetstream: jetstream::Streams::default(),
+        accounts: accounts::Accounts::default(),
         authorization: None,
         no_auth_user: None,
     };
@@ -158,6 +164,7 @@ struct Reading {
     config: Config,
     process: Process,
     jetstream: jetstream::Streams,
+    accounts: accounts::Accounts,
     authorization: Option<Authorization>,
     no_auth_user: Option<Entry>,
 }
@@ -318,6 +325,9 @@ impl Reading {
         let notes = &mut self.notes;
         match name {
             "authorization" => self.authorization = authorization::read(entry, notes),
+            "accounts" => self.accounts.read(entry, notes),
+            "mappings" | "maps" => self.accounts.global_mappings(entry, notes),
+            "system_account" | "system" => self.accounts.set_system(entry),
             "no_auth_user" => self.no_auth_user = Some(entry.clone()),
             "jetstream" => self.jetstream.read(entry, &mut self.config, notes),
             "store_dir" | "storedir" => self.jetstream.set_dir(entry, notes),
@@ -332,12 +342,15 @@ impl Reading {
     fn credentials(&mut self) {
         let notes = &mut self.notes;
         let no_auth_user = self.no_auth_user.as_ref();
-        if let Some(authorization) = self.authorization.take() {
-            set(&mut self.config.connections.auth_timeout, authorization.timeout);
-            set(&mut self.config.auth, authorization.auth(no_auth_user, notes));
-        } else if let Some(entry) = no_auth_user {
-            authorization::no_such_user(entry, notes);
-        }
+        let accounts = std::mem::take(&mut self.accounts).finish(&mut self.config, notes);
+        let auth = match self.authorization.take() {
+            Some(authorization) => {
+                set(&mut self.config.connections.auth_timeout, authorization.timeout);
+                authorization.auth(accounts.users, no_auth_user, notes)
+            }
+            None => authorization::of_accounts(accounts.users, accounts.is_system_alone, no_auth_user, notes),
+        };
+        set(&mut self.config.auth, auth);
     }
 }
 

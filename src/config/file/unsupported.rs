@@ -31,19 +31,6 @@ fn others(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
 /// Who may come in, and where their messages go.
 fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
     match name {
-        "accounts" | "mappings" | "maps" => {
-            let why = "several accounts and subject mappings are not supported by this server yet";
-            refuse(entry, why, notes);
-        }
-        "system_account" | "system" => {
-            if !matches!(&entry.node.value, Value::Text(name) if name == "$SYS") {
-                refuse(
-                    entry,
-                    "several accounts are not supported by this server yet",
-                    notes,
-                );
-            }
-        }
         "no_system_account" | "no_system" | "no_sys_acc" => {}
         "operator"
         | "operators"
