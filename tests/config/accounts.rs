@@ -1,5 +1,9 @@
 //! Accounts in files: what the real nats-server says of the same ones, and what a server does with them.
 
+use sovereign_mesh::account::Spec;
+use sovereign_mesh::server::ReloadError;
+use sovereign_mesh::{Config, Server, ServerError};
+
 use crate::support::Wire;
 
 use super::check::compare;
@@ -299,4 +303,23 @@ fn accounts_change_with_a_reload_and_bad_ones_change_nothing() {
     let log = server.wait_for("Reloaded server configuration: changed ");
     assert!(log.contains("accounts"), "{log}");
     Wire::quiet(server.address(), "\"user\":\"b\",\"pass\":\"pb\"");
+}
+
+#[tokio::test]
+async fn who_starts_a_server_in_code_is_told_too() {
+    let twice = || Config {
+        accounts: vec![Spec::new("A"), Spec::new("A")],
+        ..Config::embedded()
+    };
+    let refused = Server::start(twice()).await.err().expect("it is refused");
+    assert!(matches!(&refused, ServerError::Accounts(problems) if problems.len() == 1));
+    assert_eq!(
+        refused.to_string(),
+        "accounts make no sense together: account A: account \"A\" is there twice"
+    );
+    let server = Server::start(Config::embedded()).await.unwrap();
+    let refused = server.reload(twice()).await.unwrap_err();
+    assert!(matches!(refused, ReloadError::Accounts(_)), "{refused}");
+    assert!(server.config().accounts.is_empty());
+    server.shutdown().await;
 }

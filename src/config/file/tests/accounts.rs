@@ -155,6 +155,8 @@ fn who_has_streams() {
         let having = config.accounts.iter().filter(|spec| spec.streams.is_some());
         having.map(|spec| spec.name.to_string()).collect()
     };
+    assert!(config("port: 1").has_streams("$G") && !config("port: 1").has_streams("$SYS"));
+    assert!(!config("accounts { A {} }").has_streams("$G") && config("mappings { a: b }").has_streams("$G"));
     for (text, expected) in [
         ("accounts { A {} }", &[][..]),
         ("accounts [A, B]", &[]),
