@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 
 use crate::account::{Account, User};
 use crate::protocol::connect::Connect;
-use crate::router::Client;
+use crate::router::{About, Client};
 
+use super::Context;
 use super::reason::Reason;
 
 /// See the module documentation.
@@ -20,6 +21,8 @@ pub struct Handle {
     pub ip: String,
     /// Remote port; zero when in process.
     pub port: u16,
+    /// The id of the server it is connected to.
+    server: Arc<str>,
     /// When it came.
     pub start: SystemTime,
     began: Instant,
@@ -46,16 +49,17 @@ struct Place {
 }
 
 impl Handle {
-    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, account: Arc<Account>) -> Self {
+    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, context: &Context) -> Self {
         Self {
             client,
             ip,
             port,
+            server: context.server_id.clone(),
             start: SystemTime::now(),
             began: Instant::now(),
             connect: Mutex::default(),
             account: Mutex::new(Place {
-                account,
+                account: context.accounts.global().clone(),
                 is_counted: false,
             }),
             admitted: Mutex::default(),
@@ -215,5 +219,42 @@ impl Handle {
             }
             self.stop.notified().await;
         }
+    }
+}
+
+impl About for Handle {
+    fn request_info(&self, detailed: bool) -> String {
+        let mut info = serde_json::Map::new();
+        let mut say = |key: &str, value: serde_json::Value| {
+            if value != "" {
+                info.insert(key.to_owned(), value);
+            }
+        };
+        let (account, rtt) = (self.account(), self.rtt().as_nanos() as u64);
+        if detailed {
+            let connect = self.connect();
+            let start = jiff::Timestamp::try_from(self.start).unwrap_or_default();
+            say("start", start.to_string().into());
+            say("host", self.ip.clone().into());
+            say("id", self.id().into());
+            say("acc", account.name().to_string().into());
+            let user = self.user().map(|user| user.name.clone()).or(connect.user.clone());
+            say("user", user.unwrap_or_default().into());
+            say("name", connect.name.clone().into());
+            say("lang", connect.lang.clone().into());
+            say("ver", connect.version.clone().into());
+            say("rtt", rtt.into());
+            say("server", self.server.to_string().into());
+            say("kind", "Client".into());
+            say("client_type", "nats".into());
+        } else {
+            say("acc", account.name().to_string().into());
+            say("rtt", rtt.into());
+        }
+        serde_json::Value::Object(info).to_string()
+    }
+
+    fn wants_no_responders(&self) -> bool {
+        self.connect().no_responders
     }
 }

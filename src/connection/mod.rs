@@ -87,6 +87,8 @@ pub struct Context {
     epoch: AtomicU64,
     /// Who may come in, and where their messages go.
     pub accounts: Accounts,
+    /// Who this server is, for those who say which one they are connected to.
+    server_id: Arc<str>,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
@@ -102,6 +104,7 @@ impl Context {
             options: RwLock::new(Arc::new(options)),
             epoch: AtomicU64::new(0),
             accounts,
+            server_id: info.server_id.as_str().into(),
             info,
             registry: Arc::default(),
             verifier: verifier::Verifier::new(),

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::protocol::encode;
-use crate::router::{Client, Closed, WireBuf};
+use crate::router::{About, Client, Closed, WireBuf};
 
 use super::handle::Handle;
 use super::reason::Reason;
@@ -28,12 +28,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let options = context.options();
     let client = Client::new(context.registry.next_id(), options.pending_max);
     let (ip, port) = transport.peer();
-    let handle = Arc::new(Handle::new(
-        client.clone(),
-        ip,
-        port,
-        context.accounts.global().clone(),
-    ));
+    let handle = Arc::new(Handle::new(client.clone(), ip, port, &context));
+    client.set_about(Arc::downgrade(&(handle.clone() as Arc<dyn About>)));
     let admitted = context.registry.add(&handle, options.connections_max);
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));

@@ -84,6 +84,7 @@ impl Session {
             self.account = account;
         }
         self.spec = self.account.spec();
+        self.mappings = self.account.mappings();
         Ok(())
     }
 
@@ -93,6 +94,7 @@ impl Session {
         self.epoch = self.context.epoch();
         self.options = self.context.options();
         self.spec = self.account.spec();
+        self.mappings = self.account.mappings();
         self.gate = Gate::of(self.handle.user().as_ref());
         // What was remembered was allowed under the old terms.
         self.repeat = PublishLine::default();
@@ -205,6 +207,11 @@ impl Session {
         if max > 0 && self.handle.client.subscription_count() >= max {
             return self.error("maximum subscriptions exceeded");
         }
+        if let Some(max) = self.spec.limits.subscriptions
+            && self.account.router.stats().subscriptions >= max
+        {
+            return self.error("maximum subscriptions exceeded");
+        }
         if !subject::is_pattern(pattern) {
             return self.error("Invalid Subject");
         }
@@ -229,18 +236,5 @@ impl Session {
             gate.log(&label, &what);
         }
         self.error(&text);
-    }
-
-    #[cold]
-    pub(super) fn publish_denied(&mut self, to: &[u8]) {
-        let to = String::from_utf8_lossy(to).into_owned();
-        let label = self.label();
-        if let Some(gate) = &mut self.gate {
-            gate.log(
-                &label,
-                &format!("Publish Violation - Subject \"{}\"", to.escape_debug()),
-            );
-        }
-        self.error(&format!("Permissions Violation for Publish to \"{to}\""));
     }
 }
