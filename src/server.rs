@@ -13,10 +13,10 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::Accounts;
+use crate::account::{Accounts, GLOBAL};
 use crate::config::{Assets, Config};
 use crate::connection::{self, Context, Totals, Transport};
-use crate::jetstream::{self, JetStream};
+use crate::jetstream::{self, Common, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
@@ -30,6 +30,8 @@ pub use reload::Fixed;
 const BACKLOG: u32 = 4096;
 /// Bytes an in-process connection holds in each direction.
 const PIPE_BYTES: usize = 256 << 10;
+/// How often unanswered requests to other accounts are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for clients to take what they are owed.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -80,7 +82,7 @@ pub struct Server {
     address: SocketAddr,
     accepting: CancellationToken,
     tasks: TaskTracker,
-    jetstream: Option<Arc<JetStream>>,
+    jetstream: Option<Arc<PerAccount>>,
     monitor: Option<Monitor>,
     started: Instant,
     /// What it runs with: what a reload is compared with.
@@ -169,6 +171,9 @@ impl Server {
             server.stop().await;
             return Err(error.into());
         }
+        server
+            .tasks
+            .spawn(sweep(server.context.clone(), server.accepting.clone()));
         server.tasks.spawn(accept(
             listener,
             server.context.clone(),
@@ -183,14 +188,14 @@ impl Server {
         if assets.is_empty() {
             return Ok(());
         }
-        let Some(jetstream) = &self.jetstream else {
+        let Some(jetstream) = self.jetstream() else {
             return Err(AssetError {
                 what: "streams".to_owned(),
-                why: "no streams are kept: jetstream is off".to_owned(),
+                why: "no streams are kept in account $G: jetstream is off there".to_owned(),
             });
         };
         tracing::info!("Declared streams and consumers (nothing is deleted):");
-        assets::apply(self, jetstream, assets, |planned| tracing::info!("  {planned}")).await
+        assets::apply(self, &jetstream, assets, |planned| tracing::info!("  {planned}")).await
     }
 
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
@@ -205,6 +210,11 @@ impl Server {
             context
                 .reload(config.connections, config.auth, &config.accounts, system)
                 .await;
+            if let Some(jetstream) = &self.jetstream
+                && let Err(error) = jetstream.renew(&context.accounts.all()).await
+            {
+                tracing::error!("streams of accounts that are new: {error}");
+            }
         }
         Ok(changed)
     }
@@ -244,9 +254,14 @@ impl Server {
         &self.context.accounts.global().router
     }
 
-    /// The streams, if there is a store.
-    pub fn jetstream(&self) -> Option<&Arc<JetStream>> {
-        self.jetstream.as_ref()
+    /// The streams of `$G`, if it has any.
+    pub fn jetstream(&self) -> Option<Arc<JetStream>> {
+        self.jetstream_of(GLOBAL)
+    }
+
+    /// The streams of an account, if it has any.
+    pub fn jetstream_of(&self, account: &str) -> Option<Arc<JetStream>> {
+        self.jetstream.as_ref()?.get(account)
     }
 
     /// Publishes one message from inside this process; says how many subscriptions got it.
@@ -342,35 +357,49 @@ impl Drop for Server {
 }
 
 /// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetStream>, ServerError> {
+async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<PerAccount>, ServerError> {
     let dir = config.store_dir.clone().expect("asked for with a directory");
     let mut options = store::Options::new(dir);
     options.sync = config.sync;
     let (domain, strict) = (config.domain.clone(), config.strict);
-    let router = context.accounts.global().router.clone();
+    let accounts = context.accounts.all();
     let server_name = context.info.server_name.clone();
     let message_bytes_max = context.options().payload_max;
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
         let _inside = runtime.enter();
-        let mut options = jetstream::Options::new(router, Some(store));
-        options.server_name = server_name;
-        options.domain = domain;
-        options.strict = strict;
-        options.message_bytes_max = message_bytes_max;
-        Ok(JetStream::start(options)?)
+        let common = Common {
+            store: Some(store),
+            server_name,
+            domain,
+            message_bytes_max,
+            strict,
+            bytes_max: (-1, -1),
+        };
+        Ok(PerAccount::start(common, &accounts)?)
     });
     started.await.expect("opening the store does not panic")
 }
 
+/// Gives up, now and then, requests to other accounts that nobody has answered.
+async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
+    let mut interval = tokio::time::interval(SWEEP_EVERY);
+    while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
+        context.accounts.sweep();
+    }
+}
+
 /// What monitoring shows beside connections.
-fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
+fn sources(jetstream: Option<&Arc<PerAccount>>) -> Vec<Arc<dyn monitor::Source>> {
     let Some(jetstream) = jetstream else {
         return Vec::new();
     };
-    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
-    if let Some(store) = jetstream.options().store.clone() {
+    let mut sources: Vec<Arc<dyn monitor::Source>> = Vec::new();
+    if let Some(global) = jetstream.get(GLOBAL) {
+        sources.push(Arc::new(monitor::Streams::new(global)));
+    }
+    if let Some(store) = jetstream.store().cloned() {
         sources.push(Arc::new(monitor::Storage::new(store)));
     }
     sources

@@ -136,7 +136,9 @@ impl Accounts {
         let mut by_name = BTreeMap::new();
         {
             let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-            let defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
+            let mut defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
+            // As in nats-server: where accounts are named, those have streams that say so.
+            defaults[0].streams = specs.is_empty().then(StreamLimits::default);
             let unnamed = defaults
                 .iter()
                 .filter(|spec| specs.iter().all(|other| other.name != spec.name));

@@ -8,6 +8,8 @@ pub mod api;
 pub mod consumer;
 pub mod delivery;
 mod options;
+mod per_account;
+mod quota;
 pub mod stream;
 pub mod time;
 
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::{GLOBAL, StreamLimits};
 use crate::protocol::subject;
 use crate::router::{Router, Service, Subscription};
 use crate::store::{self, Log};
@@ -32,7 +35,9 @@ use stream::Stream;
 use stream::config::{Storage, StreamConfig};
 use time::now_ns;
 
-pub use options::{Error, Limits, Options};
+pub use options::{Error, Options};
+pub use per_account::{Common, PerAccount};
+pub use quota::Quota;
 
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -44,6 +49,9 @@ const TICKS_A_CHECKPOINT: u32 = 100;
 struct Meta<C> {
     created: i64,
     config: C,
+    /// None for `$G`, as it was before there were others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
 }
 
 /// A stream with its consumers and the subscriptions that feed it.
@@ -81,6 +89,7 @@ pub struct Snapshot {
 /// See the module documentation.
 pub struct JetStream {
     options: Options,
+    limits: RwLock<StreamLimits>,
     members: RwLock<BTreeMap<String, Member>>,
     /// One change of the set of streams at a time.
     changing: tokio::sync::Mutex<()>,
@@ -106,6 +115,7 @@ impl JetStream {
                 runtime: tokio::runtime::Handle::current(),
             };
             Self {
+                limits: RwLock::new(options.limits.clone()),
                 options,
                 members: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
@@ -136,7 +146,7 @@ impl JetStream {
         let Some(store) = &self.options.store else {
             return Ok(Vec::new());
         };
-        let rows = Mutex::new(store.streams()?);
+        let rows = Mutex::new(self.rows(store)?);
         let opened = Mutex::new(Vec::new());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -153,6 +163,20 @@ impl JetStream {
         opened.into_iter().collect()
     }
 
+    /// The rows of this account.
+    fn rows(&self, store: &store::Store) -> Result<Vec<store::StreamRow>, Error> {
+        if let Some(rows) = &self.options.rows {
+            return Ok(rows.clone());
+        }
+        let mut ours = Vec::new();
+        for row in store.streams()? {
+            if per_account::account_of(&row)? == *self.options.account {
+                ours.push(row);
+            }
+        }
+        Ok(ours)
+    }
+
     fn open(&self, id: store::StreamId, meta: &[u8]) -> Result<Arc<Stream>, Error> {
         let meta: Meta<StreamConfig> =
             serde_json::from_slice(meta).map_err(|error| Error::Config { id, error })?;
@@ -163,7 +187,8 @@ impl JetStream {
 
     fn make(&self, config: StreamConfig, created: i64, log: Log) -> Result<Arc<Stream>, store::Error> {
         let domain = self.options.domain.as_deref();
-        Stream::open(config, created, log, self.options.router.clone(), domain)
+        let quota = self.options.quota.clone();
+        Stream::open(config, created, log, self.options.router.clone(), domain, quota)
     }
 
     /// Lets a stream take messages.
@@ -205,6 +230,22 @@ impl JetStream {
         &self.options.router
     }
 
+    /// The account whose streams these are.
+    pub fn account(&self) -> &Arc<str> {
+        &self.options.account
+    }
+
+    /// What may be used.
+    pub fn limits(&self) -> StreamLimits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what may be used. What is over stays; nothing comes to it.
+    pub fn set_limits(&self, limits: StreamLimits) {
+        self.options.quota.set(limits.memory, limits.storage);
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
     /// A stream by name.
     pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
         self.read().get(name).map(|member| member.stream.clone())
@@ -217,7 +258,7 @@ impl JetStream {
 
     /// Whether the account may have another consumer.
     fn has_consumer_room(&self) -> bool {
-        let max = self.options.limits.consumers_max;
+        let max = self.limits().consumers;
         let count = || {
             self.read()
                 .values()
@@ -242,7 +283,8 @@ impl JetStream {
 
     /// Creates a stream, durably; one that is there with the same configuration is fine.
     pub async fn create(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
-        let config = asked.for_create(pedantic)?;
+        let mut config = asked.for_create(pedantic)?;
+        self.limits().cap(&mut config)?;
         let _one = self.changing.lock().await;
         if let Some(stream) = self.stream(&config.name) {
             return if *stream.config() == config {
@@ -251,18 +293,21 @@ impl JetStream {
                 Err(error::STREAM_NAME_EXISTS)
             };
         }
-        let streams_max = self.options.limits.streams_max;
+        let streams_max = self.limits().streams;
         if streams_max >= 0 && self.read().len() as i64 >= streams_max {
             return Err(error::MAXIMUM_STREAMS);
         }
         if self.overlaps(&config.name, &config.subjects) {
             return Err(error::SUBJECTS_OVERLAP);
         }
+        self.check_reserve(&config)?;
         let created = now_ns();
         let failed = |error: store::Error| error::STREAM_CREATE.with(error);
         let log = match (config.storage, &self.options.store) {
             (Storage::Memory, _) => Log::memory(),
-            (Storage::File, Some(store)) => store.create_stream(meta(created, &config)).map_err(failed)?,
+            (Storage::File, Some(store)) => {
+                store.create_stream(self.meta(created, &config)).map_err(failed)?
+            }
             (Storage::File, None) => return Err(error::STORAGE_RESOURCES_EXCEEDED),
         };
         if config.first_seq > 1 {
@@ -284,13 +329,15 @@ impl JetStream {
     pub async fn update(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
         let _one = self.changing.lock().await;
         let stream = self.stream(&asked.name).ok_or(error::STREAM_NOT_FOUND)?;
-        let config = stream.config().for_update(asked, pedantic)?;
+        let mut config = stream.config().for_update(asked, pedantic)?;
+        self.limits().cap(&mut config)?;
+        self.check_reserve(&config)?;
         if self.overlaps(&config.name, &config.subjects) {
             return Err(error::SUBJECTS_OVERLAP);
         }
         let name = config.name.clone();
         let subjects = config.subjects.clone();
-        let meta = meta(stream.created(), &config);
+        let meta = self.meta(stream.created(), &config);
         stream.reconfigure(config, meta).await?;
         let subscriptions = self.subscribe_anew(&name, &stream, &subjects);
         // New ones first, then the old ones end: no message falls between.
@@ -398,9 +445,16 @@ impl JetStream {
         consumers.iter().for_each(|consumers| consumers.end_pulls());
     }
 
-    /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written, the store
-    /// is closed.
+    /// Stops as [`JetStream::end`] does, then closes the store.
     pub async fn shutdown(&self) {
+        self.end().await;
+        if let Some(store) = self.options.store.clone() {
+            close(store).await;
+        }
+    }
+
+    /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written.
+    pub async fn end(&self) {
         self.stopping.cancel();
         let api = std::mem::take(&mut *lock(&self.api_subscriptions));
         for subscription in &api {
@@ -425,22 +479,75 @@ impl JetStream {
             stream.settled().await;
             stream.checkpoint(true);
         }
-        if let Some(store) = self.options.store.clone() {
-            match tokio::task::spawn_blocking(move || store.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("closing the store: {error}"),
-                Err(error) => tracing::error!("closing the store: {error}"),
-            }
+    }
+
+    fn meta(&self, created: i64, config: &StreamConfig) -> Vec<u8> {
+        let account = Some(self.options.account.to_string()).filter(|account| account != GLOBAL);
+        let meta = Meta {
+            created,
+            config,
+            account,
+        };
+        serde_json::to_vec(&meta).expect("plain fields serialise")
+    }
+
+    /// Whether what streams may grow to, where limited, leaves room for this one.
+    fn check_reserve(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        let others = self.streams();
+        let others = others.iter().map(|stream| stream.config());
+        let others = others.filter(|other| other.storage == config.storage && other.name != config.name);
+        let reserved: i64 = others.map(|other| other.max_bytes.max(0)).sum();
+        let wanted = reserved.saturating_add(config.max_bytes.max(1));
+        let quota = &self.options.quota;
+        let above = quota.above().map_or(-1, |above| above.max(config.storage));
+        let over = |max: i64| max >= 0 && wanted > max;
+        if !over(quota.max(config.storage)) && !over(above) {
+            return Ok(());
         }
+        Err(match config.storage {
+            Storage::Memory => error::MEMORY_RESOURCES_EXCEEDED,
+            Storage::File => error::STORAGE_RESOURCES_EXCEEDED,
+        })
+    }
+}
+
+impl StreamLimits {
+    /// Holds a stream's configuration to what the account may ask for.
+    fn cap(&self, config: &mut StreamConfig) -> Result<(), ApiError> {
+        if self.bytes_required && config.max_bytes <= 0 {
+            return Err(error::MAX_BYTES_REQUIRED);
+        }
+        if config.max_consumers > 0 && self.consumers > 0 && config.max_consumers > self.consumers {
+            return Err(error::MAXIMUM_CONSUMERS);
+        }
+        let max = match config.storage {
+            Storage::Memory => self.memory_stream,
+            Storage::File => self.storage_stream,
+        };
+        if max <= 0 {
+            return Ok(());
+        }
+        if config.max_bytes > max {
+            return Err(error::MAX_STREAM_BYTES_EXCEEDED);
+        }
+        if config.max_bytes <= 0 {
+            config.max_bytes = max;
+        }
+        Ok(())
+    }
+}
+
+/// Closes a store, off the runtime: that writes files.
+async fn close(store: store::Store) {
+    match tokio::task::spawn_blocking(move || store.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("closing the store: {error}"),
+        Err(error) => tracing::error!("closing the store: {error}"),
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn meta(created: i64, config: &StreamConfig) -> Vec<u8> {
-    serde_json::to_vec(&Meta { created, config }).expect("plain fields serialise")
 }
 
 /// Waits until what was put into a log is durable.

@@ -140,8 +140,7 @@ impl Source for Streams {
             },
             config: self.config(),
             limits: JetStreamLimits {
-                default_max_consumers: u64::try_from(self.jetstream.options().limits.consumers_max)
-                    .unwrap_or(0),
+                default_max_consumers: u64::try_from(self.jetstream.limits().consumers).unwrap_or(0),
                 ..JetStreamLimits::default()
             },
             streams: sums.streams as usize,
