@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 
 use crate::account::{Account, Auth};
 use crate::connection::Options;
+use crate::jetstream::stream::config::StreamConfig;
+use crate::jetstream::stream::{StreamInfo, StreamState};
 use crate::protocol::info::Info;
 
 use super::*;
@@ -47,10 +49,21 @@ impl Source for Told {
 
     fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
         let stream = StreamDetail {
-            name: "orders".to_owned(),
-            created: "2026-01-01T00:00:00Z".to_owned(),
-            state: serde_json::json!({ "messages": 7 }),
-            ..StreamDetail::default()
+            info: StreamInfo {
+                config: StreamConfig::default(),
+                created: 0,
+                state: StreamState {
+                    messages: 7,
+                    ..StreamState::default()
+                },
+                subjects: Vec::new(),
+                deleted: Vec::new(),
+                leader: None,
+                domain: None,
+                time: 0,
+            },
+            consumers: Vec::new(),
+            config: false,
         };
         let account = AccountDetail {
             name: "$G".to_owned(),
