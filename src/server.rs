@@ -262,6 +262,13 @@ impl Server {
         &self.context
     }
 
+    /// Has monitoring show the metrics of `source` besides its own, if there is monitoring.
+    pub fn show(&self, source: Arc<dyn monitor::Source>) {
+        if let Some(monitor) = &self.monitor {
+            monitor.show(source);
+        }
+    }
+
     /// Sums over all connections, live and gone.
     pub fn totals(&self) -> Totals {
         self.context.registry.totals()

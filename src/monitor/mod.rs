@@ -33,7 +33,7 @@ mod time;
 mod varz;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
@@ -62,6 +62,8 @@ pub struct View {
     draining: CancellationToken,
     /// Not there while the server recovers what it has stored.
     sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// Sources of metrics alone, which came later.
+    more: Mutex<Vec<Arc<dyn Source>>>,
     started: Instant,
     started_at: SystemTime,
     requests: pages::Requests,
@@ -79,6 +81,7 @@ impl View {
             hosts: Vec::new(),
             draining,
             sources: OnceLock::new(),
+            more: Mutex::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: pages::Requests::default(),
@@ -102,6 +105,13 @@ impl View {
 
     fn sources(&self) -> &[Arc<dyn Source>] {
         self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The metrics of all sources.
+    fn families(&self) -> Vec<Family> {
+        let more = lock(&self.more).clone();
+        let sources = self.sources().iter().chain(&more);
+        sources.flat_map(|source| source.families()).collect()
     }
 
     /// Whether what was stored is still being recovered.
@@ -154,6 +164,11 @@ impl Monitor {
         self.view.sources.set(sources).ok();
     }
 
+    /// Shows the metrics of another source from now on.
+    pub fn show(&self, source: Arc<dyn Source>) {
+        lock(&self.view.more).push(source);
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -165,6 +180,10 @@ impl Monitor {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Monitor {
