@@ -141,7 +141,8 @@ impl Server {
                 .chain([&config.host])
                 .cloned()
                 .collect();
-            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
+            let view = View::new(context.clone(), address, accepting.clone());
+            let view = view.with_hosts(hosts).with_tags(config.tags.clone());
             Monitor::start(listener, view)
         });
         let jetstream = match &config.store_dir {
