@@ -133,6 +133,7 @@ impl Server {
             info,
         ));
         let accepting = CancellationToken::new();
+        let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
             let hosts = config
@@ -143,11 +144,11 @@ impl Server {
                 .collect();
             let view = View::new(context.clone(), address, accepting.clone());
             let view = view.with_hosts(hosts).with_tags(config.tags.clone());
-            Monitor::start(listener, view)
+            Monitor::start(listener, view.with_progress(progress.clone()))
         });
         let jetstream = match &config.store_dir {
             None => None,
-            Some(_) => Some(start_jetstream(&config, &context).await?),
+            Some(_) => Some(start_jetstream(&config, &context, progress).await?),
         };
         if let Some(monitor) = &monitor {
             monitor.recovered(sources(jetstream.as_ref()));
@@ -343,7 +344,11 @@ impl Drop for Server {
 }
 
 /// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetStream>, ServerError> {
+async fn start_jetstream(
+    config: &Config,
+    context: &Context,
+    progress: Arc<jetstream::Progress>,
+) -> Result<Arc<JetStream>, ServerError> {
     let dir = config.store_dir.clone().expect("asked for with a directory");
     let mut options = store::Options::new(dir);
     options.sync = config.sync;
@@ -360,6 +365,7 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetSt
         options.domain = domain;
         options.strict = strict;
         options.message_bytes_max = message_bytes_max;
+        options.progress = progress;
         Ok(JetStream::start(options)?)
     });
     started.await.expect("opening the store does not panic")

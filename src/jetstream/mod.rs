@@ -8,6 +8,7 @@ pub mod api;
 pub mod consumer;
 pub mod delivery;
 mod options;
+mod progress;
 pub mod stream;
 pub mod time;
 
@@ -33,6 +34,7 @@ use stream::config::{Storage, StreamConfig};
 use time::now_ns;
 
 pub use options::{Error, Limits, Options};
+pub use progress::Progress;
 
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -136,7 +138,10 @@ impl JetStream {
         let Some(store) = &self.options.store else {
             return Ok(Vec::new());
         };
-        let rows = Mutex::new(store.streams()?);
+        let rows = store.streams()?;
+        let progress = &self.options.progress;
+        progress.begin(rows.len());
+        let rows = Mutex::new(rows);
         let opened = Mutex::new(Vec::new());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -145,6 +150,7 @@ impl JetStream {
                     while let Some(row) = { lock(&rows).pop() } {
                         let stream = self.open(row.id, &row.meta);
                         lock(&opened).push(stream);
+                        progress.one_done();
                     }
                 });
             }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::router::Router;
 use crate::store::{self, Store};
 
+use super::Progress;
+
 /// What an account may use; -1 is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -41,6 +43,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Refuse requests with fields that are not known, as the reference server does.
     pub strict: bool,
+    /// How far the recovery has come, for others to read.
+    pub progress: Arc<Progress>,
 }
 
 impl Options {
@@ -55,6 +59,7 @@ impl Options {
             limits: Limits::default(),
             message_bytes_max: 1 << 20,
             strict: true,
+            progress: Arc::default(),
         }
     }
 }

@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Context;
+use crate::jetstream::Progress;
 
 pub use source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
@@ -62,6 +63,8 @@ pub struct View {
     tags: Vec<String>,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
+    /// How far the server has come while it recovers.
+    progress: Arc<Progress>,
     /// Not there while the server recovers what it has stored.
     sources: OnceLock<Vec<Arc<dyn Source>>>,
     /// Sources of metrics alone, which came later.
@@ -82,6 +85,7 @@ impl View {
             clients,
             hosts: Vec::new(),
             tags: Vec::new(),
+            progress: Arc::default(),
             draining,
             sources: OnceLock::new(),
             more: Mutex::default(),
@@ -103,6 +107,13 @@ impl View {
     #[must_use]
     pub fn with_tags(mut self, tags: Vec<String>) -> Self {
         self.tags = tags;
+        self
+    }
+
+    /// Shows how far the recovery has come while it lasts.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
         self
     }
 

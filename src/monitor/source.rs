@@ -272,6 +272,8 @@ pub struct Store {
     pub logical_bytes: u64,
     pub disk_bytes: u64,
     pub journal_bytes: u64,
+    #[serde(default)]
+    pub spare_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available_bytes: Option<u64>,
     pub journal_entries: u64,

@@ -233,7 +233,7 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     assert_eq!(recovering[0].0, "200");
     for (status, body) in &recovering[1..] {
         assert_eq!(status, "503");
-        assert!(body.contains("recovering") && body.contains("fix"), "{body}");
+        assert!(body.contains("so far: reading the store\"") && body.contains("fix"), "{body}");
     }
     assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_ready 0\n"));
     monitor.recovered(Vec::new());
