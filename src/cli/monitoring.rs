@@ -31,6 +31,13 @@ impl MonitoringArgs {
         self.monitor.is_some()
     }
 
+    /// The pages at an address that is known.
+    pub fn at(url: &str) -> Self {
+        Self {
+            monitor: Some(url.to_owned()),
+        }
+    }
+
     /// The pages of the server that is meant.
     pub fn open(&self, context: &Context) -> Result<Monitoring, Failure> {
         self.open_on(context, &context.host())
@@ -103,7 +110,7 @@ fn default_authority(host: &str) -> String {
 }
 
 /// The monitoring pages of one server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Monitoring {
     authority: String,
     authorization: Option<String>,
