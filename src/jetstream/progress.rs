@@ -19,13 +19,13 @@ pub struct Progress {
 
 impl Progress {
     /// There are `streams` more to recover.
-    pub(super) fn begin(&self, streams: usize) {
+    pub(crate) fn begin(&self, streams: usize) {
         self.streams.fetch_add(streams, Ordering::Relaxed);
         self.began.get_or_init(Instant::now);
     }
 
     /// One more stream is there.
-    pub(super) fn one_done(&self) {
+    pub(crate) fn one_done(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         let streams = self.streams.load(Ordering::Relaxed);
         let Some(began) = self.began.get() else { return };

@@ -99,11 +99,7 @@ impl Mesh {
             .await
             .while_doing("cannot ask for the storage used")?;
         let store = Instant::now();
-        let probe = self
-            .bucket(setup::SESSIONS)
-            .await?
-            .put(PROBE, "".into())
-            .await;
+        let probe = self.bucket(setup::SESSIONS).await?.put(PROBE, "".into()).await;
         let store_ms = store.elapsed().as_secs_f64() * 1000.0;
         let mut problems = Vec::new();
         match probe {

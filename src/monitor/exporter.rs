@@ -65,11 +65,14 @@ struct Out {
 
 impl Out {
     fn add(&mut self, name: impl Into<Cow<'static, str>>, labels: Labels, value: Value) {
-        let family = self.families.entry(name.into()).or_insert_with_key(|name| Family {
-            name: name.clone(),
-            help: "As prometheus-nats-exporter names it.".into(),
-            samples: Vec::new(),
-        });
+        let family = self
+            .families
+            .entry(name.into())
+            .or_insert_with_key(|name| Family {
+                name: name.clone(),
+                help: "As prometheus-nats-exporter names it.".into(),
+                samples: Vec::new(),
+            });
         family.samples.push((labels, value));
     }
 
@@ -241,7 +244,10 @@ fn of_consumer(consumer: &ConsumerInfo, stream: &Labels, out: &mut Out) {
     labels.push(("consumer_desc", consumer.config.description.clone()));
     let (delivered, floor) = (state.delivered, state.ack_floor);
     for (name, value) in [
-        ("jetstream_consumer_delivered_consumer_seq", delivered.consumer as f64),
+        (
+            "jetstream_consumer_delivered_consumer_seq",
+            delivered.consumer as f64,
+        ),
         ("jetstream_consumer_delivered_stream_seq", delivered.stream as f64),
         ("jetstream_consumer_ack_floor_consumer_seq", floor.consumer as f64),
         ("jetstream_consumer_ack_floor_stream_seq", floor.stream as f64),
@@ -254,7 +260,10 @@ fn of_consumer(consumer: &ConsumerInfo, stream: &Labels, out: &mut Out) {
     }
     let since = |last: Option<i64>| last.map(|last| (consumer.now - last) as f64 / SECOND as f64);
     for (name, seconds) in [
-        ("jetstream_consumer_last_delivery_seconds", since(state.last_delivery)),
+        (
+            "jetstream_consumer_last_delivery_seconds",
+            since(state.last_delivery),
+        ),
         ("jetstream_consumer_last_ack_seconds", since(state.last_ack)),
     ] {
         if let Some(seconds) = seconds {

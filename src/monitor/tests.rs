@@ -216,9 +216,10 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let progress = Arc::new(Progress::default());
     let monitor = Monitor::start(
         listener,
-        View::new(Arc::new(context), address, CancellationToken::new()),
+        View::new(Arc::new(context), address, CancellationToken::new()).with_progress(progress.clone()),
     );
     let statuses = async |paths: [&str; 3]| {
         let mut found = Vec::new();
@@ -233,9 +234,17 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     assert_eq!(recovering[0].0, "200");
     for (status, body) in &recovering[1..] {
         assert_eq!(status, "503");
-        assert!(body.contains("so far: reading the store\"") && body.contains("fix"), "{body}");
+        assert!(
+            body.contains("so far: reading the store\"") && body.contains("fix"),
+            "{body}"
+        );
     }
     assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_ready 0\n"));
+    progress.begin(2);
+    progress.one_done();
+    for (_, body) in &statuses(paths).await[1..] {
+        assert!(body.contains("so far: 1 of 2 streams are there\""), "{body}");
+    }
     monitor.recovered(Vec::new());
     assert!(statuses(paths).await.iter().all(|(status, _)| status == "200"));
     monitor.shutdown().await;

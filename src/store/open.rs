@@ -158,10 +158,8 @@ impl Store {
         let applied = core.applied.load(Ordering::Acquire);
         let landed = core.landed.load(Ordering::Acquire);
         let cache = lock(&core.cache).figures();
-        let (disk_bytes, journal_bytes) = (
-            core.disk.disk_bytes(),
-            core.journal_bytes.load(Ordering::Relaxed),
-        );
+        let (disk_bytes, journal_bytes) =
+            (core.disk.disk_bytes(), core.journal_bytes.load(Ordering::Relaxed));
         // What the tables hold since the last checkpoint: the journal has the rest.
         let stored_bytes = core.stored_bytes.load(Ordering::Relaxed);
         StoreInfo {

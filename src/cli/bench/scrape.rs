@@ -32,7 +32,10 @@ impl Scraper {
                 let answer = answer.map_err(|failure| io::Error::other(failure.to_string()))?;
                 if answer.status != 200 {
                     let url = pages.url();
-                    return Err(io::Error::other(format!("{url}/metrics answered {}", answer.status)));
+                    return Err(io::Error::other(format!(
+                        "{url}/metrics answered {}",
+                        answer.status
+                    )));
                 }
                 took.push(began.elapsed());
                 match stopped.recv_timeout(EVERY.saturating_sub(began.elapsed())) {

@@ -78,7 +78,9 @@ impl Vitals {
         // Counted a moment later, so that it may hold more but not less.
         let other = state.messages.saturating_sub(areas.values().sum());
         areas.insert("other", other);
-        let seen = systems.values().filter(|&&last| age(last, now) <= HEARD.as_secs_f64());
+        let seen = systems
+            .values()
+            .filter(|&&last| age(last, now) <= HEARD.as_secs_f64());
         let seen = seen.count() as f64;
         let mut families = vec![
             Family::many(
