@@ -139,6 +139,7 @@ impl Server {
             info,
         ));
         let accepting = CancellationToken::new();
+        let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
             let hosts = config
@@ -147,12 +148,13 @@ impl Server {
                 .chain([&config.host])
                 .cloned()
                 .collect();
-            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
-            Monitor::start(listener, view)
+            let view = View::new(context.clone(), address, accepting.clone());
+            let view = view.with_hosts(hosts).with_tags(config.tags.clone());
+            Monitor::start(listener, view.with_progress(progress.clone()))
         });
         let jetstream = match &config.store_dir {
             None => None,
-            Some(_) => Some(start_jetstream(&config, &context).await?),
+            Some(_) => Some(start_jetstream(&config, &context, progress).await?),
         };
         if let Some(monitor) = &monitor {
             monitor.recovered(sources(jetstream.as_ref()));
@@ -284,6 +286,13 @@ impl Server {
         &self.context
     }
 
+    /// Has monitoring show the metrics of `source` besides its own, if there is monitoring.
+    pub fn show(&self, source: Arc<dyn monitor::Source>) {
+        if let Some(monitor) = &self.monitor {
+            monitor.show(source);
+        }
+    }
+
     /// Sums over all connections, live and gone.
     pub fn totals(&self) -> Totals {
         self.context.registry.totals()
@@ -357,7 +366,11 @@ impl Drop for Server {
 }
 
 /// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<PerAccount>, ServerError> {
+async fn start_jetstream(
+    config: &Config,
+    context: &Context,
+    progress: Arc<jetstream::Progress>,
+) -> Result<Arc<PerAccount>, ServerError> {
     let dir = config.store_dir.clone().expect("asked for with a directory");
     let mut options = store::Options::new(dir);
     options.sync = config.sync;
@@ -375,6 +388,7 @@ async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<PerAc
             domain,
             message_bytes_max,
             strict,
+            progress,
             bytes_max: (-1, -1),
         };
         Ok(PerAccount::start(common, &accounts)?)

@@ -9,6 +9,7 @@ pub mod consumer;
 pub mod delivery;
 mod options;
 mod per_account;
+mod progress;
 mod quota;
 pub mod stream;
 pub mod time;
@@ -37,6 +38,7 @@ use time::now_ns;
 
 pub use options::{Error, Options};
 pub use per_account::{Common, PerAccount};
+pub use progress::Progress;
 pub use quota::Quota;
 
 /// How often ages are looked at.
@@ -146,7 +148,12 @@ impl JetStream {
         let Some(store) = &self.options.store else {
             return Ok(Vec::new());
         };
-        let rows = Mutex::new(self.rows(store)?);
+        let rows = self.rows(store)?;
+        let progress = &self.options.progress;
+        if self.options.rows.is_none() {
+            progress.begin(rows.len());
+        }
+        let rows = Mutex::new(rows);
         let opened = Mutex::new(Vec::new());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -155,6 +162,7 @@ impl JetStream {
                     while let Some(row) = { lock(&rows).pop() } {
                         let stream = self.open(row.id, &row.meta);
                         lock(&opened).push(stream);
+                        progress.one_done();
                     }
                 });
             }

@@ -6,6 +6,7 @@ use crate::account::{GLOBAL, StreamLimits};
 use crate::router::Router;
 use crate::store::{self, Store, StreamRow};
 
+use super::Progress;
 use super::quota::Quota;
 
 /// What [`super::JetStream::start`] is given.
@@ -32,6 +33,8 @@ pub struct Options {
     pub message_bytes_max: usize,
     /// Refuse requests with fields that are not known, as the reference server does.
     pub strict: bool,
+    /// How far the recovery has come, for others to read.
+    pub progress: Arc<Progress>,
 }
 
 impl Options {
@@ -49,6 +52,7 @@ impl Options {
             quota: Quota::new(-1, -1, None),
             message_bytes_max: 1 << 20,
             strict: true,
+            progress: Arc::default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::store::{Store, StreamRow};
 
 use super::api::error;
 use super::quota::Quota;
-use super::{Error, JetStream, Options, lock};
+use super::{Error, JetStream, Options, Progress, lock};
 
 /// What is the same in every account.
 pub struct Common {
@@ -29,6 +29,8 @@ pub struct Common {
     pub strict: bool,
     /// Bytes that memory and file streams of all accounts may hold; -1 is unlimited.
     pub bytes_max: (i64, i64),
+    /// How far recovery has come.
+    pub progress: Arc<Progress>,
 }
 
 /// See the module documentation.
@@ -44,6 +46,7 @@ impl PerAccount {
     /// Recovers the streams of each account. Needs the runtime its tasks run on; reads files.
     pub fn start(common: Common, accounts: &[Arc<Account>]) -> Result<Arc<Self>, Error> {
         let rows = rows_by_account(common.store.as_ref())?;
+        common.progress.begin(rows.values().map(Vec::len).sum());
         let (memory, storage) = common.bytes_max;
         let all = Arc::new(Self {
             quota: Quota::new(memory, storage, None),
@@ -125,6 +128,7 @@ impl PerAccount {
         options.domain.clone_from(&common.domain);
         options.message_bytes_max = common.message_bytes_max;
         options.strict = common.strict;
+        options.progress = common.progress.clone();
         options.quota = Quota::new(limits.memory, limits.storage, Some(self.quota.clone()));
         options.limits = limits;
         JetStream::start(options)

@@ -393,8 +393,12 @@ pub(super) fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Sub
     subscriptions
 }
 
-/// Whom a client said it was. A token is a secret: only that there was one is shown.
+/// The user a client was let in as, who may be the one for those that show nothing; else whom it said it was. A token is
+/// a secret: only that there was one is shown.
 fn user_of(handle: &Handle) -> Option<String> {
+    if let Some(user) = handle.user() {
+        return Some(user.name.clone());
+    }
     let connect = handle.connect();
     let user = connect.user.clone().filter(|user| !user.is_empty());
     user.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))

@@ -33,7 +33,7 @@ mod time;
 mod varz;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
@@ -41,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Context;
+use crate::jetstream::Progress;
 
 pub use source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
@@ -58,10 +59,16 @@ pub struct View {
     clients: SocketAddr,
     /// Names besides loopback and the address itself that a `Host` header may show.
     hosts: Vec<String>,
+    /// Labels of the server, from its configuration.
+    tags: Vec<String>,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
+    /// How far the server has come while it recovers.
+    progress: Arc<Progress>,
     /// Not there while the server recovers what it has stored.
     sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// Sources of metrics alone, which came later.
+    more: Mutex<Vec<Arc<dyn Source>>>,
     started: Instant,
     started_at: SystemTime,
     requests: pages::Requests,
@@ -77,8 +84,11 @@ impl View {
             address: clients,
             clients,
             hosts: Vec::new(),
+            tags: Vec::new(),
+            progress: Arc::default(),
             draining,
             sources: OnceLock::new(),
+            more: Mutex::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: pages::Requests::default(),
@@ -93,6 +103,20 @@ impl View {
         self
     }
 
+    /// Shows these labels of the server.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Vec<String>) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Shows how far the recovery has come while it lasts.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
     /// Shows what other rooms have to show, too. Until this or [`Monitor::recovered`] the server counts as recovering.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Arc<dyn Source>>) -> Self {
@@ -102,6 +126,13 @@ impl View {
 
     fn sources(&self) -> &[Arc<dyn Source>] {
         self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The metrics of all sources.
+    fn families(&self) -> Vec<Family> {
+        let more = lock(&self.more).clone();
+        let sources = self.sources().iter().chain(&more);
+        sources.flat_map(|source| source.families()).collect()
     }
 
     /// Whether what was stored is still being recovered.
@@ -154,6 +185,11 @@ impl Monitor {
         self.view.sources.set(sources).ok();
     }
 
+    /// Shows the metrics of another source from now on.
+    pub fn show(&self, source: Arc<dyn Source>) {
+        lock(&self.view.more).push(source);
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -165,6 +201,10 @@ impl Monitor {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Monitor {

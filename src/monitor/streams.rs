@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use crate::account::GLOBAL;
 use crate::jetstream;
+use crate::jetstream::delivery::ConsumerInfo;
 use crate::jetstream::stream::config::Storage;
 use crate::jetstream::stream::{Stream, Tallied};
 use crate::protocol::info::API_LEVEL;
 use crate::store;
 
-use super::consumers::{self, Consumer};
+use super::consumers;
 use super::source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
     Scope, Source, StreamDetail, Value,
@@ -85,38 +84,16 @@ impl Streams {
     fn detail(&self, stream: &Stream, detail: &Detail) -> StreamDetail {
         let mut info = stream.info();
         info.leader = Some(self.jetstream.options().server_name.clone());
-        let mut info = serde_json::to_value(info).expect("plain fields serialise");
-        let mut field = |name: &str| info.get_mut(name).map_or(Json::Null, Json::take);
-        let consumers = if detail.consumers {
-            consumers::of(&self.jetstream, stream.name())
-        } else {
-            Vec::new()
-        };
         StreamDetail {
-            name: stream.name().to_owned(),
-            created: field("created").as_str().unwrap_or_default().to_owned(),
-            cluster: field("cluster"),
-            config: if detail.config {
-                field("config")
+            info,
+            consumers: if detail.consumers {
+                consumers::of(&self.jetstream, stream.name())
             } else {
-                Json::Null
+                Vec::new()
             },
-            state: field("state"),
-            consumer_detail: consumers
-                .into_iter()
-                .map(|consumer| shown(consumer, detail.config))
-                .collect(),
+            config: detail.config,
         }
     }
-}
-
-/// A consumer on `/jsz`, with its configuration only if asked for.
-fn shown(consumer: Consumer, config: bool) -> Json {
-    let mut info = consumer.info;
-    if let (Some(fields), false) = (info.as_object_mut(), config) {
-        fields.shift_remove("config");
-    }
-    info
 }
 
 impl Source for Streams {
@@ -374,7 +351,7 @@ fn refused(streams: &[Arc<Stream>], tallied: &[Tallied]) -> Family {
 }
 
 fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Vec<Family> {
-    let mut found: Vec<(Labels, Consumer)> = Vec::new();
+    let mut found: Vec<(Labels, ConsumerInfo)> = Vec::new();
     let mut hidden = 0u64;
     for stream in streams {
         for consumer in consumers::of(jetstream, stream.name()) {
@@ -389,16 +366,16 @@ fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Ve
             found.push((labels, consumer));
         }
     }
-    let family = |name, help, value: fn(&Consumer) -> Value| {
+    let family = |name, help, value: fn(&ConsumerInfo) -> Value| {
         let samples = found.iter().map(|(labels, one)| (labels.clone(), value(one)));
         Family::many(name, help, samples.collect())
     };
-    let with_limit = found.iter().filter(|(_, one)| one.ack_pending_max > 0);
+    let with_limit = found.iter().filter(|(_, one)| one.config.max_ack_pending > 0);
     let limited = Family::many(
         "mesh_consumer_ack_pending_max",
         "Messages a consumer may have delivered and not settled, where limited.",
         with_limit
-            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.ack_pending_max as f64)))
+            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.config.max_ack_pending as f64)))
             .collect(),
     );
     vec![
@@ -410,33 +387,33 @@ fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Ve
         family(
             "mesh_consumer_pending",
             "Messages a consumer has yet to deliver.",
-            |one| Value::Gauge(one.num_pending as f64),
+            |one| Value::Gauge(one.state.num_pending as f64),
         ),
         family(
             "mesh_consumer_ack_pending",
             "Messages a consumer has delivered that are not settled.",
-            |one| Value::Gauge(one.num_ack_pending as f64),
+            |one| Value::Gauge(one.state.num_ack_pending as f64),
         ),
         limited,
         family(
             "mesh_consumer_redelivered",
             "Messages not settled that were delivered more than once.",
-            |one| Value::Gauge(one.num_redelivered as f64),
+            |one| Value::Gauge(one.state.num_redelivered as f64),
         ),
         family(
             "mesh_consumer_waiting",
             "Pull requests that wait for messages.",
-            |one| Value::Gauge(one.num_waiting as f64),
+            |one| Value::Gauge(one.state.num_waiting as f64),
         ),
         family(
             "mesh_consumer_deliveries_total",
             "Deliveries of a consumer, redeliveries included.",
-            |one| Value::Counter(one.deliveries as f64),
+            |one| Value::Counter(one.state.delivered.consumer as f64),
         ),
         family(
             "mesh_consumer_ack_floor_sequence",
             "The stream sequence up to which a consumer has settled everything.",
-            |one| Value::Gauge(one.ack_floor as f64),
+            |one| Value::Gauge(one.state.ack_floor.stream as f64),
         ),
     ]
 }

@@ -6,6 +6,7 @@ mod mesh;
 mod notify;
 pub(super) mod run;
 mod sink;
+mod vitals;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
