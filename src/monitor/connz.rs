@@ -336,7 +336,7 @@ impl Ask {
         (entries, total)
     }
 
-    fn row(&self, entry: &Entry, auth_required: bool, listed: &mut usize) -> Row {
+    fn row(&self, entry: &Entry, listed: &mut usize) -> Row {
         let (handle, client) = (&entry.handle, &entry.handle.client);
         let connect = handle.connect();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -376,7 +376,7 @@ impl Ask {
             name: connect.name.clone(),
             lang: connect.lang.clone(),
             version: connect.version.clone(),
-            authorized_user: (self.auth && auth_required).then(|| user_of(handle)).flatten(),
+            authorized_user: self.auth.then(|| user_of(handle)).flatten(),
             name_tag: self.auth.then_some(GLOBAL),
             subscriptions_list: shown(Subs::List).then(|| list().collect()),
             subscriptions_list_detail: shown(Subs::Detail).then(|| detail().collect()),
@@ -411,12 +411,11 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
         ask.limit = 1;
     }
     let mut listed = 0;
-    let auth_required = view.context.accounts.auth().is_required();
     let connections: Vec<_> = entries
         .iter()
         .skip(ask.offset)
         .take(ask.limit)
-        .map(|entry| ask.row(entry, auth_required, &mut listed))
+        .map(|entry| ask.row(entry, &mut listed))
         .collect();
     Page::json(&Connz {
         server_id: &view.context.info.server_id,

@@ -192,6 +192,35 @@ fn the_questions_of_the_dashboard_are_well_formed() {
     Ran::of(command).says(0, &format!("{} rules found", asked.len()));
 }
 
+#[test]
+fn the_page_names_the_figures_of_the_mesh() {
+    let page = read("docs/monitoring.md");
+    let (_, rest) = page.split_once("`mesh serve` adds").unwrap();
+    let named: Vec<&str> = rest
+        .lines()
+        .filter(|line| line.starts_with("| `mesh_"))
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|word| word.starts_with("mesh_"))
+        .collect();
+    let served = served();
+    assert!(named.len() >= 9, "{named:?}");
+    for name in &named {
+        assert!(
+            served.contains(*name),
+            "docs/monitoring.md names {name}, which is not there"
+        );
+    }
+    for name in &served {
+        let name = ["_bucket", "_sum", "_count"]
+            .iter()
+            .fold(name.as_str(), |name, end| name.strip_suffix(end).unwrap_or(name));
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/monitoring.md does not name {name}"
+        );
+    }
+}
+
 /// The mesh's own figures follow what happens on it, and probes leave nothing behind.
 #[test]
 fn the_health_of_the_mesh_is_shown() {
