@@ -6,7 +6,7 @@ mod reload;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::Account;
 use crate::config::{Assets, Config};
+use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream};
 use crate::local::{self, InvalidSubject, Subscriber};
@@ -24,7 +25,7 @@ use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::Fixed;
+pub use reload::{Fixed, ReloadError};
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -69,6 +70,9 @@ pub enum ServerError {
     /// A stream or consumer that the configuration declares could not be had.
     #[error("cannot have the declared {0}")]
     Asset(#[from] AssetError),
+    /// A certificate, or what else TLS is made of, is not usable.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -98,6 +102,7 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let tls = load_tls(&config).await?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
@@ -132,6 +137,7 @@ impl Server {
             Account::new(config.auth.clone()),
             info,
         ));
+        context.set_tls(tls);
         let accepting = CancellationToken::new();
         // Before the store is opened: a server that recovers says so.
         let monitor = monitor.map(|listener| {
@@ -192,8 +198,14 @@ impl Server {
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
-    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
-        let changed = reload::compare(&self.config(), &config)?;
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let mut changed = reload::compare(&self.config(), &config)?;
+        // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
+        let tls = load_tls(&config).await?;
+        if reload::tls_differs(self.context.tls().as_deref(), tls.as_deref()) {
+            changed.push("tls");
+        }
+        self.context.set_tls(tls);
         let (options, auth) = (config.connections.clone(), config.auth.clone());
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config;
         if !changed.is_empty() {
@@ -290,6 +302,7 @@ impl Server {
         {
             info.client_id = handle.id();
             info.client_ip.clone_from(&handle.ip);
+            tls::advertise(&mut info, self.context.tls().as_deref(), handle);
             let mut wire = WireBuf::default();
             wire.flat().extend_from_slice(&info.line());
             handle.client.outbox.flush(&mut wire);
@@ -367,6 +380,26 @@ fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> 
         sources.push(Arc::new(monitor::Storage::new(store)));
     }
     sources
+}
+
+/// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
+async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, tls::Error> {
+    let Some(options) = config.tls.clone() else {
+        if config.monitor_tls {
+            return Err(tls::Error::new(
+                "HTTPS needs a certificate: give one in tls { ... }",
+            ));
+        }
+        return Ok(None);
+    };
+    let loading = tokio::task::spawn_blocking(|| Tls::load(options));
+    let tls = loading.await.expect("reading certificates does not panic")?;
+    if let Some(expires) = tls.expires().filter(|expires| *expires < SystemTime::now()) {
+        let since =
+            jiff::Timestamp::try_from(expires).map_or_else(|_| String::new(), |time| format!(" on {time}"));
+        tracing::warn!("A certificate in the tls block has expired{since}: clients will refuse it");
+    }
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {

@@ -4,6 +4,7 @@
 //! own. Deliberately absent so far: several accounts, JWTs.
 
 mod auth;
+mod certificate;
 mod permissions;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::router::Router;
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
+pub use certificate::Certificate;
 pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 
 /// The name of the account that everyone is in.

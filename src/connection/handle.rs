@@ -11,6 +11,7 @@ use crate::protocol::connect::Connect;
 use crate::router::Client;
 
 use super::reason::Reason;
+use super::tls::Agreed;
 
 /// See the module documentation.
 pub struct Handle {
@@ -28,6 +29,8 @@ pub struct Handle {
     admitted: Mutex<Option<Option<Arc<User>>>>,
     /// What it was given to sign.
     nonce: OnceLock<String>,
+    /// What its TLS handshake has led to.
+    tls: OnceLock<Agreed>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -48,6 +51,7 @@ impl Handle {
             connect: Mutex::default(),
             admitted: Mutex::default(),
             nonce: OnceLock::new(),
+            tls: OnceLock::new(),
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
@@ -102,6 +106,20 @@ impl Handle {
 
     pub(super) fn set_nonce(&self, nonce: String) {
         self.nonce.set(nonce).ok();
+    }
+
+    /// What its TLS handshake has led to; none when it is not encrypted.
+    pub fn tls(&self) -> Option<&Agreed> {
+        self.tls.get()
+    }
+
+    pub(super) fn set_tls(&self, agreed: Agreed) {
+        self.tls.set(agreed).ok();
+    }
+
+    /// Whether it is a pipe inside this process.
+    pub fn is_in_process(&self) -> bool {
+        self.port == 0
     }
 
     /// Whether its user may subscribe.

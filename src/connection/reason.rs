@@ -19,13 +19,14 @@ pub enum Reason {
     PayloadExceeded,
     ControlLineExceeded,
     NoRespondersNeedsHeaders,
+    TlsHandshake,
     ServerShutdown,
     InternalError,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::ClientClosed,
         Reason::AuthenticationTimeout,
         Reason::AuthenticationFailure,
@@ -41,6 +42,7 @@ impl Reason {
         Reason::PayloadExceeded,
         Reason::ControlLineExceeded,
         Reason::NoRespondersNeedsHeaders,
+        Reason::TlsHandshake,
         Reason::ServerShutdown,
         Reason::InternalError,
     ];
@@ -68,6 +70,7 @@ impl Reason {
             Reason::PayloadExceeded => "payload_exceeded",
             Reason::ControlLineExceeded => "control_line_exceeded",
             Reason::NoRespondersNeedsHeaders => "no_responders_needs_headers",
+            Reason::TlsHandshake => "tls_handshake",
             Reason::ServerShutdown => "server_shutdown",
             Reason::InternalError => "internal_error",
         }
@@ -107,6 +110,7 @@ impl Reason {
             Reason::PayloadExceeded => "Maximum Message Payload Exceeded",
             Reason::ControlLineExceeded => "Maximum Control Line Exceeded",
             Reason::NoRespondersNeedsHeaders => "No Responders Requires Headers",
+            Reason::TlsHandshake => "TLS Handshake Failure",
             Reason::ServerShutdown => "Server Shutdown",
             Reason::InternalError => "Internal Client",
         }

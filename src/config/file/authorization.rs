@@ -97,7 +97,7 @@ fn secret(entry: &Entry, notes: &mut Notes) -> Option<String> {
 }
 
 /// Seconds, with a fraction if need be, or a time such as "2s".
-fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
+pub(super) fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
     let timeout = match &entry.node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),

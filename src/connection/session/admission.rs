@@ -6,6 +6,7 @@ use crate::account::{Auth, User, Verdict, Verification};
 use crate::connection::gate::{self, Gate};
 use crate::connection::publish_line::PublishLine;
 use crate::connection::reason::Reason;
+use crate::connection::tls;
 use crate::protocol::connect::Connect;
 use crate::protocol::subject;
 
@@ -24,7 +25,10 @@ impl Session {
     pub(super) fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
-            match &*self.context.account.auth() {
+            let auth = self.context.account.auth();
+            match &*auth {
+                // Who it is, its certificate says.
+                _ if tls::maps(self.context.tls().as_deref(), &auth, &self.handle).is_some() => {}
                 Auth::Open => self.admit(None),
                 Auth::Users(users) => {
                     if let Some(user) = users.default_user() {
@@ -74,10 +78,14 @@ impl Session {
         self.examine(connect)
     }
 
-    fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
+    fn examine(&mut self, mut connect: Connect) -> Result<Option<Pending>, Reason> {
         let epoch = self.context.epoch();
-        let nonce = self.handle.nonce();
-        match self.context.account.auth().check(&connect, nonce) {
+        let auth = self.context.account.auth();
+        let mapped = tls::mapped(self.context.tls().as_deref(), &auth, &connect, &self.handle);
+        if let Some(Verdict::Admitted(Some(user))) = &mapped {
+            connect.user = Some(user.name.clone());
+        }
+        match mapped.unwrap_or_else(|| auth.check(&connect, self.handle.nonce())) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,
