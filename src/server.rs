@@ -147,7 +147,9 @@ impl Server {
                 .chain([&config.host])
                 .cloned()
                 .collect();
-            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
+            let view = View::new(context.clone(), address, accepting.clone())
+                .with_hosts(hosts)
+                .encrypted(config.monitor_tls);
             Monitor::start(listener, view)
         });
         let jetstream = match &config.store_dir {
@@ -231,7 +233,8 @@ impl Server {
 
     /// The address as client libraries take it.
     pub fn client_url(&self) -> String {
-        format!("nats://{}", self.address)
+        let required = self.context.tls().is_some_and(|tls| !tls.options().allow_plain);
+        format!("{}://{}", if required { "tls" } else { "nats" }, self.address)
     }
 
     /// The server's id.
@@ -563,7 +566,12 @@ impl TestServer {
     /// When the configuration turned it off.
     pub fn monitor_url(&self) -> String {
         let address = self.server().monitor_addr().expect("monitoring is on");
-        format!("http://{address}")
+        let scheme = if self.server().config().monitor_tls {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{address}")
     }
 }
 

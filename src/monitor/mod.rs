@@ -10,7 +10,7 @@
 //!
 //! What other rooms show (a store, JetStream) comes through [`Source`]; the rooms themselves do not know this one.
 //!
-//! Deliberately absent: actions (closing a connection, reloading), profiles, TLS.
+//! Deliberately absent: actions (closing a connection, reloading), profiles, client certificates.
 
 mod accounts;
 mod connz;
@@ -58,6 +58,8 @@ pub struct View {
     clients: SocketAddr,
     /// Names besides loopback and the address itself that a `Host` header may show.
     hosts: Vec<String>,
+    /// Whether it is served over HTTPS.
+    encrypted: bool,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
     /// Not there while the server recovers what it has stored.
@@ -77,6 +79,7 @@ impl View {
             address: clients,
             clients,
             hosts: Vec::new(),
+            encrypted: false,
             draining,
             sources: OnceLock::new(),
             started: Instant::now(),
@@ -90,6 +93,13 @@ impl View {
     #[must_use]
     pub fn with_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
+        self
+    }
+
+    /// Serves over HTTPS, with the certificates that clients are shown.
+    #[must_use]
+    pub fn encrypted(mut self, encrypted: bool) -> Self {
+        self.encrypted = encrypted;
         self
     }
 

@@ -376,6 +376,11 @@ impl Reading {
             self.config.tls = block
                 .options(allow_plain, has_users, notes)
                 .or(self.config.tls.take());
+            if self.config.tls.as_ref().is_some_and(|options| options.map) {
+                notes
+                    .warnings
+                    .retain(|warning| !warning.text.ends_with(authorization::NAME_ALONE));
+            }
             // As in nats-server: the handshake takes its time, too.
             let explicit = self.has_auth_timeout;
             if let Some(options) = self.config.tls.as_ref().filter(|_| !explicit) {
