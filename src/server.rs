@@ -6,7 +6,7 @@ mod reload;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{Accounts, GLOBAL};
 use crate::config::{Assets, Config};
+use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, Common, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
@@ -24,7 +25,7 @@ use crate::router::{Publisher, Router, WireBuf};
 use crate::store::{self, Store};
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::Fixed;
+pub use reload::{Fixed, ReloadError};
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -71,6 +72,9 @@ pub enum ServerError {
     /// A stream or consumer that the configuration declares could not be had.
     #[error("cannot have the declared {0}")]
     Asset(#[from] AssetError),
+    /// A certificate, or what else TLS is made of, is not usable.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -100,6 +104,7 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let tls = load_tls(&config).await?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
@@ -138,6 +143,7 @@ impl Server {
             ),
             info,
         ));
+        context.set_tls(tls);
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
@@ -150,7 +156,8 @@ impl Server {
                 .collect();
             let view = View::new(context.clone(), address, accepting.clone());
             let view = view.with_hosts(hosts).with_tags(config.tags.clone());
-            Monitor::start(listener, view.with_progress(progress.clone()))
+            let view = view.with_progress(progress.clone()).encrypted(config.monitor_tls);
+            Monitor::start(listener, view)
         });
         let jetstream = match &config.store_dir {
             None => None,
@@ -203,8 +210,14 @@ impl Server {
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
-    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
-        let changed = reload::compare(&self.config(), &config)?;
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let mut changed = reload::compare(&self.config(), &config)?;
+        // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
+        let tls = load_tls(&config).await?;
+        if reload::tls_differs(self.context.tls().as_deref(), tls.as_deref()) {
+            changed.push("tls");
+        }
+        self.context.set_tls(tls);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if !changed.is_empty() {
             let system = config.system_account.as_deref();
@@ -238,7 +251,8 @@ impl Server {
 
     /// The address as client libraries take it.
     pub fn client_url(&self) -> String {
-        format!("nats://{}", self.address)
+        let required = self.context.tls().is_some_and(|tls| !tls.options().allow_plain);
+        format!("{}://{}", if required { "tls" } else { "nats" }, self.address)
     }
 
     /// The server's id.
@@ -321,6 +335,7 @@ impl Server {
         {
             info.client_id = handle.id();
             info.client_ip.clone_from(&handle.ip);
+            tls::advertise(&mut info, self.context.tls().as_deref(), handle);
             let mut wire = WireBuf::default();
             wire.flat().extend_from_slice(&info.line());
             handle.client.outbox.flush(&mut wire);
@@ -417,6 +432,26 @@ fn sources(jetstream: Option<&Arc<PerAccount>>) -> Vec<Arc<dyn monitor::Source>>
         sources.push(Arc::new(monitor::Storage::new(store)));
     }
     sources
+}
+
+/// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
+async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, tls::Error> {
+    let Some(options) = config.tls.clone() else {
+        if config.monitor_tls {
+            return Err(tls::Error::new(
+                "HTTPS needs a certificate: give one in tls { ... }",
+            ));
+        }
+        return Ok(None);
+    };
+    let loading = tokio::task::spawn_blocking(|| Tls::load(options));
+    let tls = loading.await.expect("reading certificates does not panic")?;
+    if let Some(expires) = tls.expires().filter(|expires| *expires < SystemTime::now()) {
+        let since =
+            jiff::Timestamp::try_from(expires).map_or_else(|_| String::new(), |time| format!(" on {time}"));
+        tracing::warn!("A certificate in the tls block has expired{since}: clients will refuse it");
+    }
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
@@ -580,7 +615,12 @@ impl TestServer {
     /// When the configuration turned it off.
     pub fn monitor_url(&self) -> String {
         let address = self.server().monitor_addr().expect("monitoring is on");
-        format!("http://{address}")
+        let scheme = if self.server().config().monitor_tls {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{address}")
     }
 }
 

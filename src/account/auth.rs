@@ -2,7 +2,7 @@
 //!
 //! Order of nats-server: nkey, then user and password, then `no_auth_user`. A bcrypt hash takes a tenth of a second to
 //! compare: [`Auth::check`] hands that back as a [`Verification`] for a thread that may take its time.
-//! Deliberately absent so far: several accounts, JWTs, certificates.
+//! Deliberately absent so far: several accounts, JWTs. Users by certificate are found in `certificate`.
 
 use std::collections::HashMap;
 use std::fmt;

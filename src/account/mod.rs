@@ -5,6 +5,7 @@
 
 mod auth;
 mod bridge;
+mod certificate;
 mod mapping;
 mod permissions;
 mod spec;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use crate::router::{Router, RouterStats};
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
+pub use certificate::Certificate;
 pub use mapping::{Mapped, Mappings};
 pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 pub use spec::{Export, Import, Kind, Limits, Mapping, Response, Spec, StreamLimits, THRESHOLD, Weighted};

@@ -12,6 +12,7 @@ use crate::router::{About, Client};
 
 use super::Context;
 use super::reason::Reason;
+use super::tls::Agreed;
 
 /// See the module documentation.
 pub struct Handle {
@@ -33,6 +34,8 @@ pub struct Handle {
     admitted: Mutex<Option<Option<Arc<User>>>>,
     /// What it was given to sign.
     nonce: OnceLock<String>,
+    /// What its TLS handshake has led to.
+    tls: OnceLock<Agreed>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -64,6 +67,7 @@ impl Handle {
             }),
             admitted: Mutex::default(),
             nonce: OnceLock::new(),
+            tls: OnceLock::new(),
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
@@ -154,6 +158,20 @@ impl Handle {
 
     pub(super) fn set_nonce(&self, nonce: String) {
         self.nonce.set(nonce).ok();
+    }
+
+    /// What its TLS handshake has led to; none when it is not encrypted.
+    pub fn tls(&self) -> Option<&Agreed> {
+        self.tls.get()
+    }
+
+    pub(super) fn set_tls(&self, agreed: Agreed) {
+        self.tls.set(agreed).ok();
+    }
+
+    /// Whether it is a pipe inside this process.
+    pub fn is_in_process(&self) -> bool {
+        self.port == 0
     }
 
     /// Whether its user may subscribe.

@@ -17,6 +17,7 @@ mod reason;
 mod registry;
 mod reload;
 mod session;
+pub mod tls;
 mod transport;
 mod verifier;
 mod writer;
@@ -95,6 +96,8 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
+    /// How connections are encrypted, where they are; a reload replaces it.
+    tls: RwLock<Option<Arc<tls::Tls>>>,
 }
 
 impl Context {
@@ -108,6 +111,7 @@ impl Context {
             info,
             registry: Arc::default(),
             verifier: verifier::Verifier::new(),
+            tls: RwLock::default(),
         }
     }
 
@@ -117,6 +121,16 @@ impl Context {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// How connections are encrypted, where they are.
+    pub fn tls(&self) -> Option<Arc<tls::Tls>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces how connections are encrypted that come from now on; those that are in keep what they have.
+    pub fn set_tls(&self, tls: Option<Arc<tls::Tls>>) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
     fn epoch(&self) -> u64 {

@@ -15,7 +15,7 @@ use super::handle::Handle;
 use super::reason::Reason;
 use super::session::{Pause, Session};
 use super::transport::{ReadHalf, Transport};
-use super::{Context, cause, writer};
+use super::{Context, cause, tls, writer};
 
 /// Read buffers start small and grow while they come back full.
 const READ_MIN: usize = 4 << 10;
@@ -31,11 +31,23 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let handle = Arc::new(Handle::new(client.clone(), ip, port, &context));
     client.set_about(Arc::downgrade(&(handle.clone() as Arc<dyn About>)));
     let admitted = context.registry.add(&handle, options.connections_max);
+    let mut session = Session::new(context.clone(), handle.clone());
+    let secured = match context.tls().filter(|_| admitted) {
+        Some(tls) => tls::secure(transport, &tls, &mut session).await,
+        None => {
+            session.greet();
+            Ok(transport)
+        }
+    };
+    let transport = match secured {
+        Ok(transport) => transport,
+        Err(reason) => {
+            drop(session);
+            return end(&context, &handle, reason);
+        }
+    };
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
-
-    let mut session = Session::new(context.clone(), handle.clone());
-    session.greet();
     let reason = if let Some(reason) = session.unwelcome() {
         session.refuse(reason);
         reason
@@ -59,8 +71,12 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     client.outbox.close(Closed::Done);
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
-    context.registry.remove(&handle, reason);
-    cause::log_end(&handle, reason);
+    end(&context, &handle, reason);
+}
+
+fn end(context: &Context, handle: &Arc<Handle>, reason: Reason) {
+    context.registry.remove(handle, reason);
+    cause::log_end(handle, reason);
 }
 
 struct Reader<'a> {

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::account::GLOBAL;
+use crate::account::{Certificate, GLOBAL};
 use crate::connection::{Handle, Reason};
 use crate::router::Subscription;
 
 use super::View;
 use super::pages::Page;
 use super::params::{Params, Problem};
+use super::source::is_false;
 use super::time::{round_trip, timestamp, uptime};
 
 /// Connections on a page unless asked otherwise, and at most.
@@ -64,6 +65,14 @@ struct Row {
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cipher_suite: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_peer_certs: Option<[PeerCertificate; 1]>,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_first: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name_tag: Option<&'static str>,
@@ -71,6 +80,24 @@ struct Row {
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list_detail: Option<Vec<SubscriptionRow>>,
+}
+
+/// What a client has shown.
+#[derive(Serialize)]
+struct PeerCertificate {
+    subject: String,
+    spki_sha256: String,
+    cert_sha256: String,
+}
+
+impl PeerCertificate {
+    fn of(certificate: &Certificate) -> Self {
+        Self {
+            subject: certificate.subject(),
+            spki_sha256: certificate.key_sha256.clone(),
+            cert_sha256: certificate.sha256.clone(),
+        }
+    }
 }
 
 /// One subscription, here and on `/subsz`.
@@ -338,7 +365,7 @@ impl Ask {
 
     fn row(&self, entry: &Entry, listed: &mut usize) -> Row {
         let (handle, client) = (&entry.handle, &entry.handle.client);
-        let connect = handle.connect();
+        let (connect, tls) = (handle.connect(), handle.tls());
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut subscriptions = Vec::new();
         if self.subs != Subs::Count {
@@ -376,6 +403,13 @@ impl Ask {
             name: connect.name.clone(),
             lang: connect.lang.clone(),
             version: connect.version.clone(),
+            tls_version: tls.map(|tls| tls.version),
+            tls_cipher_suite: tls.map(|tls| tls.cipher_suite.clone()),
+            tls_peer_certs: tls
+                .filter(|_| self.auth)
+                .and_then(|tls| tls.certificate.as_ref())
+                .map(|certificate| [PeerCertificate::of(certificate)]),
+            tls_first: tls.is_some_and(|tls| tls.first),
             authorized_user: self.auth.then(|| user_of(handle)).flatten(),
             name_tag: self.auth.then_some(GLOBAL),
             subscriptions_list: shown(Subs::List).then(|| list().collect()),

@@ -10,7 +10,7 @@
 //!
 //! What other rooms show (a store, JetStream) comes through [`Source`]; the rooms themselves do not know this one.
 //!
-//! Deliberately absent: actions (closing a connection, reloading), profiles, TLS.
+//! Deliberately absent: actions (closing a connection, reloading), profiles, client certificates.
 
 mod accounts;
 mod connz;
@@ -61,6 +61,8 @@ pub struct View {
     hosts: Vec<String>,
     /// Labels of the server, from its configuration.
     tags: Vec<String>,
+    /// Whether it is served over HTTPS.
+    encrypted: bool,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
     /// How far the server has come while it recovers.
@@ -86,6 +88,7 @@ impl View {
             hosts: Vec::new(),
             tags: Vec::new(),
             progress: Arc::default(),
+            encrypted: false,
             draining,
             sources: OnceLock::new(),
             more: Mutex::default(),
@@ -114,6 +117,13 @@ impl View {
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// Serves over HTTPS, with the certificates that clients are shown.
+    #[must_use]
+    pub fn encrypted(mut self, encrypted: bool) -> Self {
+        self.encrypted = encrypted;
         self
     }
 

@@ -6,6 +6,7 @@ use crate::account::{Auth, User, Verdict, Verification};
 use crate::connection::gate::{self, Gate};
 use crate::connection::publish_line::PublishLine;
 use crate::connection::reason::Reason;
+use crate::connection::tls;
 use crate::protocol::connect::Connect;
 use crate::protocol::subject;
 use crate::router::Publisher;
@@ -25,7 +26,10 @@ impl Session {
     pub(super) fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
-            let admitted = match &*self.context.accounts.auth() {
+            let auth = self.context.accounts.auth();
+            let admitted = match &*auth {
+                // Who it is, its certificate says.
+                _ if tls::maps(self.context.tls().as_deref(), &auth, &self.handle).is_some() => Ok(()),
                 Auth::Open => self.admit(None),
                 Auth::Users(users) => match users.default_user() {
                     Some(user) => self.admit(Some(user.clone())),
@@ -113,10 +117,14 @@ impl Session {
         self.examine(connect)
     }
 
-    fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
+    fn examine(&mut self, mut connect: Connect) -> Result<Option<Pending>, Reason> {
         let epoch = self.context.epoch();
-        let nonce = self.handle.nonce();
-        match self.context.accounts.auth().check(&connect, nonce) {
+        let auth = self.context.accounts.auth();
+        let mapped = tls::mapped(self.context.tls().as_deref(), &auth, &connect, &self.handle);
+        if let Some(Verdict::Admitted(Some(user))) = &mapped {
+            connect.user = Some(user.name.clone());
+        }
+        match mapped.unwrap_or_else(|| auth.check(&connect, self.handle.nonce())) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,

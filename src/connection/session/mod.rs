@@ -25,7 +25,7 @@ use super::handle::Handle;
 use super::plain::Plain;
 use super::publish_line::PublishLine;
 use super::reason::Reason;
-use super::{Context, Options, cause};
+use super::{Context, Options, cause, tls};
 
 pub(super) use admission::Pending;
 
@@ -162,12 +162,17 @@ impl Session {
 
     /// Sends the first INFO.
     pub fn greet(&mut self) {
+        let line = self.greeting();
+        self.publisher.own().extend_from_slice(&line);
+        self.publisher.flush();
+    }
+
+    /// The first INFO, for who sends it before there is a writer.
+    pub fn greeting(&mut self) -> Vec<u8> {
         if self.context.accounts.auth().has_nkeys() {
             self.handle.set_nonce(nonce());
         }
-        let line = self.info(false);
-        self.publisher.own().extend_from_slice(&line);
-        self.publisher.flush();
+        self.info(false)
     }
 
     fn info(&self, connect_info: bool) -> Vec<u8> {
@@ -177,6 +182,7 @@ impl Session {
         let auth = self.context.accounts.auth();
         info.auth_required = auth.is_required();
         info.max_payload = self.payload_max();
+        tls::advertise(&mut info, self.context.tls().as_deref(), &self.handle);
         if auth.has_nkeys() {
             info.nonce = self.handle.nonce().unwrap_or_default().to_owned();
         }
