@@ -12,6 +12,9 @@ use crate::router::Client;
 
 use super::reason::Reason;
 
+/// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
+const CAUSE_MAX: usize = 512;
+
 /// See the module documentation.
 pub struct Handle {
     /// The router's side of it.
@@ -36,6 +39,8 @@ pub struct Handle {
     reason: OnceLock<Reason>,
     /// What lies behind the reason, for the log.
     cause: OnceLock<String>,
+    /// The part of it that names the rule, where one failed it.
+    rule_at: OnceLock<usize>,
     stop: Notify,
 }
 
@@ -64,6 +69,7 @@ impl Handle {
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
             cause: OnceLock::new(),
+            rule_at: OnceLock::new(),
             stop: Notify::new(),
         }
     }
@@ -140,6 +146,7 @@ impl Handle {
         let mut place = self.place();
         if std::mem::take(&mut place.is_counted) {
             place.account.leave();
+            place.account.add_past(&self.client.counters);
         }
     }
 
@@ -195,12 +202,40 @@ impl Handle {
     }
 
     /// Notes what lies behind the reason for which it is about to end; the first one stands.
-    pub(super) fn note(&self, cause: String) {
+    pub(super) fn note(&self, mut cause: String) {
+        shorten(&mut cause);
         self.cause.set(cause).ok();
+    }
+
+    /// The same where a rule was not met: its name stands behind `what`.
+    pub(super) fn note_rule(&self, what: &str, rule: &str) {
+        let mut cause = format!("{what}{rule}");
+        shorten(&mut cause);
+        let at = if cause.is_char_boundary(what.len()) { what.len() } else { 0 };
+        if self.cause.set(cause).is_ok() {
+            self.rule_at.set(at).ok();
+        }
     }
 
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.get().map(String::as_str)
+    }
+
+    /// The rule that a client did not meet, for the operator; what lies behind its end where there is no rule.
+    pub fn rule(&self) -> Option<&str> {
+        let at = self.rule_at.get().copied().unwrap_or_default();
+        self.cause().map(|cause| &cause[at..])
+    }
+
+    /// Whom the client says it is. A token is a secret: only that there was one is shown.
+    pub fn user_name(&self) -> Option<String> {
+        if let Some(user) = self.user() {
+            return Some(user.name.clone());
+        }
+        let connect = self.connect();
+        let said = [&connect.nkey, &connect.user];
+        let named = said.into_iter().flatten().find(|name| !name.is_empty()).cloned();
+        named.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))
     }
 
     /// Why it is ending, once it is.
@@ -215,5 +250,13 @@ impl Handle {
             }
             self.stop.notified().await;
         }
+    }
+}
+
+fn shorten(cause: &mut String) {
+    if cause.len() > CAUSE_MAX {
+        let end = (0..=CAUSE_MAX).rev().find(|&at| cause.is_char_boundary(at));
+        cause.truncate(end.unwrap_or_default());
+        cause.push_str("...");
     }
 }

@@ -8,6 +8,7 @@
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
 mod cause;
+mod events;
 mod gate;
 mod handle;
 mod plain;
@@ -27,7 +28,9 @@ use std::time::Duration;
 
 use crate::account::{Accounts, Auth, Spec};
 use crate::protocol::info::Info;
+use crate::router::WireBuf;
 
+pub use events::{Events, Witness};
 pub use handle::Handle;
 pub use reader::serve;
 pub use reason::Reason;
@@ -91,6 +94,10 @@ pub struct Context {
     pub info: Info,
     /// Live and closed connections.
     pub registry: Arc<Registry>,
+    /// Who is told of connections that come and go.
+    pub events: Events,
+    /// Keeps the log readable when many connections end badly.
+    endings: Arc<cause::Endings>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
 }
@@ -104,6 +111,8 @@ impl Context {
             accounts,
             info,
             registry: Arc::default(),
+            events: Events::default(),
+            endings: Arc::default(),
             verifier: verifier::Verifier::new(),
         }
     }
@@ -114,6 +123,21 @@ impl Context {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Tells a client that it should move on to another server; false when it would not understand.
+    pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
+        if handle.connect().protocol < 1 {
+            return false;
+        }
+        let mut info = self.info.clone();
+        info.ldm = true;
+        info.client_id = handle.id();
+        info.client_ip.clone_from(&handle.ip);
+        let mut wire = WireBuf::default();
+        wire.flat().extend_from_slice(&info.line());
+        handle.client.outbox.flush(&mut wire);
+        true
     }
 
     fn epoch(&self) -> u64 {

@@ -64,7 +64,14 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
     context.registry.remove(&handle, reason);
-    cause::log_end(&handle, reason);
+    if matches!(
+        reason,
+        Reason::SlowConsumerPending | Reason::SlowConsumerDeadline
+    ) {
+        handle.account().count_slow_consumer();
+    }
+    context.endings.log(&handle, reason);
+    context.events.ended(&handle, reason);
 }
 
 struct Reader<'a> {

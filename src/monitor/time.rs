@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serializer;
 
 /// RFC 3339 in UTC, with as many digits of the nanoseconds as there are.
-pub(super) fn timestamp(time: SystemTime) -> String {
+pub fn timestamp(time: SystemTime) -> String {
     Timestamp::try_from(time).unwrap_or_default().to_string()
 }
 

@@ -13,7 +13,7 @@ use super::time::{float, nanoseconds, seconds, timestamp, uptime};
 use super::{View, jsz, process};
 
 /// Field names, types and order are those of nats-server; `mesh` is our own version. Not shown, for want of the
-/// thing: `git_commit`, `feature_flags`, `system_account`, `disk_io_wait_stats`.
+/// thing: `git_commit`, `feature_flags`, `disk_io_wait_stats`.
 #[derive(Serialize)]
 struct Varz<'a> {
     server_id: &'a str,
@@ -78,6 +78,7 @@ struct Varz<'a> {
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: String,
     config_digest: &'a str,
+    system_account: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
 }
@@ -179,6 +180,7 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         http_req_stats: view.requests.counted().collect(),
         config_load_time: timestamp(view.started_at),
         config_digest: "",
+        system_account: view.context.accounts.system().name().to_string(),
         slow_consumer_stats: ByKind::clients(totals.slow_consumers),
         stale_connection_stats: ByKind::clients(totals.stale),
     })
