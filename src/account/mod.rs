@@ -93,7 +93,10 @@ impl Account {
 
     /// Adds what one who leaves has sent and got.
     pub fn add_past(&self, counters: &Counters) {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).add(counters);
+        self.past
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(counters);
     }
 
     /// Of those, how many were too slow for what they had asked for.

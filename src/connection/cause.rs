@@ -79,7 +79,9 @@ impl Endings {
                 tokio::spawn(async move {
                     tokio::time::sleep(SPAN).await;
                     let untold = std::mem::take(&mut endings.window().untold);
-                    tracing::warn!("{untold} more connections ended badly within a second, not told one by one");
+                    tracing::warn!(
+                        "{untold} more connections ended badly within a second, not told one by one"
+                    );
                 });
             }
         }
@@ -191,7 +193,12 @@ mod tests {
         assert_eq!((remains.user.as_deref(), &*remains.name), (Some("a"), "n"));
         assert!(!format!("{remains:?}").contains("secret"));
         let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(4000));
-        assert_eq!(super::remains(&Connect::parse(long.as_bytes()).unwrap()).name.len(), SHOWN_MAX);
+        assert_eq!(
+            super::remains(&Connect::parse(long.as_bytes()).unwrap())
+                .name
+                .len(),
+            SHOWN_MAX
+        );
     }
 
     #[test]

@@ -211,7 +211,11 @@ impl Handle {
     pub(super) fn note_rule(&self, what: &str, rule: &str) {
         let mut cause = format!("{what}{rule}");
         shorten(&mut cause);
-        let at = if cause.is_char_boundary(what.len()) { what.len() } else { 0 };
+        let at = if cause.is_char_boundary(what.len()) {
+            what.len()
+        } else {
+            0
+        };
         if self.cause.set(cause).is_ok() {
             self.rule_at.set(at).ok();
         }

@@ -64,10 +64,7 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
     context.registry.remove(&handle, reason);
-    if matches!(
-        reason,
-        Reason::SlowConsumerPending | Reason::SlowConsumerDeadline
-    ) {
+    if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
         handle.account().count_slow_consumer();
     }
     context.endings.log(&handle, reason);

@@ -30,8 +30,7 @@ pub(super) fn accountz(view: &View, params: &Params) -> Result<Page, Problem> {
         }
         Some(name) => {
             let found = accounts.get(name);
-            let account =
-                found.ok_or_else(|| Problem::bad(format!("Account {name} does not exist")))?;
+            let account = found.ok_or_else(|| Problem::bad(format!("Account {name} does not exist")))?;
             page["account_detail"] = account_row(view, &account);
         }
     }

@@ -181,7 +181,8 @@ mod tests {
     use super::*;
 
     fn read(rows: &[Row], options: Value) -> Result<Params, String> {
-        params(rows, options.as_object().unwrap()).map_err(|refusal| format!("{}: {}", refusal.code, refusal.text))
+        params(rows, options.as_object().unwrap())
+            .map_err(|refusal| format!("{}: {}", refusal.code, refusal.text))
     }
 
     #[test]
@@ -193,10 +194,20 @@ mod tests {
         .unwrap();
         let text = |name| params.text(name).unwrap_or_default().to_owned();
         assert_eq!(
-            [text("sort"), text("auth"), text("subs"), text("limit"), text("state"), text("acc")],
+            [
+                text("sort"),
+                text("auth"),
+                text("subs"),
+                text("limit"),
+                text("state"),
+                text("acc")
+            ],
             ["cid", "true", "1", "3", "closed", ""]
         );
-        let both = read(&CONNZ, json!({ "subscriptions": true, "subscriptions_detail": true }));
+        let both = read(
+            &CONNZ,
+            json!({ "subscriptions": true, "subscriptions_detail": true }),
+        );
         assert_eq!(both.unwrap().text("subs"), Some("detail"));
         let off = read(&CONNZ, json!({ "subscriptions": false }));
         assert_eq!(off.unwrap().text("subs"), None);
