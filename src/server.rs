@@ -2,6 +2,7 @@
 
 mod assets;
 mod reload;
+mod system;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,11 +22,14 @@ use crate::jetstream::{self, Common, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
-use crate::router::{Publisher, Router, WireBuf};
+use crate::router::{Publisher, Router};
 use crate::store::{self, Store};
+
+use system::System;
 
 pub use assets::{AssetError, Planned, Step};
 pub use reload::{Fixed, ReloadError};
+pub use system::ReloadRequest;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -88,6 +92,7 @@ pub struct Server {
     tasks: TaskTracker,
     jetstream: Option<Arc<PerAccount>>,
     monitor: Option<Monitor>,
+    system: Arc<System>,
     started: Instant,
     /// What it runs with: what a reload is compared with.
     config: Mutex<Config>,
@@ -147,6 +152,7 @@ impl Server {
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
+        let system_view = View::new(context.clone(), address, accepting.clone()).without_http();
         let monitor = monitor.map(|listener| {
             let hosts = config
                 .monitor_hosts
@@ -163,10 +169,12 @@ impl Server {
             None => None,
             Some(_) => Some(start_jetstream(&config, &context, progress).await?),
         };
-        if let Some(monitor) = &monitor {
-            monitor.recovered(sources(jetstream.as_ref()));
-        }
+        // Who asks in the system account sees what who asks over HTTP sees.
+        let view = monitor.as_ref().map(|monitor| monitor.view().clone());
+        let view = view.unwrap_or_else(|| Arc::new(system_view));
+        view.recovered(sources(jetstream.as_ref()));
         let server = Self {
+            system: System::start(&config, &context, view),
             context,
             address,
             accepting,
@@ -242,6 +250,12 @@ impl Server {
     /// Where clients connect.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Requests of the system account to read the configuration again come out here; whoever runs the server answers
+    /// them. While nobody has taken them they are refused. The first caller gets them.
+    pub fn reload_requests(&self) -> tokio::sync::mpsc::Receiver<ReloadRequest> {
+        self.system.take_reloads()
     }
 
     /// Where monitoring is served over HTTP, if it is.
@@ -324,21 +338,9 @@ impl Server {
     /// them to go.
     pub async fn lame_duck(&self, patience: Duration) {
         self.accepting.cancel();
-        let mut info = self.context.info.clone();
-        info.ldm = true;
-        for handle in self
-            .context
-            .registry
-            .live()
-            .iter()
-            .filter(|handle| handle.connect().protocol >= 1)
-        {
-            info.client_id = handle.id();
-            info.client_ip.clone_from(&handle.ip);
-            tls::advertise(&mut info, self.context.tls().as_deref(), handle);
-            let mut wire = WireBuf::default();
-            wire.flat().extend_from_slice(&info.line());
-            handle.client.outbox.flush(&mut wire);
+        self.system.tell_lame_duck();
+        for handle in self.context.registry.live() {
+            self.context.tell_lame_duck(&handle);
         }
         tokio::time::timeout(patience, self.context.registry.emptied())
             .await
@@ -355,6 +357,7 @@ impl Server {
         if let Some(jetstream) = &self.jetstream {
             jetstream.end_pulls();
         }
+        self.system.stop();
         self.context.registry.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
@@ -376,6 +379,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.cancel();
+        self.system.end();
         self.context.registry.close();
     }
 }

@@ -171,6 +171,14 @@ impl Auth {
         }
     }
 
+    /// A user by name or nkey, where there are several.
+    pub fn user(&self, name: &str) -> Option<Arc<User>> {
+        match self {
+            Auth::Users(users) => users.get(name).cloned(),
+            Auth::Open | Auth::Token(_) | Auth::User { .. } => None,
+        }
+    }
+
     /// Whether clients need a nonce to sign.
     pub fn has_nkeys(&self) -> bool {
         matches!(self, Auth::Users(users) if users.has_nkeys)

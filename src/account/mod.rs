@@ -12,11 +12,11 @@ mod spec;
 mod wiring;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::router::{Router, RouterStats};
+use crate::router::{Counters, Router, RouterStats};
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
 pub use certificate::Certificate;
@@ -40,6 +40,32 @@ pub struct Account {
     /// Who gets what among its clients.
     pub router: Arc<Router>,
     clients: AtomicUsize,
+    /// What those who have left have sent and got.
+    past: Mutex<Traffic>,
+    slow_consumers: AtomicU64,
+    /// Done once it is used for the first time.
+    first_use: Once,
+}
+
+/// Messages and bytes, as seen from the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Traffic {
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+}
+
+impl Traffic {
+    /// Adds what one client has sent and got.
+    pub fn add(&mut self, counters: &Counters) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.in_msgs += count(&counters.in_msgs);
+        self.in_bytes += count(&counters.in_bytes);
+        self.out_msgs += count(&counters.out_msgs);
+        self.out_bytes += count(&counters.out_bytes);
+    }
 }
 
 impl Account {
@@ -50,6 +76,9 @@ impl Account {
             mappings: RwLock::default(),
             router: Arc::new(Router::new()),
             clients: AtomicUsize::new(0),
+            past: Mutex::default(),
+            slow_consumers: AtomicU64::new(0),
+            first_use: Once::new(),
         };
         account.become_as(spec);
         Arc::new(account)
@@ -77,6 +106,39 @@ impl Account {
     /// What it is to be.
     pub fn spec(&self) -> Arc<Spec> {
         self.spec.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What people call it: its title, where its name is a key.
+    pub fn title(&self) -> String {
+        self.spec().title.clone().unwrap_or_else(|| self.name.to_string())
+    }
+
+    /// What those who have left have sent and got.
+    pub fn past(&self) -> Traffic {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what one who leaves has sent and got.
+    pub fn add_past(&self, counters: &Counters) {
+        self.past
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(counters);
+    }
+
+    /// Of those, how many were too slow for what they had asked for.
+    pub fn slow_consumers(&self) -> u64 {
+        self.slow_consumers.load(Ordering::Relaxed)
+    }
+
+    /// Counts one that was too slow.
+    pub fn count_slow_consumer(&self) {
+        self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Does `prepare` unless it has been done; others wait until it is.
+    pub fn on_first_use(&self, prepare: impl FnOnce()) {
+        self.first_use.call_once(prepare);
     }
 
     /// Connections that are in it.

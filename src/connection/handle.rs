@@ -14,6 +14,9 @@ use super::Context;
 use super::reason::Reason;
 use super::tls::Agreed;
 
+/// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
+const CAUSE_MAX: usize = 512;
+
 /// See the module documentation.
 pub struct Handle {
     /// The router's side of it.
@@ -42,6 +45,8 @@ pub struct Handle {
     reason: OnceLock<Reason>,
     /// What lies behind the reason, for the log.
     cause: OnceLock<String>,
+    /// The part of it that names the rule, where one failed it.
+    rule_at: OnceLock<usize>,
     stop: Notify,
 }
 
@@ -72,6 +77,7 @@ impl Handle {
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
             cause: OnceLock::new(),
+            rule_at: OnceLock::new(),
             stop: Notify::new(),
         }
     }
@@ -148,6 +154,7 @@ impl Handle {
         let mut place = self.place();
         if std::mem::take(&mut place.is_counted) {
             place.account.leave();
+            place.account.add_past(&self.client.counters);
         }
     }
 
@@ -217,12 +224,44 @@ impl Handle {
     }
 
     /// Notes what lies behind the reason for which it is about to end; the first one stands.
-    pub(super) fn note(&self, cause: String) {
+    pub(super) fn note(&self, mut cause: String) {
+        shorten(&mut cause);
         self.cause.set(cause).ok();
+    }
+
+    /// The same where a rule was not met: its name stands behind `what`.
+    pub(super) fn note_rule(&self, what: &str, rule: &str) {
+        let mut cause = format!("{what}{rule}");
+        shorten(&mut cause);
+        let at = if cause.is_char_boundary(what.len()) {
+            what.len()
+        } else {
+            0
+        };
+        if self.cause.set(cause).is_ok() {
+            self.rule_at.set(at).ok();
+        }
     }
 
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.get().map(String::as_str)
+    }
+
+    /// The rule that a client did not meet, for the operator; what lies behind its end where there is no rule.
+    pub fn rule(&self) -> Option<&str> {
+        let at = self.rule_at.get().copied().unwrap_or_default();
+        self.cause().map(|cause| &cause[at..])
+    }
+
+    /// Whom the client says it is. A token is a secret: only that there was one is shown.
+    pub fn user_name(&self) -> Option<String> {
+        if let Some(user) = self.user() {
+            return Some(user.name.clone());
+        }
+        let connect = self.connect();
+        let said = [&connect.nkey, &connect.user];
+        let named = said.into_iter().flatten().find(|name| !name.is_empty()).cloned();
+        named.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))
     }
 
     /// Why it is ending, once it is.
@@ -274,5 +313,13 @@ impl About for Handle {
 
     fn wants_no_responders(&self) -> bool {
         self.connect().no_responders
+    }
+}
+
+fn shorten(cause: &mut String) {
+    if cause.len() > CAUSE_MAX {
+        let end = (0..=CAUSE_MAX).rev().find(|&at| cause.is_char_boundary(at));
+        cause.truncate(end.unwrap_or_default());
+        cause.push_str("...");
     }
 }

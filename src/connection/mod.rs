@@ -8,6 +8,7 @@
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
 mod cause;
+mod events;
 mod gate;
 mod handle;
 mod plain;
@@ -28,7 +29,9 @@ use std::time::Duration;
 
 use crate::account::{Accounts, Auth, Spec};
 use crate::protocol::info::Info;
+use crate::router::WireBuf;
 
+pub use events::{Events, Witness};
 pub use handle::Handle;
 pub use reader::serve;
 pub use reason::Reason;
@@ -94,6 +97,10 @@ pub struct Context {
     pub info: Info,
     /// Live and closed connections.
     pub registry: Arc<Registry>,
+    /// Who is told of connections that come and go.
+    pub events: Events,
+    /// Keeps the log readable when many connections end badly.
+    endings: Arc<cause::Endings>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
     /// How connections are encrypted, where they are; a reload replaces it.
@@ -110,6 +117,8 @@ impl Context {
             server_id: info.server_id.as_str().into(),
             info,
             registry: Arc::default(),
+            events: Events::default(),
+            endings: Arc::default(),
             verifier: verifier::Verifier::new(),
             tls: RwLock::default(),
         }
@@ -131,6 +140,22 @@ impl Context {
     /// Replaces how connections are encrypted that come from now on; those that are in keep what they have.
     pub fn set_tls(&self, tls: Option<Arc<tls::Tls>>) {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Tells a client that it should move on to another server; false when it would not understand.
+    pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
+        if handle.connect().protocol < 1 {
+            return false;
+        }
+        let mut info = self.info.clone();
+        info.ldm = true;
+        info.client_id = handle.id();
+        info.client_ip.clone_from(&handle.ip);
+        tls::advertise(&mut info, self.tls().as_deref(), handle);
+        let mut wire = WireBuf::default();
+        wire.flat().extend_from_slice(&info.line());
+        handle.client.outbox.flush(&mut wire);
+        true
     }
 
     fn epoch(&self) -> u64 {

@@ -76,7 +76,11 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
 
 fn end(context: &Context, handle: &Arc<Handle>, reason: Reason) {
     context.registry.remove(handle, reason);
-    cause::log_end(handle, reason);
+    if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
+        handle.account().count_slow_consumer();
+    }
+    context.endings.log(handle, reason);
+    context.events.ended(handle, reason);
 }
 
 struct Reader<'a> {

@@ -67,6 +67,18 @@ impl Reason {
         )
     }
 
+    /// Whether it was sent away for what it showed, or did not show, to come in.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Reason::AuthenticationFailure
+                | Reason::MissingAccount
+                | Reason::AuthenticationExpired
+                | Reason::AccountExpired
+                | Reason::CredentialsRevoked
+        )
+    }
+
     /// The name of metrics: `parse_error`.
     pub fn name(self) -> &'static str {
         match self {

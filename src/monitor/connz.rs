@@ -74,8 +74,11 @@ struct Row {
     tls_first: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
+    /// Not shown of the account of those who have no other.
     #[serde(skip_serializing_if = "Option::is_none")]
-    name_tag: Option<&'static str>,
+    account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,9 +107,9 @@ impl PeerCertificate {
 #[derive(Serialize)]
 pub(super) struct SubscriptionRow {
     #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<&'static str>,
+    account: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    account_tag: Option<&'static str>,
+    account_tag: Option<Arc<str>>,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     qgroup: Option<String>,
@@ -133,10 +136,10 @@ impl SubscriptionRow {
     }
 
     /// The same with the account named.
-    pub fn in_account(self, account: &'static str) -> Self {
+    pub fn in_account(self, account: &Arc<str>) -> Self {
         Self {
-            account: Some(account),
-            account_tag: Some(account),
+            account: Some(account.clone()),
+            account_tag: Some(account.clone()),
             ..self
         }
     }
@@ -341,8 +344,8 @@ impl Ask {
                 closed.map(|closed| entry(closed.handle.clone(), Some((closed.stop, closed.reason)))),
             );
         }
-        if self.account.as_deref().is_some_and(|account| account != GLOBAL) {
-            entries.clear();
+        if let Some(name) = &self.account {
+            entries.retain(|entry| **entry.handle.account().name() == **name);
         }
         let total = entries.len();
         entries.retain(|entry| {
@@ -350,7 +353,7 @@ impl Ask {
                 && self
                     .user
                     .as_ref()
-                    .is_none_or(|user| user_of(&entry.handle).as_ref() == Some(user))
+                    .is_none_or(|user| entry.handle.user_name().as_ref() == Some(user))
         });
         for entry in &mut entries {
             entry.key = entry.key(self.sort);
@@ -410,8 +413,12 @@ impl Ask {
                 .and_then(|tls| tls.certificate.as_ref())
                 .map(|certificate| [PeerCertificate::of(certificate)]),
             tls_first: tls.is_some_and(|tls| tls.first),
-            authorized_user: self.auth.then(|| user_of(handle)).flatten(),
-            name_tag: self.auth.then_some(GLOBAL),
+            authorized_user: self.auth.then(|| handle.user_name()).flatten(),
+            account: self
+                .auth
+                .then(|| handle.account().name().to_string())
+                .filter(|name| name != GLOBAL),
+            name_tag: self.auth.then(|| handle.account().title()),
             subscriptions_list: shown(Subs::List).then(|| list().collect()),
             subscriptions_list_detail: shown(Subs::Detail).then(|| detail().collect()),
         }
@@ -425,17 +432,6 @@ pub(super) fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Sub
         key(left).cmp(&key(right))
     });
     subscriptions
-}
-
-/// The user a client was let in as, who may be the one for those that show nothing; else whom it said it was. A token is
-/// a secret: only that there was one is shown.
-fn user_of(handle: &Handle) -> Option<String> {
-    if let Some(user) = handle.user() {
-        return Some(user.name.clone());
-    }
-    let connect = handle.connect();
-    let user = connect.user.clone().filter(|user| !user.is_empty());
-    user.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))
 }
 
 pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {

@@ -13,6 +13,7 @@
 //! Deliberately absent: actions (closing a connection, reloading), profiles, client certificates.
 
 mod accounts;
+mod ask;
 mod connz;
 mod consumers;
 mod exporter;
@@ -25,6 +26,7 @@ mod params;
 mod process;
 mod serve;
 mod source;
+mod statsz;
 mod storage;
 mod storez;
 mod streams;
@@ -43,12 +45,16 @@ use tokio_util::task::TaskTracker;
 use crate::connection::Context;
 use crate::jetstream::Progress;
 
+pub use accounts::{account_row, statz};
+pub use ask::{Refusal, ask};
 pub use source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
     Scope, Source, Spread, Store, StreamDetail, Value,
 };
+pub use statsz::statsz;
 pub use storage::{Storage, shown as shown_store};
 pub use streams::Streams;
+pub use time::timestamp;
 
 /// What the pages are made from.
 pub struct View {
@@ -134,6 +140,18 @@ impl View {
         self
     }
 
+    /// For a server that serves no HTTP, and is asked all the same.
+    #[must_use]
+    pub fn without_http(mut self) -> Self {
+        self.address.set_port(0);
+        self
+    }
+
+    /// Everything that was stored has been recovered: shows it from now on. Only the first call counts.
+    pub fn recovered(&self, sources: Vec<Arc<dyn Source>>) {
+        self.sources.set(sources).ok();
+    }
+
     fn sources(&self) -> &[Arc<dyn Source>] {
         self.sources.get().map_or(&[], Vec::as_slice)
     }
@@ -192,7 +210,12 @@ impl Monitor {
 
     /// Everything that was stored has been recovered: shows it from now on. Only the first call counts.
     pub fn recovered(&self, sources: Vec<Arc<dyn Source>>) {
-        self.view.sources.set(sources).ok();
+        self.view.recovered(sources);
+    }
+
+    /// What its pages are made from.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
     }
 
     /// Shows the metrics of another source from now on.

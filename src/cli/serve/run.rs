@@ -104,6 +104,7 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
 
     let manager = Manager::from_env();
     manager.ready(&server);
+    let mut requests = server.reload_requests();
 
     let lame_duck = {
         let mut watching = std::pin::pin!(manager.watch(&server, true));
@@ -120,6 +121,16 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
                 _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
                     Ok(new) => process = new,
                     Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
+                },
+                Some(request) = requests.recv() => match reload(face, &server, log, &mut files).await {
+                    Ok(new) => {
+                        process = new;
+                        request.answer(Ok(()));
+                    }
+                    Err(failure) => {
+                        tracing::error!("Reload refused, nothing has changed: {failure}");
+                        request.answer(Err(failure.to_string()));
+                    }
                 },
             }
         }

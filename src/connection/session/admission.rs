@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::account::{Auth, User, Verdict, Verification};
+use crate::connection::cause;
 use crate::connection::gate::{self, Gate};
 use crate::connection::publish_line::PublishLine;
 use crate::connection::reason::Reason;
@@ -66,6 +67,7 @@ impl Session {
             return Err(self.fatal(Reason::MissingAccount, || format!("there is no account {name}")));
         };
         let moves = !Arc::ptr_eq(&account, &self.account);
+        let before = moves.then(|| self.account.clone());
         if moves {
             // What it has asked for elsewhere ends there.
             self.plain = None;
@@ -87,6 +89,10 @@ impl Session {
             self.publisher.set_echo(self.connect.echo);
             self.account = account;
         }
+        if let Some(before) = before {
+            self.context.events.moved(&before);
+        }
+        self.context.events.moved(&self.account);
         self.spec = self.account.spec();
         self.mappings = self.account.mappings();
         Ok(())
@@ -151,9 +157,11 @@ impl Session {
             .as_deref()
             .map(|user| format!(" - User \"{}\"", user.escape_debug()))
             .unwrap_or_default();
-        self.fatal(Reason::AuthenticationFailure, || {
-            format!("authentication error{user}: {rule}")
-        })
+        // Whoever looks into it sees who it said it was.
+        self.handle.set_connect(Arc::new(cause::remains(connect)));
+        self.handle
+            .note_rule(&format!("authentication error{user}: "), rule);
+        Reason::AuthenticationFailure
     }
 
     fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
@@ -169,6 +177,7 @@ impl Session {
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersNeedsHeaders);
         }
+        let is_first = !self.connected;
         if self.connected {
             // A second CONNECT starts over.
             self.publisher.settle();
@@ -191,6 +200,9 @@ impl Session {
             // A reload came between, and may have looked at this connection before it was in: its rules count.
             let connect = Connect::clone(&self.connect);
             return self.examine(connect);
+        }
+        if is_first {
+            self.context.events.connected(&self.handle);
         }
         self.acknowledge();
         Ok(None)
