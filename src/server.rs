@@ -2,7 +2,9 @@
 
 mod assets;
 mod reload;
+mod streams;
 mod system;
+mod testing;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,18 +20,19 @@ use crate::account::{Accounts, GLOBAL};
 use crate::config::{Assets, Config};
 use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
-use crate::jetstream::{self, Common, JetStream, PerAccount};
+use crate::jetstream::{self, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router};
-use crate::store::{self, Store};
+use crate::store;
 
 use system::System;
 
 pub use assets::{AssetError, Planned, Step};
 pub use reload::{Fixed, ReloadError};
 pub use system::ReloadRequest;
+pub use testing::TestServer;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -167,12 +170,12 @@ impl Server {
         });
         let jetstream = match &config.store_dir {
             None => None,
-            Some(_) => Some(start_jetstream(&config, &context, progress).await?),
+            Some(_) => Some(streams::start(&config, &context, progress).await?),
         };
         // Who asks in the system account sees what who asks over HTTP sees.
         let view = monitor.as_ref().map(|monitor| monitor.view().clone());
         let view = view.unwrap_or_else(|| Arc::new(system_view));
-        view.recovered(sources(jetstream.as_ref()));
+        view.recovered(streams::sources(jetstream.as_ref()));
         let server = Self {
             system: System::start(&config, &context, view),
             context,
@@ -384,58 +387,12 @@ impl Drop for Server {
     }
 }
 
-/// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(
-    config: &Config,
-    context: &Context,
-    progress: Arc<jetstream::Progress>,
-) -> Result<Arc<PerAccount>, ServerError> {
-    let dir = config.store_dir.clone().expect("asked for with a directory");
-    let mut options = store::Options::new(dir);
-    options.sync = config.sync;
-    let (domain, strict) = (config.domain.clone(), config.strict);
-    let accounts = context.accounts.all();
-    let server_name = context.info.server_name.clone();
-    let message_bytes_max = context.options().payload_max;
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || {
-        let store = Store::open(options)?;
-        let _inside = runtime.enter();
-        let common = Common {
-            store: Some(store),
-            server_name,
-            domain,
-            message_bytes_max,
-            strict,
-            progress,
-            bytes_max: (-1, -1),
-        };
-        Ok(PerAccount::start(common, &accounts)?)
-    });
-    started.await.expect("opening the store does not panic")
-}
-
 /// Gives up, now and then, requests to other accounts that nobody has answered.
 async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_EVERY);
     while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
         context.accounts.sweep();
     }
-}
-
-/// What monitoring shows beside connections.
-fn sources(jetstream: Option<&Arc<PerAccount>>) -> Vec<Arc<dyn monitor::Source>> {
-    let Some(jetstream) = jetstream else {
-        return Vec::new();
-    };
-    let mut sources: Vec<Arc<dyn monitor::Source>> = Vec::new();
-    if let Some(global) = jetstream.get(GLOBAL) {
-        sources.push(Arc::new(monitor::Streams::new(global)));
-    }
-    if let Some(store) = jetstream.store().cloned() {
-        sources.push(Arc::new(monitor::Storage::new(store)));
-    }
-    sources
 }
 
 /// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
@@ -553,108 +510,4 @@ fn server_id() -> String {
                 .map(|&byte| char::from(letters[usize::from(byte) % 32])),
         )
         .collect()
-}
-
-/// A server on a free loopback port, for tests of programs that talk to one; it stops when dropped.
-///
-/// It runs on a runtime of its own, so that it works in tests with or without an async runtime.
-pub struct TestServer {
-    server: Option<Server>,
-    runtime: Option<tokio::runtime::Runtime>,
-    /// Removed when the server has stopped; `None` when the caller named a store directory.
-    _directory: Option<TempDir>,
-}
-
-impl TestServer {
-    /// Starts with default settings, on free ports.
-    ///
-    /// # Panics
-    /// When the system has no free port or no room for a directory.
-    pub fn start() -> Self {
-        Self::with(Config::default())
-    }
-
-    /// Starts with `config`, but on free ports, and with a temporary store directory unless it names one.
-    ///
-    /// # Panics
-    /// When the server does not start.
-    pub fn with(mut config: Config) -> Self {
-        config.port = 0;
-        config.monitor_port = config.monitor_port.map(|_| 0);
-        let directory = config.store_dir.is_none().then(TempDir::new);
-        if let Some(directory) = &directory {
-            config.store_dir = Some(directory.0.clone());
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("the system starts threads");
-        // A thread of its own: a test may be running on a runtime already.
-        let starting = std::thread::spawn(move || {
-            let server = runtime.block_on(Server::start(config));
-            (runtime, server.expect("a test server starts on a free port"))
-        });
-        let (runtime, server) = starting.join().expect("the panic has said why");
-        Self {
-            server: Some(server),
-            runtime: Some(runtime),
-            _directory: directory,
-        }
-    }
-
-    /// The running server.
-    pub fn server(&self) -> &Server {
-        self.server.as_ref().expect("present until dropped")
-    }
-
-    /// Where clients connect.
-    pub fn url(&self) -> String {
-        self.server().client_url()
-    }
-
-    /// Where monitoring is served, without a slash at the end.
-    ///
-    /// # Panics
-    /// When the configuration turned it off.
-    pub fn monitor_url(&self) -> String {
-        let address = self.server().monitor_addr().expect("monitoring is on");
-        let scheme = if self.server().config().monitor_tls {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://{address}")
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        let (Some(server), Some(runtime)) = (self.server.take(), self.runtime.take()) else {
-            return;
-        };
-        // A thread of its own: a test's runtime must not be blocked from within.
-        let stopping = std::thread::spawn(move || {
-            runtime.block_on(server.shutdown());
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        stopping.join().ok();
-    }
-}
-
-/// A directory of our own under the system's temporary one.
-struct TempDir(std::path::PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("mesh-test-{}", nuid::next()));
-        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
-        Self(path)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }

@@ -55,6 +55,7 @@ pub struct Context {
     )]
     pub token: Option<String>,
     #[command(flatten)]
+    /// How it is encrypted.
     pub tls: TlsArgs,
     /// Print machine-readable JSON
     #[arg(long, short = 'j', global = true)]

@@ -7,10 +7,12 @@
 pub mod api;
 pub mod consumer;
 pub mod delivery;
+mod limits;
 mod options;
 mod per_account;
 mod progress;
 mod quota;
+mod snapshot;
 pub mod stream;
 pub mod time;
 
@@ -40,6 +42,7 @@ pub use options::{Error, Options};
 pub use per_account::{Common, PerAccount};
 pub use progress::Progress;
 pub use quota::Quota;
+pub use snapshot::Snapshot;
 
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -61,31 +64,6 @@ struct Member {
     stream: Arc<Stream>,
     consumers: Arc<Consumers>,
     subscriptions: Vec<Arc<Subscription>>,
-}
-
-/// Sums over all streams, for monitoring.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Streams.
-    pub streams: u64,
-    /// Consumers.
-    pub consumers: u64,
-    /// Messages of all streams.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes of memory streams.
-    pub memory: u64,
-    /// Bytes of file streams.
-    pub storage: u64,
-    /// Bytes memory streams may grow to, where limited.
-    pub reserved_memory: u64,
-    /// Bytes file streams may grow to, where limited.
-    pub reserved_storage: u64,
-    /// API requests answered.
-    pub api_total: u64,
-    /// Of them, with an error.
-    pub api_errors: u64,
 }
 
 /// See the module documentation.
@@ -418,31 +396,6 @@ impl JetStream {
             .find(|stream| subject::is_subject(to) && stream.config().takes(to))
     }
 
-    /// Sums for monitoring and account answers.
-    pub fn snapshot(&self) -> Snapshot {
-        let (api_total, api_errors) = self.api_counters.get();
-        let mut sums = Snapshot {
-            api_total,
-            api_errors,
-            ..Snapshot::default()
-        };
-        for stream in self.streams() {
-            let (config, state) = (stream.config(), stream.state());
-            let reserved = u64::try_from(config.max_bytes).unwrap_or(0);
-            let (used, reserved_sum) = match config.storage {
-                Storage::Memory => (&mut sums.memory, &mut sums.reserved_memory),
-                Storage::File => (&mut sums.storage, &mut sums.reserved_storage),
-            };
-            *used += state.bytes;
-            *reserved_sum += reserved;
-            sums.streams += 1;
-            sums.consumers += state.consumers;
-            sums.messages += state.messages;
-            sums.bytes += state.bytes;
-        }
-        sums
-    }
-
     /// Tells the pull requests that wait that the server stops: while their clients still hear it.
     pub fn end_pulls(&self) {
         let consumers: Vec<_> = self
@@ -497,51 +450,6 @@ impl JetStream {
             account,
         };
         serde_json::to_vec(&meta).expect("plain fields serialise")
-    }
-
-    /// Whether what streams may grow to, where limited, leaves room for this one.
-    fn check_reserve(&self, config: &StreamConfig) -> Result<(), ApiError> {
-        let others = self.streams();
-        let others = others.iter().map(|stream| stream.config());
-        let others = others.filter(|other| other.storage == config.storage && other.name != config.name);
-        let reserved: i64 = others.map(|other| other.max_bytes.max(0)).sum();
-        let wanted = reserved.saturating_add(config.max_bytes.max(1));
-        let quota = &self.options.quota;
-        let above = quota.above().map_or(-1, |above| above.max(config.storage));
-        let over = |max: i64| max >= 0 && wanted > max;
-        if !over(quota.max(config.storage)) && !over(above) {
-            return Ok(());
-        }
-        Err(match config.storage {
-            Storage::Memory => error::MEMORY_RESOURCES_EXCEEDED,
-            Storage::File => error::STORAGE_RESOURCES_EXCEEDED,
-        })
-    }
-}
-
-impl StreamLimits {
-    /// Holds a stream's configuration to what the account may ask for.
-    fn cap(&self, config: &mut StreamConfig) -> Result<(), ApiError> {
-        if self.bytes_required && config.max_bytes <= 0 {
-            return Err(error::MAX_BYTES_REQUIRED);
-        }
-        if config.max_consumers > 0 && self.consumers > 0 && config.max_consumers > self.consumers {
-            return Err(error::MAXIMUM_CONSUMERS);
-        }
-        let max = match config.storage {
-            Storage::Memory => self.memory_stream,
-            Storage::File => self.storage_stream,
-        };
-        if max <= 0 {
-            return Ok(());
-        }
-        if config.max_bytes > max {
-            return Err(error::MAX_STREAM_BYTES_EXCEEDED);
-        }
-        if config.max_bytes <= 0 {
-            config.max_bytes = max;
-        }
-        Ok(())
     }
 }
 
