@@ -300,3 +300,46 @@ fn the_health_of_the_mesh_is_shown() {
     assert_eq!(value("mesh_peers"), Some(0.0));
     assert_eq!(value("mesh_events{area=\"peer\"}"), Some(1.0));
 }
+
+/// `mesh bench --scrape` runs each scenario with a scraper and without, and compares.
+#[test]
+fn a_benchmark_says_what_scraping_costs() {
+    let ran = Ran::of(mesh(&[
+        "bench", "1to1", "--spawn", "--scrape", "--msgs", "2000", "--runs", "2", "--json",
+    ]))
+    .says(0, "scrapes");
+    let outcome = ran.json();
+    let figure = |name: &str| {
+        let figures = outcome["figures"].as_array().unwrap();
+        figures
+            .iter()
+            .find(|figure| figure["name"] == name)
+            .cloned()
+            .unwrap()
+    };
+    let rate = figure("rate");
+    assert!(
+        rate["ours"].as_f64() > Some(0.0) && rate["theirs"].as_f64() > Some(0.0),
+        "{rate}"
+    );
+    assert!(rate["ratio"].as_f64() > Some(0.0), "{rate}");
+    let scrapes = figure("scrapes");
+    assert!(
+        scrapes["ours"].as_f64() >= Some(1.0) && scrapes.get("theirs").is_none(),
+        "{scrapes}"
+    );
+    // Pages that are not there are an error, not a figure.
+    let (server, _) = serve(mesh_command(), &[]);
+    let url = format!("nats://{}", server.address());
+    let nowhere = [
+        "--scrape",
+        "--monitor",
+        "http://127.0.0.1:1",
+        "--msgs",
+        "10",
+        "--runs",
+        "1",
+    ];
+    let ran = Ran::of(mesh(&[&["bench", "1to1", "-s", &url][..], &nowhere[..]].concat()));
+    ran.says(1, "cannot reach monitoring at http://127.0.0.1:1");
+}
