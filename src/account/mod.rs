@@ -4,6 +4,7 @@
 //! `$G` unless a user says otherwise; the system account, `$SYS` unless named, is where the server speaks of itself.
 
 mod auth;
+pub mod jwt;
 mod permissions;
 mod spec;
 

@@ -31,6 +31,11 @@ pub(super) async fn enforce(context: &Context) {
                 tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials no longer hold: {rule}");
                 handle.stop(Reason::AuthenticationFailure);
             }
+            Verdict::Revoked(rule) => {
+                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials revoked: {rule}");
+                handle.stop(Reason::CredentialsRevoked);
+            }
             Verdict::Later(_) => unreachable!("a comparison has an outcome"),
         }
     }
@@ -42,9 +47,7 @@ fn has_moved(context: &Context, handle: &Handle, user: Option<&Arc<User>>) -> bo
 }
 
 async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
-    let auth = context.accounts.auth();
-    let connect = handle.connect();
-    match auth.check(&connect, handle.nonce()) {
+    match handle.judge(&context.accounts.auth(), &handle.connect()) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);

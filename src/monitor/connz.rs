@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::account::GLOBAL;
+use crate::account::{Account, GLOBAL};
 use crate::connection::{Handle, Reason};
 use crate::router::Subscription;
 
@@ -66,7 +66,15 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name_tag: Option<&'static str>,
+    account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_tag: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -314,8 +322,8 @@ impl Ask {
                 closed.map(|closed| entry(closed.handle.clone(), Some((closed.stop, closed.reason)))),
             );
         }
-        if self.account.as_deref().is_some_and(|account| account != GLOBAL) {
-            entries.clear();
+        if let Some(account) = &self.account {
+            entries.retain(|entry| &**entry.handle.account().name() == account);
         }
         let total = entries.len();
         entries.retain(|entry| {
@@ -353,6 +361,12 @@ impl Ask {
                 .iter()
                 .map(|s| String::from_utf8_lossy(s.pattern()).into_owned())
         };
+        let shown_account = self.auth.then(|| handle.account().name().to_string());
+        let token = if self.auth {
+            Token::of(handle)
+        } else {
+            Token::default()
+        };
         let detail = || subscriptions.iter().map(|s| SubscriptionRow::of(s, handle.id()));
         Row {
             cid: handle.id(),
@@ -377,7 +391,11 @@ impl Ask {
             lang: connect.lang.clone(),
             version: connect.version.clone(),
             authorized_user: (self.auth && auth_required).then(|| user_of(handle)).flatten(),
-            name_tag: self.auth.then_some(GLOBAL),
+            account: shown_account.filter(|name| name != GLOBAL),
+            jwt: token.jwt,
+            issuer_key: token.issuer_key,
+            name_tag: self.auth.then(|| tag_of(&handle.account())),
+            tags: token.tags,
             subscriptions_list: shown(Subs::List).then(|| list().collect()),
             subscriptions_list_detail: shown(Subs::Detail).then(|| detail().collect()),
         }
@@ -393,8 +411,41 @@ pub(super) fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Sub
     subscriptions
 }
 
-/// Whom a client said it was. A token is a secret: only that there was one is shown.
+/// What is shown of the token a client came with.
+#[derive(Default)]
+struct Token {
+    jwt: Option<String>,
+    issuer_key: Option<String>,
+    tags: Vec<String>,
+}
+
+impl Token {
+    /// That of a bearer is a secret, and not shown.
+    fn of(handle: &Handle) -> Self {
+        let user = handle.user();
+        let Some(grant) = user.as_ref().and_then(|user| user.grant()) else {
+            return Self::default();
+        };
+        let jwt = handle.connect().jwt.clone();
+        Self {
+            jwt: jwt.filter(|_| !grant.is_bearer),
+            issuer_key: Some(grant.issuer.clone()),
+            tags: grant.tags.clone(),
+        }
+    }
+}
+
+/// What people call an account.
+fn tag_of(account: &Account) -> String {
+    let title = account.spec().title.clone();
+    title.unwrap_or_else(|| account.name().to_string())
+}
+
+/// Whom a client said it was, or has shown to be by its JWT. A token is a secret: only that there was one is shown.
 fn user_of(handle: &Handle) -> Option<String> {
+    if let Some(user) = handle.user().filter(|user| user.grant().is_some()) {
+        return Some(user.name.clone());
+    }
     let connect = handle.connect();
     let user = connect.user.clone().filter(|user| !user.is_empty());
     user.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))

@@ -71,6 +71,8 @@ pub(super) struct Session {
     /// Where its messages go, and the rules there as of `epoch`.
     account: Arc<Account>,
     spec: Arc<Spec>,
+    /// Subscriptions and bytes of a message, where its user's token limits them.
+    own_limits: (Option<usize>, Option<usize>),
     /// Why it may not stay, though it need not show anything.
     unwelcome: Option<Reason>,
     publisher: Publisher,
@@ -99,6 +101,7 @@ impl Session {
             epoch,
             spec: account.spec(),
             account,
+            own_limits: (None, None),
             unwelcome: None,
             gate: None,
             authorised: false,
@@ -351,7 +354,8 @@ impl Session {
             let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
             return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        let max = self.options.payload_max;
+        let (_, own_max) = self.own_limits;
+        let max = own_max.unwrap_or(usize::MAX).min(self.options.payload_max);
         if total > max {
             let why = || format!("a message of {total} bytes, at most {max} are allowed");
             return Err(self.fatal(Reason::PayloadExceeded, why));
