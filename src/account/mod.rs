@@ -6,6 +6,7 @@
 mod auth;
 mod bridge;
 mod certificate;
+pub mod jwt;
 mod mapping;
 mod permissions;
 mod spec;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::account::{Account, User};
+use crate::account::jwt::Peer;
+use crate::account::{Account, Auth, User, Verdict};
 use crate::protocol::connect::Connect;
 use crate::router::{About, Client};
 
@@ -35,6 +36,8 @@ pub struct Handle {
     account: Mutex<Place>,
     /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
     admitted: Mutex<Option<Option<Arc<User>>>>,
+    /// When its credentials, or its account, are over.
+    over: Mutex<Option<(tokio::time::Instant, Reason)>>,
     /// What it was given to sign.
     nonce: OnceLock<String>,
     /// What its TLS handshake has led to.
@@ -71,6 +74,7 @@ impl Handle {
                 is_counted: false,
             }),
             admitted: Mutex::default(),
+            over: Mutex::default(),
             nonce: OnceLock::new(),
             tls: OnceLock::new(),
             active_ms: AtomicU64::new(0),
@@ -112,7 +116,22 @@ impl Handle {
             .clone()
     }
 
+    /// What the credentials of a CONNECT are worth, coming from here.
+    pub(super) fn judge(&self, auth: &Auth, connect: &Connect) -> Verdict {
+        let ip = self.ip.parse().ok();
+        auth.check_from(connect, self.nonce(), Peer { ip })
+    }
+
     pub(super) fn admit(&self, user: Option<Arc<User>>) {
+        let over = user.as_deref().and_then(over);
+        let before = std::mem::replace(
+            &mut *self.over.lock().unwrap_or_else(PoisonError::into_inner),
+            over,
+        );
+        if before != over {
+            // Who waits for the end looks again when it is due.
+            self.stop.notify_one();
+        }
         *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
     }
 
@@ -274,7 +293,16 @@ impl Handle {
             if let Some(reason) = self.reason() {
                 return reason;
             }
-            self.stop.notified().await;
+            let over = *self.over.lock().unwrap_or_else(PoisonError::into_inner);
+            match over {
+                None => self.stop.notified().await,
+                Some((at, reason)) => {
+                    if tokio::time::timeout_at(at, self.stop.notified()).await.is_err() {
+                        self.note("its time is over".to_owned());
+                        self.stop(reason);
+                    }
+                }
+            }
         }
     }
 }
@@ -322,4 +350,20 @@ fn shorten(cause: &mut String) {
         cause.truncate(end.unwrap_or_default());
         cause.push_str("...");
     }
+}
+
+/// When a user that came with a JWT must go.
+fn over(user: &User) -> Option<(tokio::time::Instant, Reason)> {
+    let grant = user.grant()?;
+    let ends = [
+        (grant.until, Reason::AuthenticationExpired),
+        (grant.account_until, Reason::AccountExpired),
+    ];
+    let ends = ends.into_iter().filter_map(|(until, reason)| {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(until?).unwrap_or_default());
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        // Further away than a clock goes is never.
+        Some((tokio::time::Instant::now().checked_add(left)?, reason))
+    });
+    ends.min_by_key(|(at, _)| *at)
 }

@@ -34,6 +34,11 @@ pub(super) async fn enforce(context: &Context) {
                 tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials no longer hold: {rule}");
                 handle.stop(Reason::AuthenticationFailure);
             }
+            Verdict::Revoked(rule) => {
+                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials revoked: {rule}");
+                handle.stop(Reason::CredentialsRevoked);
+            }
             Verdict::Later(_) => unreachable!("a comparison has an outcome"),
         }
     }
@@ -64,7 +69,7 @@ async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>)
     if let Some(verdict) = tls::mapped(context_tls.as_deref(), &auth, &connect, handle) {
         return verdict;
     }
-    match auth.check(&connect, handle.nonce()) {
+    match handle.judge(&auth, &connect) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);

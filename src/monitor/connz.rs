@@ -80,6 +80,12 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     name_tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    jwt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer_key: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions_list_detail: Option<Vec<SubscriptionRow>>,
@@ -383,6 +389,11 @@ impl Ask {
                 .iter()
                 .map(|s| String::from_utf8_lossy(s.pattern()).into_owned())
         };
+        let token = if self.auth {
+            Token::of(handle)
+        } else {
+            Token::default()
+        };
         let detail = || subscriptions.iter().map(|s| SubscriptionRow::of(s, handle.id()));
         Row {
             cid: handle.id(),
@@ -418,7 +429,10 @@ impl Ask {
                 .auth
                 .then(|| handle.account().name().to_string())
                 .filter(|name| name != GLOBAL),
+            jwt: token.jwt,
+            issuer_key: token.issuer_key,
             name_tag: self.auth.then(|| handle.account().title()),
+            tags: token.tags,
             subscriptions_list: shown(Subs::List).then(|| list().collect()),
             subscriptions_list_detail: shown(Subs::Detail).then(|| detail().collect()),
         }
@@ -432,6 +446,30 @@ pub(super) fn in_order(mut subscriptions: Vec<Arc<Subscription>>) -> Vec<Arc<Sub
         key(left).cmp(&key(right))
     });
     subscriptions
+}
+
+/// What is shown of the token a client came with.
+#[derive(Default)]
+struct Token {
+    jwt: Option<String>,
+    issuer_key: Option<String>,
+    tags: Vec<String>,
+}
+
+impl Token {
+    /// That of a bearer is a secret, and not shown.
+    fn of(handle: &Handle) -> Self {
+        let user = handle.user();
+        let Some(grant) = user.as_ref().and_then(|user| user.grant()) else {
+            return Self::default();
+        };
+        let jwt = handle.connect().jwt.clone();
+        Self {
+            jwt: jwt.filter(|_| !grant.is_bearer),
+            issuer_key: Some(grant.issuer.clone()),
+            tags: grant.tags.clone(),
+        }
+    }
 }
 
 pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {

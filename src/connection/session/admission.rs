@@ -36,7 +36,7 @@ impl Session {
                     Some(user) => self.admit(Some(user.clone())),
                     None => Ok(()),
                 },
-                Auth::Token(_) | Auth::User { .. } => Ok(()),
+                Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => Ok(()),
             };
             self.unwelcome = admitted.err();
             if self.context.epoch() == epoch {
@@ -56,7 +56,15 @@ impl Session {
             self.gate = Gate::of(user.as_ref());
         }
         self.handle.admit(user);
+        self.note_limits();
         Ok(())
+    }
+
+    /// Takes on what the token of its user limits, if it came with one.
+    fn note_limits(&mut self) {
+        let user = self.handle.user();
+        let grant = user.as_ref().and_then(|user| user.grant());
+        self.own_limits = grant.map_or((None, None), |grant| (grant.subscriptions, grant.payload));
     }
 
     /// Goes into the account of its user.
@@ -106,6 +114,7 @@ impl Session {
         self.spec = self.account.spec();
         self.mappings = self.account.mappings();
         self.gate = Gate::of(self.handle.user().as_ref());
+        self.note_limits();
         // What was remembered was allowed under the old terms.
         self.repeat = PublishLine::default();
     }
@@ -130,7 +139,7 @@ impl Session {
         if let Some(Verdict::Admitted(Some(user))) = &mapped {
             connect.user = Some(user.name.clone());
         }
-        match mapped.unwrap_or_else(|| auth.check(&connect, self.handle.nonce())) {
+        match mapped.unwrap_or_else(|| self.handle.judge(&auth, &connect)) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,
@@ -167,7 +176,7 @@ impl Session {
     fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
         let user = match verdict {
             Verdict::Admitted(user) => user,
-            Verdict::Refused(rule) => return Err(self.refused(&connect, &rule)),
+            Verdict::Refused(rule) | Verdict::Revoked(rule) => return Err(self.refused(&connect, &rule)),
             Verdict::Later(_) => unreachable!("a comparison has an outcome"),
         };
         if !(0..=1).contains(&connect.protocol) {
@@ -224,7 +233,9 @@ impl Session {
             return self.error(&text);
         }
         let max = self.options.subscriptions_max;
-        if max > 0 && self.handle.client.subscription_count() >= max {
+        let (own_max, _) = self.own_limits;
+        let count = self.handle.client.subscription_count();
+        if max > 0 && count >= max || own_max.is_some_and(|max| count >= max) {
             return self.error("maximum subscriptions exceeded");
         }
         if let Some(max) = self.spec.limits.subscriptions

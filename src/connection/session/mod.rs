@@ -74,6 +74,8 @@ pub(super) struct Session {
     spec: Arc<Spec>,
     /// What messages are renamed to there; nothing, for most.
     mappings: Option<Arc<Mappings>>,
+    /// Subscriptions and bytes of a message, where its user's token limits them.
+    own_limits: (Option<usize>, Option<usize>),
     /// Why it may not stay, though it need not show anything.
     unwelcome: Option<Reason>,
     publisher: Publisher,
@@ -103,6 +105,7 @@ impl Session {
             spec: account.spec(),
             mappings: account.mappings(),
             account,
+            own_limits: (None, None),
             unwelcome: None,
             gate: None,
             authorised: false,
@@ -371,8 +374,10 @@ impl Session {
 
     /// Bytes of a message: the server's limit, or that of the account where it is lower.
     fn payload_max(&self) -> usize {
-        let own = self.spec.limits.payload.unwrap_or(usize::MAX);
-        own.min(self.options.payload_max)
+        let (_, own) = self.own_limits;
+        let limits = [own, self.spec.limits.payload];
+        let limits = limits.into_iter().flatten();
+        limits.fold(self.options.payload_max, usize::min)
     }
 
     /// Logs an operation; what a CONNECT may hold of secrets is not for a log.
