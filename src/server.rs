@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Accounts, GLOBAL};
+use crate::account::{self, Accounts, Auth, GLOBAL};
 use crate::config::{Assets, Config};
 use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
@@ -30,7 +30,7 @@ use crate::store;
 use system::System;
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::{Fixed, ReloadError};
+pub use reload::ReloadError;
 pub use system::ReloadRequest;
 pub use testing::TestServer;
 
@@ -85,6 +85,9 @@ pub enum ServerError {
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", reload::told(.0))]
+    Accounts(Vec<account::Problem>),
 }
 
 /// A running server. Dropping it without [`Server::shutdown`] stops accepting and cuts its connections.
@@ -142,15 +145,7 @@ impl Server {
             jetstream: config.store_dir.is_some(),
             ..Info::default()
         };
-        let context = Arc::new(Context::new(
-            config.connections.clone(),
-            Accounts::new(
-                config.auth.clone(),
-                &config.accounts,
-                config.system_account.as_deref(),
-            ),
-            info,
-        ));
+        let context = Arc::new(Context::new(config.connections.clone(), accounts(&config)?, info));
         context.set_tls(tls);
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
@@ -385,6 +380,25 @@ impl Drop for Server {
         self.system.end();
         self.context.registry.close();
     }
+}
+
+/// What makes no sense about the accounts. What tokens say of imports was written by others: of that, what is not granted is
+/// left out, and said.
+fn problems(config: &Config) -> Vec<account::Problem> {
+    match &config.auth {
+        Auth::Operator(_) => Vec::new(),
+        _ => account::check(&config.accounts),
+    }
+}
+
+/// The accounts of a server; none of them when they make no sense together.
+fn accounts(config: &Config) -> Result<Accounts, ServerError> {
+    let problems = problems(config);
+    if !problems.is_empty() {
+        return Err(ServerError::Accounts(problems));
+    }
+    let system = config.system_account.as_deref();
+    Ok(Accounts::new(config.auth.clone(), &config.accounts, system))
 }
 
 /// Gives up, now and then, requests to other accounts that nobody has answered.
