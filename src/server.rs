@@ -143,24 +143,20 @@ impl Server {
         ));
         let accepting = CancellationToken::new();
         // Before the store is opened: a server that recovers says so.
-        let system_view = View::new(context.clone(), address, accepting.clone()).without_http();
-        let monitor = monitor.map(|listener| {
-            let hosts = config
-                .monitor_hosts
-                .iter()
-                .chain([&config.host])
-                .cloned()
-                .collect();
-            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
-            Monitor::start(listener, view)
-        });
+        let shown = View::new(context.clone(), address, accepting.clone()).with_tags(config.tags.clone());
+        // Who asks in the system account sees what who asks over HTTP sees.
+        let (view, monitor) = match monitor {
+            None => (Arc::new(shown.without_http()), None),
+            Some(listener) => {
+                let hosts = config.monitor_hosts.iter().chain([&config.host]);
+                let monitor = Monitor::start(listener, shown.with_hosts(hosts.cloned().collect()));
+                (monitor.view().clone(), Some(monitor))
+            }
+        };
         let jetstream = match &config.store_dir {
             None => None,
             Some(_) => Some(start_jetstream(&config, &context).await?),
         };
-        // Who asks in the system account sees what who asks over HTTP sees.
-        let view = monitor.as_ref().map(|monitor| monitor.view().clone());
-        let view = view.unwrap_or_else(|| Arc::new(system_view));
         view.recovered(sources(jetstream.as_ref()));
         let server = Self {
             system: System::start(&config, &context, view),

@@ -379,7 +379,9 @@ impl Ask {
             name: connect.name.clone(),
             lang: connect.lang.clone(),
             version: connect.version.clone(),
-            authorized_user: (self.auth && auth_required).then(|| handle.user_name()).flatten(),
+            authorized_user: (self.auth && (auth_required || handle.user().is_some()))
+                .then(|| handle.user_name())
+                .flatten(),
             account: self
                 .auth
                 .then(|| handle.account().name().to_string())

@@ -64,6 +64,8 @@ pub struct View {
     clients: SocketAddr,
     /// Names besides loopback and the address itself that a `Host` header may show.
     hosts: Vec<String>,
+    /// Labels of the server.
+    tags: Vec<String>,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
     /// Not there while the server recovers what it has stored.
@@ -83,6 +85,7 @@ impl View {
             address: clients,
             clients,
             hosts: Vec::new(),
+            tags: Vec::new(),
             draining,
             sources: OnceLock::new(),
             started: Instant::now(),
@@ -96,6 +99,13 @@ impl View {
     #[must_use]
     pub fn with_hosts(mut self, hosts: Vec<String>) -> Self {
         self.hosts = hosts;
+        self
+    }
+
+    /// Shows the labels of the server.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Vec<String>) -> Self {
+        self.tags = tags;
         self
     }
 

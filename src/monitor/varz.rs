@@ -78,6 +78,8 @@ struct Varz<'a> {
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: String,
     config_digest: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [String],
     system_account: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
@@ -180,6 +182,7 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         http_req_stats: view.requests.counted().collect(),
         config_load_time: timestamp(view.started_at),
         config_digest: "",
+        tags: &view.tags,
         system_account: view.context.accounts.system().name().to_string(),
         slow_consumer_stats: ByKind::clients(totals.slow_consumers),
         stale_connection_stats: ByKind::clients(totals.stale),

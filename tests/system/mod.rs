@@ -105,35 +105,35 @@ enum Outcome {
     Silence,
 }
 
-impl Outcome {
-    fn json(self) -> Value {
-        match self {
-            Outcome::Answer(value) => value,
-            other => panic!("an answer expected, got {other:?}"),
-        }
-    }
-}
+/// How long an answer may come after that to what was asked later: nats-server answers some questions at once.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Asks, and right after it something that is always answered: whichever comes first.
+/// Asks, and right after it something that is always answered: what has no answer when that has, and a moment later, has
+/// none.
 async fn ask(client: &Client, subject: &str, body: &str) -> Outcome {
     let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
-    let request =
-        |subject: String, body: String| client.publish_with_reply(subject, inbox.clone(), body.into());
-    request(subject.to_owned(), body.to_owned()).await.unwrap();
-    request("$SYS.REQ.USER.INFO".to_owned(), String::new())
+    let mut answers = client.subscribe(format!("{inbox}.*")).await.unwrap();
+    let (own, other) = (format!("{inbox}.own"), format!("{inbox}.other"));
+    let body = body.to_owned().into();
+    client
+        .publish_with_reply(subject.to_owned(), own.clone(), body)
         .await
         .unwrap();
-    let first = next(&mut answers).await;
-    if first.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
+    client
+        .publish_with_reply("$SYS.REQ.USER.INFO", other, "".into())
+        .await
+        .unwrap();
+    let mut answer = next(&mut answers).await;
+    if *answer.subject != *own {
+        match timeout(GRACE, answers.next()).await {
+            Ok(late) => answer = late.unwrap(),
+            Err(_) => return Outcome::Silence,
+        }
+    }
+    if answer.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
         return Outcome::NoResponders;
     }
-    let second = timeout(std::time::Duration::from_millis(500), answers.next()).await;
-    let answer: Value = serde_json::from_slice(&first.payload).unwrap();
-    match second {
-        Ok(Some(_)) => Outcome::Answer(answer),
-        _ => Outcome::Silence,
-    }
+    Outcome::Answer(serde_json::from_slice(&answer.payload).unwrap())
 }
 
 async fn next(messages: &mut Subscriber) -> async_nats::Message {
