@@ -2,38 +2,44 @@
 
 mod assets;
 mod reload;
+mod streams;
 mod system;
+mod testing;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::Accounts;
+use crate::account::{Accounts, GLOBAL};
 use crate::config::{Assets, Config};
+use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
-use crate::jetstream::{self, JetStream};
+use crate::jetstream::{self, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
 use crate::router::{Publisher, Router};
-use crate::store::{self, Store};
+use crate::store;
 
 use system::System;
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::Fixed;
+pub use reload::{Fixed, ReloadError};
 pub use system::ReloadRequest;
+pub use testing::TestServer;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
 /// Bytes an in-process connection holds in each direction.
 const PIPE_BYTES: usize = 256 << 10;
+/// How often unanswered requests to other accounts are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for clients to take what they are owed.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -73,6 +79,9 @@ pub enum ServerError {
     /// A stream or consumer that the configuration declares could not be had.
     #[error("cannot have the declared {0}")]
     Asset(#[from] AssetError),
+    /// A certificate, or what else TLS is made of, is not usable.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -84,7 +93,7 @@ pub struct Server {
     address: SocketAddr,
     accepting: CancellationToken,
     tasks: TaskTracker,
-    jetstream: Option<Arc<JetStream>>,
+    jetstream: Option<Arc<PerAccount>>,
     monitor: Option<Monitor>,
     system: Arc<System>,
     started: Instant,
@@ -103,6 +112,7 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let tls = load_tls(&config).await?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
@@ -141,23 +151,32 @@ impl Server {
             ),
             info,
         ));
+        context.set_tls(tls);
         let accepting = CancellationToken::new();
+        let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
-        let shown = View::new(context.clone(), address, accepting.clone()).with_tags(config.tags.clone());
-        // Who asks in the system account sees what who asks over HTTP sees.
-        let (view, monitor) = match monitor {
-            None => (Arc::new(shown.without_http()), None),
-            Some(listener) => {
-                let hosts = config.monitor_hosts.iter().chain([&config.host]);
-                let monitor = Monitor::start(listener, shown.with_hosts(hosts.cloned().collect()));
-                (monitor.view().clone(), Some(monitor))
-            }
-        };
+        let system_view = View::new(context.clone(), address, accepting.clone()).without_http();
+        let system_view = system_view.with_tags(config.tags.clone());
+        let monitor = monitor.map(|listener| {
+            let hosts = config
+                .monitor_hosts
+                .iter()
+                .chain([&config.host])
+                .cloned()
+                .collect();
+            let view = View::new(context.clone(), address, accepting.clone());
+            let view = view.with_hosts(hosts).with_tags(config.tags.clone());
+            let view = view.with_progress(progress.clone()).encrypted(config.monitor_tls);
+            Monitor::start(listener, view)
+        });
         let jetstream = match &config.store_dir {
             None => None,
-            Some(_) => Some(start_jetstream(&config, &context).await?),
+            Some(_) => Some(streams::start(&config, &context, progress).await?),
         };
-        view.recovered(sources(jetstream.as_ref()));
+        // Who asks in the system account sees what who asks over HTTP sees.
+        let view = monitor.as_ref().map(|monitor| monitor.view().clone());
+        let view = view.unwrap_or_else(|| Arc::new(system_view));
+        view.recovered(streams::sources(jetstream.as_ref()));
         let server = Self {
             system: System::start(&config, &context, view),
             context,
@@ -173,6 +192,9 @@ impl Server {
             server.stop().await;
             return Err(error.into());
         }
+        server
+            .tasks
+            .spawn(sweep(server.context.clone(), server.accepting.clone()));
         server.tasks.spawn(accept(
             listener,
             server.context.clone(),
@@ -187,21 +209,27 @@ impl Server {
         if assets.is_empty() {
             return Ok(());
         }
-        let Some(jetstream) = &self.jetstream else {
+        let Some(jetstream) = self.jetstream() else {
             return Err(AssetError {
                 what: "streams".to_owned(),
-                why: "no streams are kept: jetstream is off".to_owned(),
+                why: "no streams are kept in account $G: jetstream is off there".to_owned(),
             });
         };
         tracing::info!("Declared streams and consumers (nothing is deleted):");
-        assets::apply(self, jetstream, assets, |planned| tracing::info!("  {planned}")).await
+        assets::apply(self, &jetstream, assets, |planned| tracing::info!("  {planned}")).await
     }
 
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
-    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
-        let changed = reload::compare(&self.config(), &config)?;
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let mut changed = reload::compare(&self.config(), &config)?;
+        // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
+        let tls = load_tls(&config).await?;
+        if reload::tls_differs(self.context.tls().as_deref(), tls.as_deref()) {
+            changed.push("tls");
+        }
+        self.context.set_tls(tls);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if !changed.is_empty() {
             let system = config.system_account.as_deref();
@@ -209,6 +237,11 @@ impl Server {
             context
                 .reload(config.connections, config.auth, &config.accounts, system)
                 .await;
+            if let Some(jetstream) = &self.jetstream
+                && let Err(error) = jetstream.renew(&context.accounts.all()).await
+            {
+                tracing::error!("streams of accounts that are new: {error}");
+            }
         }
         Ok(changed)
     }
@@ -236,7 +269,8 @@ impl Server {
 
     /// The address as client libraries take it.
     pub fn client_url(&self) -> String {
-        format!("nats://{}", self.address)
+        let required = self.context.tls().is_some_and(|tls| !tls.options().allow_plain);
+        format!("{}://{}", if required { "tls" } else { "nats" }, self.address)
     }
 
     /// The server's id.
@@ -254,9 +288,14 @@ impl Server {
         &self.context.accounts.global().router
     }
 
-    /// The streams, if there is a store.
-    pub fn jetstream(&self) -> Option<&Arc<JetStream>> {
-        self.jetstream.as_ref()
+    /// The streams of `$G`, if it has any.
+    pub fn jetstream(&self) -> Option<Arc<JetStream>> {
+        self.jetstream_of(GLOBAL)
+    }
+
+    /// The streams of an account, if it has any.
+    pub fn jetstream_of(&self, account: &str) -> Option<Arc<JetStream>> {
+        self.jetstream.as_ref()?.get(account)
     }
 
     /// Publishes one message from inside this process; says how many subscriptions got it.
@@ -277,6 +316,13 @@ impl Server {
     /// What all connections share, for monitoring.
     pub fn context(&self) -> &Arc<Context> {
         &self.context
+    }
+
+    /// Has monitoring show the metrics of `source` besides its own, if there is monitoring.
+    pub fn show(&self, source: Arc<dyn monitor::Source>) {
+        if let Some(monitor) = &self.monitor {
+            monitor.show(source);
+        }
     }
 
     /// Sums over all connections, live and gone.
@@ -342,39 +388,32 @@ impl Drop for Server {
     }
 }
 
-/// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetStream>, ServerError> {
-    let dir = config.store_dir.clone().expect("asked for with a directory");
-    let mut options = store::Options::new(dir);
-    options.sync = config.sync;
-    let (domain, strict) = (config.domain.clone(), config.strict);
-    let router = context.accounts.global().router.clone();
-    let server_name = context.info.server_name.clone();
-    let message_bytes_max = context.options().payload_max;
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || {
-        let store = Store::open(options)?;
-        let _inside = runtime.enter();
-        let mut options = jetstream::Options::new(router, Some(store));
-        options.server_name = server_name;
-        options.domain = domain;
-        options.strict = strict;
-        options.message_bytes_max = message_bytes_max;
-        Ok(JetStream::start(options)?)
-    });
-    started.await.expect("opening the store does not panic")
+/// Gives up, now and then, requests to other accounts that nobody has answered.
+async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
+    let mut interval = tokio::time::interval(SWEEP_EVERY);
+    while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
+        context.accounts.sweep();
+    }
 }
 
-/// What monitoring shows beside connections.
-fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
-    let Some(jetstream) = jetstream else {
-        return Vec::new();
+/// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
+async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, tls::Error> {
+    let Some(options) = config.tls.clone() else {
+        if config.monitor_tls {
+            return Err(tls::Error::new(
+                "HTTPS needs a certificate: give one in tls { ... }",
+            ));
+        }
+        return Ok(None);
     };
-    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
-    if let Some(store) = jetstream.options().store.clone() {
-        sources.push(Arc::new(monitor::Storage::new(store)));
+    let loading = tokio::task::spawn_blocking(|| Tls::load(options));
+    let tls = loading.await.expect("reading certificates does not panic")?;
+    if let Some(expires) = tls.expires().filter(|expires| *expires < SystemTime::now()) {
+        let since =
+            jiff::Timestamp::try_from(expires).map_or_else(|_| String::new(), |time| format!(" on {time}"));
+        tracing::warn!("A certificate in the tls block has expired{since}: clients will refuse it");
     }
-    sources
+    Ok(Some(Arc::new(tls)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
@@ -472,103 +511,4 @@ fn server_id() -> String {
                 .map(|&byte| char::from(letters[usize::from(byte) % 32])),
         )
         .collect()
-}
-
-/// A server on a free loopback port, for tests of programs that talk to one; it stops when dropped.
-///
-/// It runs on a runtime of its own, so that it works in tests with or without an async runtime.
-pub struct TestServer {
-    server: Option<Server>,
-    runtime: Option<tokio::runtime::Runtime>,
-    /// Removed when the server has stopped; `None` when the caller named a store directory.
-    _directory: Option<TempDir>,
-}
-
-impl TestServer {
-    /// Starts with default settings, on free ports.
-    ///
-    /// # Panics
-    /// When the system has no free port or no room for a directory.
-    pub fn start() -> Self {
-        Self::with(Config::default())
-    }
-
-    /// Starts with `config`, but on free ports, and with a temporary store directory unless it names one.
-    ///
-    /// # Panics
-    /// When the server does not start.
-    pub fn with(mut config: Config) -> Self {
-        config.port = 0;
-        config.monitor_port = config.monitor_port.map(|_| 0);
-        let directory = config.store_dir.is_none().then(TempDir::new);
-        if let Some(directory) = &directory {
-            config.store_dir = Some(directory.0.clone());
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("the system starts threads");
-        // A thread of its own: a test may be running on a runtime already.
-        let starting = std::thread::spawn(move || {
-            let server = runtime.block_on(Server::start(config));
-            (runtime, server.expect("a test server starts on a free port"))
-        });
-        let (runtime, server) = starting.join().expect("the panic has said why");
-        Self {
-            server: Some(server),
-            runtime: Some(runtime),
-            _directory: directory,
-        }
-    }
-
-    /// The running server.
-    pub fn server(&self) -> &Server {
-        self.server.as_ref().expect("present until dropped")
-    }
-
-    /// Where clients connect.
-    pub fn url(&self) -> String {
-        self.server().client_url()
-    }
-
-    /// Where monitoring is served, without a slash at the end.
-    ///
-    /// # Panics
-    /// When the configuration turned it off.
-    pub fn monitor_url(&self) -> String {
-        let address = self.server().monitor_addr().expect("monitoring is on");
-        format!("http://{address}")
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        let (Some(server), Some(runtime)) = (self.server.take(), self.runtime.take()) else {
-            return;
-        };
-        // A thread of its own: a test's runtime must not be blocked from within.
-        let stopping = std::thread::spawn(move || {
-            runtime.block_on(server.shutdown());
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        stopping.join().ok();
-    }
-}
-
-/// A directory of our own under the system's temporary one.
-struct TempDir(std::path::PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("mesh-test-{}", nuid::next()));
-        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
-        Self(path)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::account::{Auth, Login, Users};
 use crate::store::Sync;
 
+use crate::connection::tls::{First, Pair, Version};
+
 use super::{Config, LogFormat, Process};
 
 /// One setting as a line of a file.
@@ -108,10 +110,14 @@ fn network(config: &Config) -> Vec<Row> {
         ),
         row("server_tags", list(&config.tags), false, "Labels of the server."),
         row(
-            "monitor_port",
+            if config.monitor_tls {
+                "https_port"
+            } else {
+                "monitor_port"
+            },
             monitor,
             false,
-            "Monitoring port (HTTP); 0 turns it off, -1 picks a free one. `http: \"host:port\"` gives it an address too.",
+            "Monitoring port (HTTP; https_port: HTTPS); 0 turns it off, -1 picks a free one. `http: \"host:port\"` gives it an address too.",
         ),
         row(
             "monitor_hosts",
@@ -375,6 +381,25 @@ const AFTERWORD: &str = r#"}
 # Who a client is that shows nothing.
 # no_auth_user: orders
 
+# --- TLS for clients; connections are in clear while there is no such block [reload, the files too]
+# tls {
+#   cert_file: "/etc/mesh/server.pem", key_file: "/etc/mesh/server.key"
+#   # certs: [ { cert_file: ..., key_file: ... }, ... ]   several: chosen by the name a client asks for
+#   ca_file: "/etc/mesh/ca.pem"   # the authorities whose client certificates are believed
+#   verify: false                 # clients must show a certificate
+#   verify_and_map: false         # and are the user that it names: e-mail, DNS name, URI or subject
+#   # pinned_certs: [ ... ]       SHA-256 of the public keys that clients may have
+#   timeout: "2s"                 # for a handshake
+#   min_version: "1.2"
+#   # cipher_suites: [ ... ], curve_preferences: [ ... ]
+#   handshake_first: false        # true: before INFO; auto, "300ms": if the client begins in that time
+#   connection_rate_limit: 0      # handshakes in a second; 0 is no limit
+# }
+# Clients may stay in clear.
+# allow_non_tls: false
+# Monitoring over HTTPS, with the same certificate, instead of monitor_port.
+# https_port: 8778
+
 # --- Streams and consumers that are to be there: created or updated at start, never deleted
 # streams {
 #   ORDERS { subjects: ["orders.>"], max_age: "24h", duplicate_window: "2m" }
@@ -397,7 +422,8 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
     if let Some(host) = &config.monitor_host {
         lines.push((
             format!(
-                "http: {}",
+                "{}: {}",
+                if config.monitor_tls { "https" } else { "http" },
                 quoted(&format!(
                     "{host}:{}",
                     config.monitor_port.map_or_else(|| "0".to_owned(), port)
@@ -412,6 +438,7 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
         .map(|row| format!("{}: {}", row.key, row.value))
         .collect();
     lines.push((format!("jetstream {{ {} }}", kept.join(", ")), false));
+    lines.extend(encryption(config).map(|line| (line, true)));
     lines.push((authorization(config), true));
     for stream in &config.assets.streams {
         lines.push((
@@ -440,10 +467,77 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
     out
 }
 
+/// The tls block, which holds no secrets: it names files.
+fn encryption(config: &Config) -> impl Iterator<Item = String> + use<> {
+    let block = config.tls.as_ref().map(|options| {
+        let mut parts = Vec::new();
+        let mut part = |key: &str, value: String| parts.push(format!("{key}: {value}"));
+        match &options.certificates[..] {
+            [pair] => {
+                part("cert_file", path(&pair.certificate));
+                part("key_file", path(&pair.key));
+            }
+            pairs => {
+                let pair = |pair: &Pair| {
+                    let (certificate, key) = (path(&pair.certificate), path(&pair.key));
+                    format!("{{ cert_file: {certificate}, key_file: {key} }}")
+                };
+                let pairs: Vec<_> = pairs.iter().map(pair).collect();
+                part("certs", format!("[{}]", pairs.join(", ")));
+            }
+        }
+        if let Some(file) = &options.ca_file {
+            part("ca_file", path(file));
+        }
+        part("verify", options.verify.to_string());
+        part("verify_and_map", options.map.to_string());
+        if !options.pinned.is_empty() {
+            part(
+                "pinned_certs",
+                list(&options.pinned.iter().cloned().collect::<Vec<_>>()),
+            );
+        }
+        part("timeout", time(options.timeout));
+        part(
+            "min_version",
+            quoted(if options.version_min == Version::Tls13 {
+                "1.3"
+            } else {
+                "1.2"
+            }),
+        );
+        if !options.cipher_suites.is_empty() {
+            let names: Vec<_> = options.cipher_suites.iter().map(ToString::to_string).collect();
+            part("cipher_suites", list(&names));
+        }
+        if !options.curves.is_empty() {
+            part("curve_preferences", list(&options.curves));
+        }
+        let first = match options.first {
+            First::Server => "false".to_owned(),
+            First::Client => "true".to_owned(),
+            First::Either(wait) => time(wait),
+        };
+        part("handshake_first", first);
+        part("connection_rate_limit", options.rate_max.to_string());
+        format!("tls {{ {} }}", parts.join(", "))
+    });
+    let plain = config.tls.as_ref().is_some_and(|options| options.allow_plain);
+    block
+        .into_iter()
+        .chain(plain.then(|| "allow_non_tls: true".to_owned()))
+}
+
 fn authorization(config: &Config) -> String {
     let timeout = time(config.connections.auth_timeout);
     match &config.auth {
         Auth::Open => "# no authorization: anybody may come in".to_owned(),
+        Auth::Operator(operator) => {
+            let count = operator.len();
+            format!(
+                "# operator mode: users of {count} accounts show JWTs, authorization {{ timeout: {timeout} }}"
+            )
+        }
         Auth::Token(_) => format!("# authorization {{ token, timeout: {timeout} }}"),
         Auth::User { user, .. } => {
             format!("# authorization {{ user: {}, timeout: {timeout} }}", quoted(user))
@@ -467,7 +561,7 @@ fn names(users: &Users) -> String {
         .map(|user| {
             let how = match &user.login {
                 Login::Password(password) if password.is_empty() => " without password",
-                Login::Password(_) | Login::NKey => "",
+                Login::Password(_) | Login::NKey | Login::Jwt(_) => "",
             };
             let limits = if user.permissions.is_some() {
                 " with permissions"

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::account::{Account, User};
+use crate::account::jwt::Peer;
+use crate::account::{Account, Auth, User, Verdict};
 use crate::protocol::connect::Connect;
-use crate::router::Client;
+use crate::router::{About, Client};
 
+use super::Context;
 use super::reason::Reason;
+use super::tls::Agreed;
 
 /// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
 const CAUSE_MAX: usize = 512;
@@ -23,6 +26,8 @@ pub struct Handle {
     pub ip: String,
     /// Remote port; zero when in process.
     pub port: u16,
+    /// The id of the server it is connected to.
+    server: Arc<str>,
     /// When it came.
     pub start: SystemTime,
     began: Instant,
@@ -31,8 +36,12 @@ pub struct Handle {
     account: Mutex<Place>,
     /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
     admitted: Mutex<Option<Option<Arc<User>>>>,
+    /// When its credentials, or its account, are over.
+    over: Mutex<Option<(tokio::time::Instant, Reason)>>,
     /// What it was given to sign.
     nonce: OnceLock<String>,
+    /// What its TLS handshake has led to.
+    tls: OnceLock<Agreed>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -51,20 +60,23 @@ struct Place {
 }
 
 impl Handle {
-    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, account: Arc<Account>) -> Self {
+    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, context: &Context) -> Self {
         Self {
             client,
             ip,
             port,
+            server: context.server_id.clone(),
             start: SystemTime::now(),
             began: Instant::now(),
             connect: Mutex::default(),
             account: Mutex::new(Place {
-                account,
+                account: context.accounts.global().clone(),
                 is_counted: false,
             }),
             admitted: Mutex::default(),
+            over: Mutex::default(),
             nonce: OnceLock::new(),
+            tls: OnceLock::new(),
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
@@ -104,7 +116,22 @@ impl Handle {
             .clone()
     }
 
+    /// What the credentials of a CONNECT are worth, coming from here.
+    pub(super) fn judge(&self, auth: &Auth, connect: &Connect) -> Verdict {
+        let ip = self.ip.parse().ok();
+        auth.check_from(connect, self.nonce(), Peer { ip })
+    }
+
     pub(super) fn admit(&self, user: Option<Arc<User>>) {
+        let over = user.as_deref().and_then(over);
+        let before = std::mem::replace(
+            &mut *self.over.lock().unwrap_or_else(PoisonError::into_inner),
+            over,
+        );
+        if before != over {
+            // Who waits for the end looks again when it is due.
+            self.stop.notify_one();
+        }
         *self.admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(user);
     }
 
@@ -157,6 +184,20 @@ impl Handle {
 
     pub(super) fn set_nonce(&self, nonce: String) {
         self.nonce.set(nonce).ok();
+    }
+
+    /// What its TLS handshake has led to; none when it is not encrypted.
+    pub fn tls(&self) -> Option<&Agreed> {
+        self.tls.get()
+    }
+
+    pub(super) fn set_tls(&self, agreed: Agreed) {
+        self.tls.set(agreed).ok();
+    }
+
+    /// Whether it is a pipe inside this process.
+    pub fn is_in_process(&self) -> bool {
+        self.port == 0
     }
 
     /// Whether its user may subscribe.
@@ -252,8 +293,54 @@ impl Handle {
             if let Some(reason) = self.reason() {
                 return reason;
             }
-            self.stop.notified().await;
+            let over = *self.over.lock().unwrap_or_else(PoisonError::into_inner);
+            match over {
+                None => self.stop.notified().await,
+                Some((at, reason)) => {
+                    if tokio::time::timeout_at(at, self.stop.notified()).await.is_err() {
+                        self.note("its time is over".to_owned());
+                        self.stop(reason);
+                    }
+                }
+            }
         }
+    }
+}
+
+impl About for Handle {
+    fn request_info(&self, detailed: bool) -> String {
+        let mut info = serde_json::Map::new();
+        let mut say = |key: &str, value: serde_json::Value| {
+            if value != "" {
+                info.insert(key.to_owned(), value);
+            }
+        };
+        let (account, rtt) = (self.account(), self.rtt().as_nanos() as u64);
+        if detailed {
+            let connect = self.connect();
+            let start = jiff::Timestamp::try_from(self.start).unwrap_or_default();
+            say("start", start.to_string().into());
+            say("host", self.ip.clone().into());
+            say("id", self.id().into());
+            say("acc", account.name().to_string().into());
+            let user = self.user().map(|user| user.name.clone()).or(connect.user.clone());
+            say("user", user.unwrap_or_default().into());
+            say("name", connect.name.clone().into());
+            say("lang", connect.lang.clone().into());
+            say("ver", connect.version.clone().into());
+            say("rtt", rtt.into());
+            say("server", self.server.to_string().into());
+            say("kind", "Client".into());
+            say("client_type", "nats".into());
+        } else {
+            say("acc", account.name().to_string().into());
+            say("rtt", rtt.into());
+        }
+        serde_json::Value::Object(info).to_string()
+    }
+
+    fn wants_no_responders(&self) -> bool {
+        self.connect().no_responders
     }
 }
 
@@ -263,4 +350,20 @@ fn shorten(cause: &mut String) {
         cause.truncate(end.unwrap_or_default());
         cause.push_str("...");
     }
+}
+
+/// When a user that came with a JWT must go.
+fn over(user: &User) -> Option<(tokio::time::Instant, Reason)> {
+    let grant = user.grant()?;
+    let ends = [
+        (grant.until, Reason::AuthenticationExpired),
+        (grant.account_until, Reason::AccountExpired),
+    ];
+    let ends = ends.into_iter().filter_map(|(until, reason)| {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(until?).unwrap_or_default());
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        // Further away than a clock goes is never.
+        Some((tokio::time::Instant::now().checked_add(left)?, reason))
+    });
+    ends.min_by_key(|(at, _)| *at)
 }

@@ -18,6 +18,7 @@ mod reason;
 mod registry;
 mod reload;
 mod session;
+pub mod tls;
 mod transport;
 mod verifier;
 mod writer;
@@ -90,6 +91,8 @@ pub struct Context {
     epoch: AtomicU64,
     /// Who may come in, and where their messages go.
     pub accounts: Accounts,
+    /// Who this server is, for those who say which one they are connected to.
+    server_id: Arc<str>,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
@@ -100,6 +103,8 @@ pub struct Context {
     endings: Arc<cause::Endings>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
+    /// How connections are encrypted, where they are; a reload replaces it.
+    tls: RwLock<Option<Arc<tls::Tls>>>,
 }
 
 impl Context {
@@ -109,11 +114,13 @@ impl Context {
             options: RwLock::new(Arc::new(options)),
             epoch: AtomicU64::new(0),
             accounts,
+            server_id: info.server_id.as_str().into(),
             info,
             registry: Arc::default(),
             events: Events::default(),
             endings: Arc::default(),
             verifier: verifier::Verifier::new(),
+            tls: RwLock::default(),
         }
     }
 
@@ -125,6 +132,16 @@ impl Context {
             .clone()
     }
 
+    /// How connections are encrypted, where they are.
+    pub fn tls(&self) -> Option<Arc<tls::Tls>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces how connections are encrypted that come from now on; those that are in keep what they have.
+    pub fn set_tls(&self, tls: Option<Arc<tls::Tls>>) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
     /// Tells a client that it should move on to another server; false when it would not understand.
     pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
         if handle.connect().protocol < 1 {
@@ -134,6 +151,7 @@ impl Context {
         info.ldm = true;
         info.client_id = handle.id();
         info.client_ip.clone_from(&handle.ip);
+        tls::advertise(&mut info, self.tls().as_deref(), handle);
         let mut wire = WireBuf::default();
         wire.flat().extend_from_slice(&info.line());
         handle.client.outbox.flush(&mut wire);

@@ -10,7 +10,7 @@
 //!
 //! What other rooms show (a store, JetStream) comes through [`Source`]; the rooms themselves do not know this one.
 //!
-//! Deliberately absent: actions (closing a connection, reloading), profiles, TLS.
+//! Deliberately absent: actions (closing a connection, reloading), profiles, client certificates.
 
 mod accounts;
 mod ask;
@@ -35,7 +35,7 @@ mod time;
 mod varz;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Context;
+use crate::jetstream::Progress;
 
 pub use accounts::{account_row, statz};
 pub use ask::{Refusal, ask};
@@ -64,12 +65,18 @@ pub struct View {
     clients: SocketAddr,
     /// Names besides loopback and the address itself that a `Host` header may show.
     hosts: Vec<String>,
-    /// Labels of the server.
+    /// Labels of the server, from its configuration.
     tags: Vec<String>,
+    /// Whether it is served over HTTPS.
+    encrypted: bool,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
+    /// How far the server has come while it recovers.
+    progress: Arc<Progress>,
     /// Not there while the server recovers what it has stored.
     sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// Sources of metrics alone, which came later.
+    more: Mutex<Vec<Arc<dyn Source>>>,
     started: Instant,
     started_at: SystemTime,
     requests: pages::Requests,
@@ -86,8 +93,11 @@ impl View {
             clients,
             hosts: Vec::new(),
             tags: Vec::new(),
+            progress: Arc::default(),
+            encrypted: false,
             draining,
             sources: OnceLock::new(),
+            more: Mutex::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: pages::Requests::default(),
@@ -102,10 +112,24 @@ impl View {
         self
     }
 
-    /// Shows the labels of the server.
+    /// Shows these labels of the server.
     #[must_use]
     pub fn with_tags(mut self, tags: Vec<String>) -> Self {
         self.tags = tags;
+        self
+    }
+
+    /// Shows how far the recovery has come while it lasts.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Serves over HTTPS, with the certificates that clients are shown.
+    #[must_use]
+    pub fn encrypted(mut self, encrypted: bool) -> Self {
+        self.encrypted = encrypted;
         self
     }
 
@@ -130,6 +154,13 @@ impl View {
 
     fn sources(&self) -> &[Arc<dyn Source>] {
         self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The metrics of all sources.
+    fn families(&self) -> Vec<Family> {
+        let more = lock(&self.more).clone();
+        let sources = self.sources().iter().chain(&more);
+        sources.flat_map(|source| source.families()).collect()
     }
 
     /// Whether what was stored is still being recovered.
@@ -187,6 +218,11 @@ impl Monitor {
         &self.view
     }
 
+    /// Shows the metrics of another source from now on.
+    pub fn show(&self, source: Arc<dyn Source>) {
+        lock(&self.view.more).push(source);
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -198,6 +234,10 @@ impl Monitor {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Monitor {

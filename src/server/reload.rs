@@ -1,11 +1,32 @@
 //! Which settings a running server can change, and changing them.
 
 use crate::config::Config;
+use crate::connection::tls::{self, Tls};
 
 /// Settings that differ and cannot change while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
 pub struct Fixed(pub Vec<&'static str>);
+
+/// Why nothing was reloaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Settings differ that only a restart changes.
+    #[error(transparent)]
+    Fixed(#[from] Fixed),
+    /// A new certificate, or what else TLS is made of, is not usable: the old one stays in force.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] tls::Error),
+}
+
+/// Whether settings of TLS or its files differ.
+pub(super) fn tls_differs(old: Option<&Tls>, new: Option<&Tls>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => !old.is_same(new),
+        (None, None) => false,
+        _ => true,
+    }
+}
 
 /// What a reload changed, by name; or what stands in its way.
 pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, Fixed> {
@@ -21,6 +42,7 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
         ),
         ("monitor_hosts", old.monitor_hosts != new.monitor_hosts),
         ("system_account", old.system_account != new.system_account),
+        ("https_port", old.monitor_tls != new.monitor_tls),
         ("i_know_this_is_open", old.open_to_all != new.open_to_all),
         ("store_dir", old.store_dir != new.store_dir),
         ("sync", old.sync != new.sync),

@@ -31,6 +31,8 @@ const USER_KEYS: [&str; 7] = [
     "allowed_connection_types",
 ];
 const PERMISSION_KEYS: [&str; 5] = ["publish", "subscribe", "pub", "sub", "allow_responses"];
+/// What is said of a user without a password, unless its certificate says who it is.
+pub(super) const NAME_ALONE: &str = "has no password: whoever knows the name comes in";
 /// Above this a timeout is probably a mistake.
 const TIMEOUT_HIGH: Duration = Duration::from_secs(60);
 /// Ways to connect that this server has.
@@ -97,7 +99,7 @@ fn secret(entry: &Entry, notes: &mut Notes) -> Option<String> {
 }
 
 /// Seconds, with a fraction if need be, or a time such as "2s".
-fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
+pub(super) fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
     let timeout = match &entry.node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
@@ -360,7 +362,7 @@ fn several(
         }
         let name = user.name.clone();
         if user.login == Login::Password(String::new()) && name != default {
-            let text = format!("user \"{name}\" has no password: whoever knows the name comes in");
+            let text = format!("user \"{name}\" {NAME_ALONE}");
             notes.warnings.push(Problem::at(&block.spot, text));
         }
         if !users.add(user) {
