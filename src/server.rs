@@ -151,6 +151,7 @@ impl Server {
         let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
         let system_view = View::new(context.clone(), address, accepting.clone()).without_http();
+        let system_view = system_view.with_tags(config.tags.clone());
         let monitor = monitor.map(|listener| {
             let hosts = config
                 .monitor_hosts

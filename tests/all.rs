@@ -15,5 +15,6 @@ mod outside;
 mod readme;
 mod store;
 mod support;
+mod system;
 mod tidy;
 mod wire;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use crate::account::{Account, GLOBAL, Traffic};
+use crate::account::{Account, Traffic};
 
 use super::View;
 use super::pages::Page;
@@ -39,7 +39,14 @@ pub(super) fn accountz(view: &View, params: &Params) -> Result<Page, Problem> {
 
 /// One account in detail. Its exports and imports are those of the configuration, which is where they are read.
 pub fn account_row(view: &View, account: &Account) -> Value {
-    let has_streams = &**account.name() == GLOBAL && view.jetstream(&Detail::default()).is_some();
+    let asked = Detail {
+        accounts: true,
+        account: Some(account.name().to_string()),
+        limit: 1,
+        ..Detail::default()
+    };
+    let found = view.jetstream(&asked);
+    let has_streams = found.is_some_and(|found| !found.account_details.is_empty());
     json!({
         "account_name": &**account.name(),
         "name_tag": account.title(),

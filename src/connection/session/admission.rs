@@ -160,12 +160,20 @@ impl Session {
         }
     }
 
+    /// INFO went out and CONNECT came back: the first guess, until a PING measures it.
+    fn guess_round_trip(&self) {
+        if self.handle.rtt().is_zero() {
+            self.handle.set_rtt(self.handle.uptime());
+        }
+    }
+
     fn refused(&self, connect: &Connect, rule: &str) -> Reason {
         let user = connect
             .user
             .as_deref()
             .map(|user| format!(" - User \"{}\"", user.escape_debug()))
             .unwrap_or_default();
+        self.guess_round_trip();
         // Whoever looks into it sees who it said it was.
         self.handle.set_connect(Arc::new(cause::remains(connect)));
         self.handle
@@ -192,10 +200,7 @@ impl Session {
             self.publisher.settle();
             self.account.router.remove_client(&self.handle.client);
         }
-        if self.handle.rtt().is_zero() {
-            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
-            self.handle.set_rtt(self.handle.uptime());
-        }
+        self.guess_round_trip();
         self.handle.touch();
         // What was checked for the line remembered need not hold any more.
         self.repeat = PublishLine::default();

@@ -334,6 +334,13 @@ fn client(handle: &Handle, stop: Option<SystemTime>) -> Value {
         }
         client["stop"] = json!(timestamp(stop));
     }
+    // Not its JWT: there are some that are as good as a password.
+    if let Some(grant) = handle.user().as_ref().and_then(|user| user.grant()) {
+        client["issuer_key"] = json!(grant.issuer);
+        if !grant.tags.is_empty() {
+            client["tags"] = json!(grant.tags);
+        }
+    }
     client["name_tag"] = json!(account.title());
     client["kind"] = json!("Client");
     client["client_type"] = json!("nats");

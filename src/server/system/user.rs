@@ -1,5 +1,7 @@
 //! `$SYS.REQ.USER.INFO`: who the asker is, and what it may do.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Map, Value, json};
 
 use crate::account::{Permissions, Rule, Rules};
@@ -21,11 +23,25 @@ pub(super) fn info(system: &System, asked: &Asked) -> Answer {
         "account": &**account.name(),
         "account_name": account.title(),
     });
-    let permissions = handle.user().and_then(|user| user.permissions.clone());
-    if let Some(permissions) = permissions {
-        data["permissions"] = shown(&permissions);
+    let user = handle.user();
+    let grant = user.as_ref().and_then(|user| user.grant());
+    if let Some(grant) = grant.filter(|grant| !grant.name.is_empty()) {
+        data["user_name"] = json!(grant.name);
+    }
+    if let Some(permissions) = user.as_ref().and_then(|user| user.permissions.as_ref()) {
+        data["permissions"] = shown(permissions);
+    }
+    if let Some(left) = grant.and_then(|grant| grant.until).and_then(left) {
+        data["expires"] = json!(left);
     }
     Answer::Of("data", data)
+}
+
+/// Nanoseconds until a time given in seconds since 1970; none when it is over.
+fn left(until: i64) -> Option<u64> {
+    let until = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(until).ok()?))?;
+    let left = until.duration_since(SystemTime::now()).ok()?;
+    u64::try_from(left.as_nanos()).ok()
 }
 
 fn shown(permissions: &Permissions) -> Value {
