@@ -16,4 +16,5 @@ mod readme;
 mod store;
 mod support;
 mod tidy;
+mod tls;
 mod wire;

@@ -54,6 +54,7 @@ pub struct Context {
         value_name = "TOKEN"
     )]
     pub token: Option<String>,
+    /// How the server is believed, and what it is shown
     #[command(flatten)]
     pub tls: TlsArgs,
     /// Print machine-readable JSON
