@@ -1,7 +1,7 @@
 //! Which settings a running server can change, and changing them.
 
 use crate::config::Config;
-use crate::connection::tls::{self, Tls};
+use crate::connection::tls;
 
 /// Settings that differ and cannot change while the server runs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,15 +17,6 @@ pub enum ReloadError {
     /// A new certificate, or what else TLS is made of, is not usable: the old one stays in force.
     #[error("cannot have TLS: {0}")]
     Tls(#[from] tls::Error),
-}
-
-/// Whether settings of TLS or its files differ.
-pub(super) fn tls_differs(old: Option<&Tls>, new: Option<&Tls>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => !old.is_same(new),
-        (None, None) => false,
-        _ => true,
-    }
 }
 
 /// What a reload changed, by name; or what stands in its way.

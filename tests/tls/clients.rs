@@ -124,7 +124,7 @@ fn the_command_line() {
     let url = format!("tls://{}", process.address());
     let mesh = |flags: &[&str]| {
         let output = mesh_command()
-            .args(["-s", &url, "rtt", "--count", "1"])
+            .args(["-s", &url, "rtt", "-n", "1"])
             .args(flags)
             .output()
             .unwrap();
