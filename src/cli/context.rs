@@ -56,6 +56,7 @@ pub struct Context {
     pub token: Option<String>,
     /// How the server is believed, and what it is shown
     #[command(flatten)]
+    /// How it is encrypted.
     pub tls: TlsArgs,
     /// Print machine-readable JSON
     #[arg(long, short = 'j', global = true)]

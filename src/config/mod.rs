@@ -12,7 +12,7 @@ mod settings;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::account::Auth;
+use crate::account::{Auth, Spec};
 use crate::connection::{self, tls};
 use crate::jetstream::stream::config::StreamConfig;
 use crate::store::Sync;
@@ -57,6 +57,10 @@ pub struct Config {
     pub tags: Vec<String>,
     /// What clients must show.
     pub auth: Auth,
+    /// Accounts besides `$G` and the system account.
+    pub accounts: Vec<Spec>,
+    /// The account in which the server speaks of itself; `$SYS` when absent.
+    pub system_account: Option<String>,
     /// Listen beyond loopback even though anybody may come in.
     pub open_to_all: bool,
     /// Limits and times of connections.
@@ -84,6 +88,8 @@ impl Default for Config {
             advertise: None,
             tags: Vec::new(),
             auth: Auth::Open,
+            accounts: Vec::new(),
+            system_account: None,
             open_to_all: false,
             connections: connection::Options::default(),
             tls: None,

@@ -532,6 +532,12 @@ fn authorization(config: &Config) -> String {
     let timeout = time(config.connections.auth_timeout);
     match &config.auth {
         Auth::Open => "# no authorization: anybody may come in".to_owned(),
+        Auth::Operator(operator) => {
+            let count = operator.len();
+            format!(
+                "# operator mode: users of {count} accounts show JWTs, authorization {{ timeout: {timeout} }}"
+            )
+        }
         Auth::Token(_) => format!("# authorization {{ token, timeout: {timeout} }}"),
         Auth::User { user, .. } => {
             format!("# authorization {{ user: {}, timeout: {timeout} }}", quoted(user))
@@ -555,7 +561,7 @@ fn names(users: &Users) -> String {
         .map(|user| {
             let how = match &user.login {
                 Login::Password(password) if password.is_empty() => " without password",
-                Login::Password(_) | Login::NKey => "",
+                Login::Password(_) | Login::NKey | Login::Jwt(_) => "",
             };
             let limits = if user.permissions.is_some() {
                 " with permissions"

@@ -8,6 +8,7 @@
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
 mod cause;
+mod events;
 mod gate;
 mod handle;
 mod plain;
@@ -26,9 +27,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::account::{Account, Auth};
+use crate::account::{Accounts, Auth, Spec};
 use crate::protocol::info::Info;
+use crate::router::WireBuf;
 
+pub use events::{Events, Witness};
 pub use handle::Handle;
 pub use reader::serve;
 pub use reason::Reason;
@@ -86,12 +89,18 @@ pub struct Context {
     options: RwLock<Arc<Options>>,
     /// Moves with every reload: connections look at it once a batch.
     epoch: AtomicU64,
-    /// Who may come in, and the router.
-    pub account: Account,
+    /// Who may come in, and where their messages go.
+    pub accounts: Accounts,
+    /// Who this server is, for those who say which one they are connected to.
+    server_id: Arc<str>,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
     pub registry: Arc<Registry>,
+    /// Who is told of connections that come and go.
+    pub events: Events,
+    /// Keeps the log readable when many connections end badly.
+    endings: Arc<cause::Endings>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
     /// How connections are encrypted, where they are; a reload replaces it.
@@ -100,13 +109,16 @@ pub struct Context {
 
 impl Context {
     /// What the connections of a new server share.
-    pub fn new(options: Options, account: Account, info: Info) -> Self {
+    pub fn new(options: Options, accounts: Accounts, info: Info) -> Self {
         Self {
             options: RwLock::new(Arc::new(options)),
             epoch: AtomicU64::new(0),
-            account,
+            accounts,
+            server_id: info.server_id.as_str().into(),
             info,
             registry: Arc::default(),
+            events: Events::default(),
+            endings: Arc::default(),
             verifier: verifier::Verifier::new(),
             tls: RwLock::default(),
         }
@@ -130,15 +142,31 @@ impl Context {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
+    /// Tells a client that it should move on to another server; false when it would not understand.
+    pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
+        if handle.connect().protocol < 1 {
+            return false;
+        }
+        let mut info = self.info.clone();
+        info.ldm = true;
+        info.client_id = handle.id();
+        info.client_ip.clone_from(&handle.ip);
+        tls::advertise(&mut info, self.tls().as_deref(), handle);
+        let mut wire = WireBuf::default();
+        wire.flat().extend_from_slice(&info.line());
+        handle.client.outbox.flush(&mut wire);
+        true
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
     /// Replaces limits, times and credentials, and ends what the new ones do not allow: connections whose credentials no
     /// longer hold, subscriptions that are no longer permitted.
-    pub async fn reload(&self, options: Options, auth: Auth) {
+    pub async fn reload(&self, options: Options, auth: Auth, accounts: &[Spec], system: Option<&str>) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
-        self.account.set_auth(auth);
+        self.accounts.apply(auth, accounts, system);
         self.epoch.fetch_add(1, Ordering::AcqRel);
         reload::enforce(self).await;
         // Once more: those who were looked at have new permissions.

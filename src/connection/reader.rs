@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::protocol::encode;
-use crate::router::{Client, Closed, WireBuf};
+use crate::router::{About, Client, Closed, WireBuf};
 
 use super::handle::Handle;
 use super::reason::Reason;
@@ -28,7 +28,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let options = context.options();
     let client = Client::new(context.registry.next_id(), options.pending_max);
     let (ip, port) = transport.peer();
-    let handle = Arc::new(Handle::new(client.clone(), ip, port));
+    let handle = Arc::new(Handle::new(client.clone(), ip, port, &context));
+    client.set_about(Arc::downgrade(&(handle.clone() as Arc<dyn About>)));
     let admitted = context.registry.add(&handle, options.connections_max);
     let mut session = Session::new(context.clone(), handle.clone());
     let secured = match context.tls().filter(|_| admitted) {
@@ -48,7 +49,10 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     };
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
-    let reason = if admitted {
+    let reason = if let Some(reason) = session.unwelcome() {
+        session.refuse(reason);
+        reason
+    } else if admitted {
         tracing::debug!("{} - client connection created", session.label());
         // A panic ends this connection alone, and leaves nothing of it behind.
         let reading = AssertUnwindSafe(Reader::new(read, &mut session).run());
@@ -63,7 +67,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     };
     drop(session);
     let reason = handle.reason().unwrap_or(reason);
-    context.account.router.remove_client(&client);
+    handle.account().router.remove_client(&client);
+    handle.leave();
     client.outbox.close(Closed::Done);
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
@@ -72,7 +77,11 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
 
 fn end(context: &Context, handle: &Arc<Handle>, reason: Reason) {
     context.registry.remove(handle, reason);
-    cause::log_end(handle, reason);
+    if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
+        handle.account().count_slow_consumer();
+    }
+    context.endings.log(handle, reason);
+    context.events.ended(handle, reason);
 }
 
 struct Reader<'a> {

@@ -22,11 +22,17 @@ pub enum Reason {
     TlsHandshake,
     ServerShutdown,
     InternalError,
+    AccountConnectionsExceeded,
+    MissingAccount,
+    AuthenticationExpired,
+    AccountExpired,
+    CredentialsRevoked,
+    Kicked,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 24] = [
         Reason::ClientClosed,
         Reason::AuthenticationTimeout,
         Reason::AuthenticationFailure,
@@ -45,11 +51,32 @@ impl Reason {
         Reason::TlsHandshake,
         Reason::ServerShutdown,
         Reason::InternalError,
+        Reason::AccountConnectionsExceeded,
+        Reason::MissingAccount,
+        Reason::AuthenticationExpired,
+        Reason::AccountExpired,
+        Reason::CredentialsRevoked,
+        Reason::Kicked,
     ];
 
     /// Whether it is nobody's fault: the client left, or the server stops.
     pub fn is_orderly(self) -> bool {
-        matches!(self, Reason::ClientClosed | Reason::ServerShutdown)
+        matches!(
+            self,
+            Reason::ClientClosed | Reason::ServerShutdown | Reason::Kicked
+        )
+    }
+
+    /// Whether it was sent away for what it showed, or did not show, to come in.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Reason::AuthenticationFailure
+                | Reason::MissingAccount
+                | Reason::AuthenticationExpired
+                | Reason::AccountExpired
+                | Reason::CredentialsRevoked
+        )
     }
 
     /// The name of metrics: `parse_error`.
@@ -73,6 +100,12 @@ impl Reason {
             Reason::TlsHandshake => "tls_handshake",
             Reason::ServerShutdown => "server_shutdown",
             Reason::InternalError => "internal_error",
+            Reason::AccountConnectionsExceeded => "account_connections_exceeded",
+            Reason::MissingAccount => "missing_account",
+            Reason::AuthenticationExpired => "authentication_expired",
+            Reason::AccountExpired => "account_expired",
+            Reason::CredentialsRevoked => "credentials_revoked",
+            Reason::Kicked => "kicked",
         }
     }
 
@@ -88,6 +121,10 @@ impl Reason {
             Reason::PayloadExceeded => "Maximum Payload Violation",
             Reason::ControlLineExceeded => "maximum control line exceeded",
             Reason::NoRespondersNeedsHeaders => "no responders requires headers support",
+            Reason::AccountConnectionsExceeded => "maximum account active connections exceeded",
+            Reason::AuthenticationExpired => "User Authentication Expired",
+            Reason::AccountExpired => "Account Authentication Expired",
+            Reason::CredentialsRevoked => "User Authentication Revoked",
             _ => return None,
         })
     }
@@ -113,6 +150,12 @@ impl Reason {
             Reason::TlsHandshake => "TLS Handshake Failure",
             Reason::ServerShutdown => "Server Shutdown",
             Reason::InternalError => "Internal Client",
+            Reason::AccountConnectionsExceeded => "Maximum Account Connections Exceeded",
+            Reason::MissingAccount => "Missing Account",
+            Reason::AuthenticationExpired => "Authentication Expired",
+            Reason::AccountExpired => "Authentication Expired",
+            Reason::CredentialsRevoked => "Credentials Revoked",
+            Reason::Kicked => "Kicked",
         }
     }
 }
@@ -126,6 +169,6 @@ mod tests {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{reason:?}");
         }
-        assert_eq!(Reason::ALL.len(), Reason::InternalError as usize + 1);
+        assert_eq!(Reason::ALL.len(), Reason::Kicked as usize + 1);
     }
 }

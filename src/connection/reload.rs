@@ -19,19 +19,34 @@ pub(super) async fn enforce(context: &Context) {
         }
         let Some(before) = handle.admitted() else { continue };
         match verdict(context, &handle, before.as_ref()).await {
+            Verdict::Admitted(user) if has_moved(context, &handle, user.as_ref()) => {
+                // It comes back, into the other account.
+                handle.note("its user has moved to another account".to_owned());
+                handle.stop(Reason::Kicked);
+            }
             Verdict::Admitted(user) => {
                 handle.admit(user.clone());
-                end_subscriptions(context, &handle, user.as_ref());
-                gate::impose(&context.account.router, &handle.client, user.as_ref());
+                end_subscriptions(&handle, user.as_ref());
+                gate::impose(&handle.account().router, &handle.client, user.as_ref());
             }
             Verdict::Refused(rule) => {
                 let (ip, port, id) = (&handle.ip, handle.port, handle.id());
                 tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials no longer hold: {rule}");
                 handle.stop(Reason::AuthenticationFailure);
             }
+            Verdict::Revoked(rule) => {
+                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials revoked: {rule}");
+                handle.stop(Reason::CredentialsRevoked);
+            }
             Verdict::Later(_) => unreachable!("a comparison has an outcome"),
         }
     }
+}
+
+fn has_moved(context: &Context, handle: &Handle, user: Option<&Arc<User>>) -> bool {
+    let account = context.accounts.of(user.map(|user| &**user));
+    account.is_none_or(|account| !Arc::ptr_eq(&account, &handle.account()))
 }
 
 /// Sends away whose key is no longer one of those that may come in.
@@ -48,13 +63,13 @@ fn end_unpinned(context: &Context, handle: &Handle) -> bool {
 }
 
 async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
-    let auth = context.account.auth();
+    let auth = context.accounts.auth();
     let connect = handle.connect();
     let context_tls = context.tls();
     if let Some(verdict) = tls::mapped(context_tls.as_deref(), &auth, &connect, handle) {
         return verdict;
     }
-    match auth.check(&connect, handle.nonce()) {
+    match handle.judge(&auth, &connect) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);
@@ -69,7 +84,7 @@ async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>)
 }
 
 /// Ends what the user may no longer subscribe to, and says so, as NATS does.
-fn end_subscriptions(context: &Context, handle: &Handle, user: Option<&Arc<User>>) {
+fn end_subscriptions(handle: &Handle, user: Option<&Arc<User>>) {
     let Some(permissions) = user.and_then(|user| user.permissions.as_ref()) else {
         return;
     };
@@ -79,7 +94,7 @@ fn end_subscriptions(context: &Context, handle: &Handle, user: Option<&Arc<User>
         if permissions.may_subscribe(pattern, queue) {
             continue;
         }
-        context.account.router.remove(&subscription);
+        handle.account().router.remove(&subscription);
         let pattern = String::from_utf8_lossy(pattern);
         let group = queue
             .map(|queue| format!(" using queue \"{}\"", String::from_utf8_lossy(queue)))

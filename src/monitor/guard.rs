@@ -42,14 +42,14 @@ pub(super) fn check(
             ));
         }
     }
-    if open || view.address.ip().is_loopback() || !view.context.account.auth().is_required() {
+    if open || view.address.ip().is_loopback() || !view.context.accounts.auth().is_required() {
         return Ok(());
     }
     let shown = headers.get(header::AUTHORIZATION).and_then(credentials);
     // Where certificates say who somebody is, users have no password, and a name alone must not do for one.
     let by_certificate = view.context.tls().is_some_and(|tls| tls.options().map);
     let is_whole = |connect: &Connect| !by_certificate || connect.pass.as_deref() != Some("");
-    if shown.is_some_and(|connect| is_whole(&connect) && view.context.account.auth().admits(&connect)) {
+    if shown.is_some_and(|connect| is_whole(&connect) && view.context.accounts.auth().admits(&connect)) {
         return Ok(());
     }
     Err(

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::account::{Account, Auth};
+use crate::account::{Accounts, Auth};
 use crate::connection::Options;
+use crate::jetstream::stream::config::StreamConfig;
+use crate::jetstream::stream::{StreamInfo, StreamState};
 use crate::protocol::info::Info;
 
 use super::*;
@@ -47,10 +49,21 @@ impl Source for Told {
 
     fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
         let stream = StreamDetail {
-            name: "orders".to_owned(),
-            created: "2026-01-01T00:00:00Z".to_owned(),
-            state: serde_json::json!({ "messages": 7 }),
-            ..StreamDetail::default()
+            info: StreamInfo {
+                config: StreamConfig::default(),
+                created: 0,
+                state: StreamState {
+                    messages: 7,
+                    ..StreamState::default()
+                },
+                subjects: Vec::new(),
+                deleted: Vec::new(),
+                leader: None,
+                domain: None,
+                time: 0,
+            },
+            consumers: Vec::new(),
+            config: false,
         };
         let account = AccountDetail {
             name: "$G".to_owned(),
@@ -77,7 +90,11 @@ impl Source for Told {
 }
 
 async fn start(source: Arc<Told>) -> Monitor {
-    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
+    let context = Context::new(
+        Options::default(),
+        Accounts::new(Auth::Open, &[], None),
+        Info::default(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let view = View::new(Arc::new(context), address, CancellationToken::new()).with_sources(vec![source]);
@@ -200,12 +217,17 @@ async fn jsz_shows_as_much_as_is_asked_for() {
 
 #[tokio::test]
 async fn a_server_that_recovers_is_alive_and_not_ready() {
-    let context = Context::new(Options::default(), Account::new(Auth::Open), Info::default());
+    let context = Context::new(
+        Options::default(),
+        Accounts::new(Auth::Open, &[], None),
+        Info::default(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let progress = Arc::new(Progress::default());
     let monitor = Monitor::start(
         listener,
-        View::new(Arc::new(context), address, CancellationToken::new()),
+        View::new(Arc::new(context), address, CancellationToken::new()).with_progress(progress.clone()),
     );
     let statuses = async |paths: [&str; 3]| {
         let mut found = Vec::new();
@@ -220,9 +242,17 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     assert_eq!(recovering[0].0, "200");
     for (status, body) in &recovering[1..] {
         assert_eq!(status, "503");
-        assert!(body.contains("recovering") && body.contains("fix"), "{body}");
+        assert!(
+            body.contains("so far: reading the store\"") && body.contains("fix"),
+            "{body}"
+        );
     }
     assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_ready 0\n"));
+    progress.begin(2);
+    progress.one_done();
+    for (_, body) in &statuses(paths).await[1..] {
+        assert!(body.contains("so far: 1 of 2 streams are there\""), "{body}");
+    }
     monitor.recovered(Vec::new());
     assert!(statuses(paths).await.iter().all(|(status, _)| status == "200"));
     monitor.shutdown().await;

@@ -13,7 +13,7 @@ use super::time::{float, nanoseconds, seconds, timestamp, uptime};
 use super::{View, jsz, process};
 
 /// Field names, types and order are those of nats-server; `mesh` is our own version. Not shown, for want of the
-/// thing: `git_commit`, `feature_flags`, `system_account`, `disk_io_wait_stats`.
+/// thing: `git_commit`, `feature_flags`, `disk_io_wait_stats`.
 #[derive(Serialize)]
 struct Varz<'a> {
     server_id: &'a str,
@@ -83,6 +83,9 @@ struct Varz<'a> {
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: String,
     config_digest: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [String],
+    system_account: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,10 +196,12 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         slow_consumers: totals.slow_consumers,
         stale_connections: totals.stale,
         stalled_clients: totals.stalls,
-        subscriptions: view.context.account.router.stats().subscriptions,
+        subscriptions: view.context.accounts.stats().subscriptions,
         http_req_stats: view.requests.counted().collect(),
         config_load_time: timestamp(view.started_at),
         config_digest: "",
+        tags: &view.tags,
+        system_account: view.context.accounts.system().name().to_string(),
         slow_consumer_stats: ByKind::clients(totals.slow_consumers),
         stale_connection_stats: ByKind::clients(totals.stale),
         tls_cert_not_after: tls.as_ref().and_then(|tls| tls.expires()).map(timestamp),

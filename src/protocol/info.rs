@@ -42,6 +42,9 @@ pub struct Info {
     pub connect_info: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remote_account: String,
+    /// Whether that is the system account.
+    #[serde(skip_serializing_if = "is_false")]
+    pub acc_is_sys: bool,
     #[serde(default)]
     pub api_lvl: u32,
 }

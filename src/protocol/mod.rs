@@ -11,3 +11,4 @@ pub mod headers;
 pub mod info;
 pub mod plain;
 pub mod subject;
+pub mod transform;

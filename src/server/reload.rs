@@ -32,6 +32,7 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
             (old.monitor_port, &old.monitor_host) != (new.monitor_port, &new.monitor_host),
         ),
         ("monitor_hosts", old.monitor_hosts != new.monitor_hosts),
+        ("system_account", old.system_account != new.system_account),
         ("https_port", old.monitor_tls != new.monitor_tls),
         ("i_know_this_is_open", old.open_to_all != new.open_to_all),
         ("store_dir", old.store_dir != new.store_dir),
@@ -51,6 +52,7 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
     let (before, after) = (&old.connections, &new.connections);
     let changed = [
         ("authorization", old.auth != new.auth),
+        ("accounts", old.accounts != new.accounts),
         ("authorization.timeout", before.auth_timeout != after.auth_timeout),
         ("max_payload", before.payload_max != after.payload_max),
         ("max_connections", before.connections_max != after.connections_max),

@@ -102,7 +102,7 @@ async fn connect_and_make(
             let (name, pass) = unrestricted(users).ok_or(NO_USER)?;
             options.user_and_password(name, pass)
         }
-        Auth::Token(_) | Auth::User { .. } => return Err(NO_USER.to_owned()),
+        Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => return Err(NO_USER.to_owned()),
     };
     let client = options
         .connect(format!("nats://{address}"))

@@ -7,6 +7,7 @@ mod notify;
 pub(super) mod run;
 mod sink;
 pub(super) mod tls;
+mod vitals;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@
 mod assets;
 mod authorization;
 mod jetstream;
+mod operator;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -28,7 +29,7 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 57] = [
+const KEYS: [&str; 61] = [
     "addr",
     "allow_non_tls",
     "authorization",
@@ -64,17 +65,21 @@ const KEYS: [&str; 57] = [
     "net",
     "no_auth_user",
     "no_mesh",
+    "operator",
     "pid_file",
     "pidfile",
     "ping_interval",
     "ping_max",
     "port",
     "ports_file_dir",
+    "resolver",
+    "resolver_preload",
     "server_name",
     "server_tags",
     "store_dir",
     "storedir",
     "streams",
+    "system_account",
     "tls",
     "trace",
     "trace_headers",
@@ -139,7 +144,8 @@ fn read(loaded: Loaded, config: Config, process: Process) -> Result<File, Vec<Pr
         monitor: None,
     };
     reading.entries(&loaded.map);
-    reading.credentials();
+    reading.credentials(operator::is_on(&loaded.map));
+    operator::read(&loaded.map, &mut reading.config, &mut reading.notes);
     reading.encryption();
     let Reading {
         notes,
@@ -179,9 +185,11 @@ struct Reading {
 
 impl Reading {
     fn entries(&mut self, map: &Map) {
+        let operator = operator::is_on(map);
         for entry in map.entries() {
             let name = entry.name();
-            let known = self.addresses(&name, entry)
+            let known = operator::knows(&name, operator)
+                || self.addresses(&name, entry)
                 || self.limits(&name, entry)
                 || self.process(&name, entry)
                 || self.blocks(&name, entry)
@@ -395,13 +403,15 @@ impl Reading {
     }
 
     /// What clients must show, once all of the file is read.
-    fn credentials(&mut self) {
+    fn credentials(&mut self, is_operator: bool) {
         let notes = &mut self.notes;
         let no_auth_user = self.no_auth_user.as_ref();
         if let Some(authorization) = self.authorization.take() {
             self.has_auth_timeout = authorization.timeout.is_some();
             set(&mut self.config.connections.auth_timeout, authorization.timeout);
-            set(&mut self.config.auth, authorization.auth(no_auth_user, notes));
+            if !is_operator {
+                set(&mut self.config.auth, authorization.auth(no_auth_user, notes));
+            }
         } else if let Some(entry) = no_auth_user {
             authorization::no_such_user(entry, notes);
         }

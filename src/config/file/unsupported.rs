@@ -44,23 +44,6 @@ fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
             }
         }
         "no_system_account" | "no_system" | "no_sys_acc" => {}
-        "operator"
-        | "operators"
-        | "roots"
-        | "root"
-        | "root_operators"
-        | "root_operator"
-        | "trusted"
-        | "trusted_keys"
-        | "resolver"
-        | "account_resolver"
-        | "accounts_resolver"
-        | "resolver_tls"
-        | "resolver_preload"
-        | "resolver_pinned_accounts"
-        | "default_sentinel" => {
-            refuse(entry, "JWTs are not supported by this server yet", notes);
-        }
         _ => return false,
     }
     true

@@ -58,8 +58,8 @@ impl Plain {
         }
     }
 
-    fn router(&self) -> &Arc<Router> {
-        &self.context.account.router
+    fn router(&self) -> Arc<Router> {
+        self.handle.account().router.clone()
     }
 
     /// Runs one line and writes its answer.
@@ -81,7 +81,7 @@ impl Plain {
             Verb::Ask => self.ask(arguments, publisher).await,
             Verb::Watch => self.watch(arguments),
             Verb::Unwatch => self.unwatch(arguments),
-            _ => streams::run(self.router(), line, publisher).await,
+            _ => streams::run(&self.router(), line, publisher).await,
         }
     }
 
@@ -92,8 +92,8 @@ impl Plain {
         if !publisher.may_publish(to.as_bytes()) {
             return Err(denied(to));
         }
-        if streams::takes(self.router(), publisher, to).await {
-            return match request(self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
+        if streams::takes(&self.router(), publisher, to).await {
+            return match request(&self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
                 Ok(answer) => streams::acknowledged(&answer),
                 Err(_) => Err(format!(
                     "no acknowledgement within {} s: the message may or may not be stored",
@@ -122,7 +122,7 @@ impl Plain {
     async fn ask(&self, arguments: &str, publisher: &mut Publisher) -> Outcome {
         let (to, text) = subject_and_text(Verb::Ask, arguments)?;
         self.check_size(text)?;
-        match request(self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
+        match request(&self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
             Ok(answer) => {
                 let text = printable(&answer.payload);
                 publisher

@@ -4,25 +4,26 @@
 //! may do, is in `admission`.
 
 mod admission;
+mod publish;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
-use crate::account::GLOBAL;
+use crate::account::{Account, Mappings, Spec};
 use crate::protocol::connect::Connect;
 use crate::protocol::encode::{self, Message};
 use crate::protocol::grammar::{self, ClientOp, LineError};
-use crate::protocol::{headers, plain, subject};
+use crate::protocol::plain;
 use crate::router::{Publisher, Router};
 
 use super::gate::Gate;
 use super::handle::Handle;
 use super::plain::Plain;
-use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
+use super::publish_line::PublishLine;
 use super::reason::Reason;
 use super::{Context, Options, cause, tls};
 
@@ -68,6 +69,15 @@ pub(super) struct Session {
     epoch: u64,
     /// What is asked before a publish or a subscription; nothing, for most.
     gate: Option<Box<Gate>>,
+    /// Where its messages go, and the rules there as of `epoch`.
+    account: Arc<Account>,
+    spec: Arc<Spec>,
+    /// What messages are renamed to there; nothing, for most.
+    mappings: Option<Arc<Mappings>>,
+    /// Subscriptions and bytes of a message, where its user's token limits them.
+    own_limits: (Option<usize>, Option<usize>),
+    /// Why it may not stay, though it need not show anything.
+    unwelcome: Option<Reason>,
     publisher: Publisher,
     plain: Option<Box<Plain>>,
     connect: Arc<Connect>,
@@ -86,12 +96,17 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
-        let router = context.account.router.clone();
         let epoch = context.epoch();
+        let account = handle.account();
         let mut session = Self {
-            publisher: Publisher::of_client(router, handle.client.clone()),
+            publisher: Publisher::of_client(account.router.clone(), handle.client.clone()),
             options: context.options(),
             epoch,
+            spec: account.spec(),
+            mappings: account.mappings(),
+            account,
+            own_limits: (None, None),
+            unwelcome: None,
             gate: None,
             authorised: false,
             context,
@@ -138,6 +153,11 @@ impl Session {
         !self.authorised
     }
 
+    /// Why it is to be sent away at once, if it is.
+    pub fn unwelcome(&self) -> Option<Reason> {
+        self.unwelcome
+    }
+
     /// Whether a PONG came since last asked.
     pub fn take_pong(&mut self) -> bool {
         std::mem::take(&mut self.pong)
@@ -152,7 +172,7 @@ impl Session {
 
     /// The first INFO, for who sends it before there is a writer.
     pub fn greeting(&mut self) -> Vec<u8> {
-        if self.context.account.auth().has_nkeys() {
+        if self.context.accounts.auth().has_nkeys() {
             self.handle.set_nonce(nonce());
         }
         self.info(false)
@@ -162,16 +182,17 @@ impl Session {
         let mut info = self.context.info.clone();
         info.client_id = self.handle.id();
         info.client_ip.clone_from(&self.handle.ip);
-        let auth = self.context.account.auth();
+        let auth = self.context.accounts.auth();
         info.auth_required = auth.is_required();
-        info.max_payload = self.options.payload_max;
+        info.max_payload = self.payload_max();
         tls::advertise(&mut info, self.context.tls().as_deref(), &self.handle);
         if auth.has_nkeys() {
             info.nonce = self.handle.nonce().unwrap_or_default().to_owned();
         }
         if connect_info {
             info.connect_info = true;
-            info.remote_account = GLOBAL.to_owned();
+            info.remote_account = self.account.name().to_string();
+            info.acc_is_sys = Arc::ptr_eq(&self.account, &self.context.accounts.system());
         }
         info.line()
     }
@@ -343,12 +364,20 @@ impl Session {
             let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
             return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        let max = self.options.payload_max;
+        let max = self.payload_max();
         if total > max {
             let why = || format!("a message of {total} bytes, at most {max} are allowed");
             return Err(self.fatal(Reason::PayloadExceeded, why));
         }
         Ok(())
+    }
+
+    /// Bytes of a message: the server's limit, or that of the account where it is lower.
+    fn payload_max(&self) -> usize {
+        let (_, own) = self.own_limits;
+        let limits = [own, self.spec.limits.payload];
+        let limits = limits.into_iter().flatten();
+        limits.fold(self.options.payload_max, usize::min)
     }
 
     /// Logs an operation; what a CONNECT may hold of secrets is not for a log.
@@ -442,49 +471,6 @@ impl Session {
         self.fatal(reason, || format!("{what} in [{}]", cause::shown(line)))
     }
 
-    #[inline]
-    fn publish(&mut self, message: &Message<'_>, shared: Option<&Bytes>) {
-        self.in_msgs += 1;
-        self.in_bytes += message.len() as u64;
-        if self.connect.pedantic && !subject::is_subject(message.subject) {
-            self.error("Invalid Publish Subject");
-        }
-        if let Some(gate) = &mut self.gate
-            && !gate.may_publish(message.subject, &self.handle.client)
-        {
-            return self.publish_denied(message.subject);
-        }
-        if is_reserved_subject(message.subject) {
-            let subject = String::from_utf8_lossy(message.subject).into_owned();
-            return self.error(&format!("Permissions Violation for Publish to \"{subject}\""));
-        }
-        if is_reserved_reply(message.reply) {
-            let reply = String::from_utf8_lossy(message.reply).into_owned();
-            return self.error(&format!(
-                "Permissions Violation for Publish with Reply of \"{reply}\""
-            ));
-        }
-        if self.connect.verbose {
-            self.publisher.own().extend_from_slice(encode::OK);
-        }
-        let receivers = self.publisher.publish(message, shared);
-        if receivers == 0 && self.connect.no_responders && !message.reply.is_empty() {
-            self.no_responders(message);
-        }
-    }
-
-    /// Tells a requester that nobody listens, if it listens for the answer itself.
-    fn no_responders(&mut self, message: &Message<'_>) {
-        let subject = String::from_utf8_lossy(message.subject);
-        let headers = headers::build("503", [("Nats-Subject", &*subject)]);
-        let answer = Message {
-            subject: message.reply,
-            headers: &headers,
-            ..Message::default()
-        };
-        self.publisher.deliver_to_self(message.reply, &answer);
-    }
-
     /// Every operation but a publish.
     fn control(&mut self, operation: ClientOp<'_>) -> Result<Step, Reason> {
         match operation {
@@ -519,7 +505,7 @@ impl Session {
     }
 
     fn router(&self) -> &Router {
-        &self.context.account.router
+        &self.account.router
     }
 
     fn acknowledge(&mut self) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::account::{Account, Auth};
+use crate::account::{Accounts, Auth};
 use crate::protocol::info::Info;
 use crate::router::{Client, Closed, WireBuf};
 
@@ -22,9 +22,13 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
         control_line_max: LINE_MAX,
         ..Options::default()
     };
-    let context = Arc::new(Context::new(options, Account::new(auth), Info::default()));
+    let context = Arc::new(Context::new(
+        options,
+        Accounts::new(auth, &[], None),
+        Info::default(),
+    ));
     let client = Client::new(1, 64 << 20);
-    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1));
+    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1, &context));
     let mut session = Session::new(context.clone(), handle);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -46,8 +50,8 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
             session.refuse(reason);
         }
         drop(session);
-        context.account.router.remove_client(&client);
-        assert_eq!(context.account.router.stats().subscriptions, 0);
+        context.accounts.global().router.remove_client(&client);
+        assert_eq!(context.accounts.global().router.stats().subscriptions, 0);
         client.outbox.close(Closed::Done);
         let (mut out, mut wire) = (Vec::new(), WireBuf::default());
         while client.outbox.take(&mut wire).await.is_some() {
