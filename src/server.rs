@@ -5,11 +5,12 @@ mod reload;
 mod streams;
 mod system;
 mod testing;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
@@ -18,7 +19,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::account::{self, Accounts, Auth, GLOBAL};
 use crate::config::{Assets, Config};
-use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
@@ -81,7 +81,7 @@ pub enum ServerError {
     Asset(#[from] AssetError),
     /// A certificate, or what else TLS is made of, is not usable.
     #[error("cannot have TLS: {0}")]
-    Tls(#[from] tls::Error),
+    Tls(#[from] connection::tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
@@ -115,7 +115,6 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
-        let tls = load_tls(&config).await?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
@@ -146,7 +145,7 @@ impl Server {
             ..Info::default()
         };
         let context = Arc::new(Context::new(config.connections.clone(), accounts(&config)?, info));
-        context.set_tls(tls);
+        context.set_tls(tls::load(&config).await?);
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
@@ -220,8 +219,8 @@ impl Server {
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut changed = reload::compare(&self.config(), &config)?;
         // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
-        let tls = load_tls(&config).await?;
-        if reload::tls_differs(self.context.tls().as_deref(), tls.as_deref()) {
+        let tls = tls::load(&config).await?;
+        if tls::differs(self.context.tls().as_deref(), tls.as_deref()) {
             changed.push("tls");
         }
         self.context.set_tls(tls);
@@ -408,26 +407,6 @@ async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
     while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
         context.accounts.sweep();
     }
-}
-
-/// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
-async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, tls::Error> {
-    let Some(options) = config.tls.clone() else {
-        if config.monitor_tls {
-            return Err(tls::Error::new(
-                "HTTPS needs a certificate: give one in tls { ... }",
-            ));
-        }
-        return Ok(None);
-    };
-    let loading = tokio::task::spawn_blocking(|| Tls::load(options));
-    let tls = loading.await.expect("reading certificates does not panic")?;
-    if let Some(expires) = tls.expires().filter(|expires| *expires < SystemTime::now()) {
-        let since =
-            jiff::Timestamp::try_from(expires).map_or_else(|_| String::new(), |time| format!(" on {time}"));
-        tracing::warn!("A certificate in the tls block has expired{since}: clients will refuse it");
-    }
-    Ok(Some(Arc::new(tls)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {

@@ -17,4 +17,5 @@ mod store;
 mod support;
 mod system;
 mod tidy;
+mod tls;
 mod wire;

@@ -54,6 +54,7 @@ pub struct Context {
         value_name = "TOKEN"
     )]
     pub token: Option<String>,
+    /// How the server is believed, and what it is shown
     #[command(flatten)]
     /// How it is encrypted.
     pub tls: TlsArgs,
@@ -160,7 +161,11 @@ impl Context {
         let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
         match error.kind() {
             // A server that asks for a certificate says so after the handshake.
-            kind if kind == ConnectErrorKind::Tls || cause.contains("received fatal alert") => {
+            kind if kind == ConnectErrorKind::Tls
+                || ["received fatal alert", "peer certificate"]
+                    .iter()
+                    .any(|says| cause.contains(says)) =>
+            {
                 Failure::unhealthy(format!("no TLS with the server at {server}: {cause}")).hint(
                     "--tlsca names the authority of its certificate; --tlscert and --tlskey show one of yours",
                 )

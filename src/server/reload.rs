@@ -2,7 +2,7 @@
 
 use crate::account;
 use crate::config::Config;
-use crate::connection::tls::{self, Tls};
+use crate::connection::tls;
 
 /// Why a reload changes nothing.
 #[derive(Debug, thiserror::Error)]
@@ -22,15 +22,6 @@ pub enum ReloadError {
 pub(super) fn told(problems: &[account::Problem]) -> String {
     let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
     told.join("; ")
-}
-
-/// Whether settings of TLS or its files differ.
-pub(super) fn tls_differs(old: Option<&Tls>, new: Option<&Tls>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => !old.is_same(new),
-        (None, None) => false,
-        _ => true,
-    }
 }
 
 /// What a reload changed, by name; or what stands in its way.
