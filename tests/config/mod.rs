@@ -2,6 +2,7 @@
 
 mod check;
 mod credentials;
+mod operator;
 mod reload;
 mod stand_in;
 
