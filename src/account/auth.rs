@@ -2,7 +2,7 @@
 //!
 //! Order of nats-server: nkey, then user and password, then `no_auth_user`. A bcrypt hash takes a tenth of a second to
 //! compare: [`Auth::check`] hands that back as a [`Verification`] for a thread that may take its time.
-//! Deliberately absent so far: several accounts, JWTs, certificates.
+//! In operator mode users show JWTs instead ([`Operator`]); users by certificate are found in `certificate`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 
 use crate::protocol::connect::Connect;
 
+use super::jwt::{Grant, Operator, Peer};
 use super::permissions::Permissions;
 
 /// What a client must show.
@@ -32,6 +34,8 @@ pub enum Auth {
     },
     /// The credentials of one of several users.
     Users(Arc<Users>),
+    /// A JWT that an account of a trusted operator has signed.
+    Operator(Arc<Operator>),
 }
 
 /// How a user proves who it is.
@@ -41,6 +45,8 @@ pub enum Login {
     Password(String),
     /// The signature of a nonce; the user's name is its public nkey.
     NKey,
+    /// A JWT, and the signature of a nonce; the user's name is its public nkey.
+    Jwt(Arc<Grant>),
 }
 
 impl fmt::Debug for Login {
@@ -48,6 +54,7 @@ impl fmt::Debug for Login {
         f.write_str(match self {
             Login::Password(_) => "Password(...)",
             Login::NKey => "NKey",
+            Login::Jwt(_) => "Jwt",
         })
     }
 }
@@ -65,6 +72,16 @@ pub struct User {
     pub account: Arc<str>,
     /// Where it was configured, for the log.
     pub rule: String,
+}
+
+impl User {
+    /// What its JWT grants, if it came with one.
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        match &self.login {
+            Login::Jwt(grant) => Some(grant),
+            Login::Password(_) | Login::NKey => None,
+        }
+    }
 }
 
 /// Several users, by name and by nkey.
@@ -116,6 +133,8 @@ pub enum Verdict {
     Admitted(Option<Arc<User>>),
     /// It may not; the rule that it failed, for the operator.
     Refused(String),
+    /// It may no longer: its credentials were taken back.
+    Revoked(String),
     /// A hash must be compared first.
     Later(Verification),
 }
@@ -166,14 +185,42 @@ impl Auth {
     pub fn is_required(&self) -> bool {
         match self {
             Auth::Open => false,
-            Auth::Token(_) | Auth::User { .. } => true,
+            Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => true,
             Auth::Users(users) => users.default.is_none(),
+        }
+    }
+
+    /// A user by name or nkey, where there are several.
+    pub fn user(&self, name: &str) -> Option<Arc<User>> {
+        match self {
+            Auth::Users(users) => users.get(name).cloned(),
+            Auth::Open | Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => None,
         }
     }
 
     /// Whether clients need a nonce to sign.
     pub fn has_nkeys(&self) -> bool {
-        matches!(self, Auth::Users(users) if users.has_nkeys)
+        match self {
+            Auth::Users(users) => users.has_nkeys,
+            Auth::Operator(_) => true,
+            Auth::Open | Auth::Token(_) | Auth::User { .. } => false,
+        }
+    }
+
+    /// The same where it counts from where the client comes, and when.
+    pub fn check_from(&self, connect: &Connect, nonce: Option<&str>, peer: Peer) -> Verdict {
+        match self {
+            Auth::Operator(operator) => operator.check(connect, nonce, peer, Timestamp::now()),
+            _ => self.check(connect, nonce),
+        }
+    }
+
+    /// The token of an account, in operator mode.
+    pub fn account_jwt(&self, key: &str) -> Option<&str> {
+        match self {
+            Auth::Operator(operator) => operator.account_jwt(key),
+            _ => None,
+        }
     }
 
     /// Whether `connect` shows what is asked for; `nonce` is what the client was given to sign.
@@ -203,6 +250,7 @@ impl Auth {
                 compared(pass, given(&connect.pass), None, rule, name)
             }
             Auth::Users(users) => users.check(connect, nonce),
+            Auth::Operator(operator) => operator.check(connect, nonce, Peer::default(), Timestamp::now()),
         }
     }
 
@@ -301,13 +349,19 @@ pub fn is_user_nkey(text: &str) -> bool {
 
 /// Whether `signature` is that of `nonce` by the owner of a public key: base64 of either alphabet, padded or not.
 fn is_signed(key: &str, nonce: &str, signature: &str) -> bool {
-    let decoders = [&URL_SAFE_NO_PAD, &STANDARD, &URL_SAFE, &STANDARD_NO_PAD];
-    let signature = decoders.iter().find_map(|decoder| decoder.decode(signature).ok());
+    let signature = decode_signature(signature);
     let pair = nkeys::KeyPair::from_public_key(key);
     match (pair, signature) {
         (Ok(pair), Some(signature)) => pair.verify(nonce.as_bytes(), &signature).is_ok(),
         _ => false,
     }
+}
+
+/// The bytes of a signature that a client shows; none where there are none.
+pub(super) fn decode_signature(text: &str) -> Option<Vec<u8>> {
+    let decoders = [&URL_SAFE_NO_PAD, &STANDARD, &URL_SAFE, &STANDARD_NO_PAD];
+    let decoded = decoders.iter().find_map(|decoder| decoder.decode(text).ok());
+    decoded.filter(|bytes| !bytes.is_empty())
 }
 
 /// Compares in time that depends on the length given, not on where they differ.

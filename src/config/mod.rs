@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::account::{Auth, GLOBAL, Spec};
-use crate::connection;
+use crate::connection::{self, tls};
 use crate::jetstream::stream::config::StreamConfig;
 use crate::store::Sync;
 
@@ -73,6 +73,10 @@ pub struct Config {
     pub open_to_all: bool,
     /// Limits and times of connections.
     pub connections: connection::Options,
+    /// Encrypts client connections: certificates, and what is asked of clients. `None` serves in clear.
+    pub tls: Option<tls::Options>,
+    /// Serves monitoring over HTTPS, with the certificates of `tls`.
+    pub monitor_tls: bool,
 }
 
 impl Default for Config {
@@ -98,6 +102,8 @@ impl Default for Config {
             system_account: None,
             open_to_all: false,
             connections: connection::Options::default(),
+            tls: None,
+            monitor_tls: false,
         }
     }
 }

@@ -1,11 +1,63 @@
-//! Accounts among the effective settings, as comments: what they share is there, secrets are not.
+//! Who may come in, and accounts, among the effective settings: as comments, for secrets are left out.
 
 use std::fmt::Display;
 
-use crate::account::{Auth, Export, Import, Kind, Mapping, Response, Spec, StreamLimits, THRESHOLD};
+use crate::account::{
+    Auth, Export, GLOBAL, Import, Kind, Login, Mapping, Response, Spec, StreamLimits, THRESHOLD, Users,
+};
 
 use super::Config;
-use super::settings::{names, quoted, time};
+use super::settings::{quoted, time};
+
+/// What clients must show.
+pub(super) fn authorization(config: &Config) -> String {
+    let timeout = time(config.connections.auth_timeout);
+    match &config.auth {
+        Auth::Open => "# no authorization: anybody may come in".to_owned(),
+        Auth::Operator(operator) => {
+            let count = operator.len();
+            format!(
+                "# operator mode: users of {count} accounts show JWTs, authorization {{ timeout: {timeout} }}"
+            )
+        }
+        Auth::Token(_) => format!("# authorization {{ token, timeout: {timeout} }}"),
+        Auth::User { user, .. } => {
+            format!("# authorization {{ user: {}, timeout: {timeout} }}", quoted(user))
+        }
+        Auth::Users(users) => {
+            let default = match users.default_user() {
+                Some(user) => format!(", who shows nothing is {}", quoted(&user.name)),
+                None => String::new(),
+            };
+            format!(
+                "# authorization {{ users: [{}], timeout: {timeout} }}{default}",
+                names(users, GLOBAL)
+            )
+        }
+    }
+}
+
+/// The users of an account, without what they must show.
+fn names(users: &Users, account: &str) -> String {
+    let mut names: Vec<_> = users
+        .iter()
+        .filter(|user| &*user.account == account)
+        .map(|user| {
+            let how = match &user.login {
+                Login::Password(password) if password.is_empty() => " without password",
+                Login::Password(_) | Login::NKey | Login::Jwt(_) => "",
+            };
+            let limits = if user.permissions.is_some() {
+                " with permissions"
+            } else {
+                ""
+            };
+            format!("{}{how}{limits}", quoted(&user.name))
+        })
+        .collect();
+    names.sort();
+    names.join(", ")
+}
 
 /// Lines for each account, and for each thing it shares.
 pub(super) fn accounts(config: &Config) -> Vec<String> {

@@ -2,9 +2,10 @@
 
 use crate::account;
 use crate::config::Config;
+use crate::connection::tls;
 
 /// Why a reload changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// Settings that differ and cannot change while the server runs.
     #[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
@@ -12,6 +13,9 @@ pub enum ReloadError {
     /// Accounts that make no sense together.
     #[error("accounts make no sense together: {}", told(.0))]
     Accounts(Vec<account::Problem>),
+    /// A new certificate, or what else TLS is made of, is not usable: the old one stays in force.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] tls::Error),
 }
 
 /// All problems in one line.
@@ -34,6 +38,7 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, R
         ),
         ("monitor_hosts", old.monitor_hosts != new.monitor_hosts),
         ("system_account", old.system_account != new.system_account),
+        ("https_port", old.monitor_tls != new.monitor_tls),
         ("i_know_this_is_open", old.open_to_all != new.open_to_all),
         ("store_dir", old.store_dir != new.store_dir),
         ("sync", old.sync != new.sync),
@@ -51,7 +56,7 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, R
     if !fixed.is_empty() {
         return Err(ReloadError::Fixed(fixed));
     }
-    let problems = account::check(&new.accounts);
+    let problems = super::problems(new);
     if !problems.is_empty() {
         return Err(ReloadError::Accounts(problems));
     }
@@ -91,21 +96,25 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, R
 mod tests {
     use super::*;
 
+    fn compared(old: &Config, new: &Config) -> Result<Vec<&'static str>, String> {
+        compare(old, new).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn some_settings_change_and_some_stand_in_the_way() {
         let old = Config::default();
         let mut new = old.clone();
-        assert_eq!(compare(&old, &new), Ok(Vec::new()));
+        assert_eq!(compared(&old, &new), Ok(Vec::new()));
         new.connections.payload_max = 100;
         new.auth = crate::account::Auth::Token("t".to_owned());
-        assert_eq!(compare(&old, &new), Ok(vec!["authorization", "max_payload"]));
+        assert_eq!(compared(&old, &new), Ok(vec!["authorization", "max_payload"]));
         new.accounts = vec![account::Spec::new("A")];
         assert_eq!(
-            compare(&old, &new),
+            compared(&old, &new),
             Ok(vec!["authorization", "accounts", "max_payload"])
         );
         new.accounts.push(account::Spec::new("A"));
-        let told = compare(&old, &new).unwrap_err().to_string();
+        let told = compared(&old, &new).unwrap_err();
         assert_eq!(
             told,
             "accounts make no sense together: account A: account \"A\" is there twice"
@@ -113,8 +122,8 @@ mod tests {
         new.port = 1;
         new.store_dir = Some("x".into());
         assert_eq!(
-            compare(&old, &new),
-            Err(ReloadError::Fixed(vec!["port", "store_dir"]))
+            compared(&old, &new),
+            Err("not changed by a reload, only by a restart: port, store_dir".to_owned())
         );
     }
 }

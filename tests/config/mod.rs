@@ -3,6 +3,7 @@
 mod accounts;
 mod check;
 mod credentials;
+mod operator;
 mod reload;
 mod stand_in;
 

@@ -146,9 +146,7 @@ impl Accounts {
         let is_alone = specs.iter().all(|spec| &*spec.name == system);
         let has_own = specs.iter().any(|spec| &*spec.name == system);
         if let Some(entry) = self.system.as_ref().filter(|_| !has_own) {
-            // That of an operator is found otherwise.
-            let is_elsewhere = [GLOBAL, SYSTEM].contains(&system) || is_account_key(system);
-            if !is_elsewhere {
+            if ![GLOBAL, SYSTEM].contains(&system) {
                 let system = system.escape_debug();
                 notes.error(
                     entry,

@@ -31,6 +31,8 @@ const USER_KEYS: [&str; 7] = [
     "allowed_connection_types",
 ];
 const PERMISSION_KEYS: [&str; 5] = ["publish", "subscribe", "pub", "sub", "allow_responses"];
+/// What is said of a user without a password, unless its certificate says who it is.
+pub(super) const NAME_ALONE: &str = "has no password: whoever knows the name comes in";
 /// Above this a timeout is probably a mistake.
 const TIMEOUT_HIGH: Duration = Duration::from_secs(60);
 /// Ways to connect that this server has.
@@ -103,7 +105,7 @@ fn secret(entry: &Entry, notes: &mut Notes) -> Option<String> {
 }
 
 /// Seconds, with a fraction if need be, or a time such as "2s".
-fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
+pub(super) fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
     let timeout = match &entry.node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
@@ -409,13 +411,13 @@ fn several(list: Vec<Found>, default: Option<&str>, notes: &mut Notes) -> Users 
     for Found { spot, user } in list {
         let name = user.name.clone();
         if user.login == Login::Password(String::new()) && Some(name.as_str()) != default {
-            let text = format!("user \"{name}\" has no password: whoever knows the name comes in");
+            let text = format!("user \"{name}\" {NAME_ALONE}");
             notes.warnings.push(Problem::at(&spot, text));
         }
         if let Some(other) = users.get(&name) {
             let what = match user.login {
                 Login::NKey => "nkey",
-                Login::Password(_) => "user",
+                Login::Password(_) | Login::Jwt(_) => "user",
             };
             let text = format!("Duplicate {what} \"{name}\" detected, first at {}", other.rule);
             notes.errors.push(Problem::at(&spot, text));

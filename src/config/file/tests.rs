@@ -280,7 +280,7 @@ fn mistakes_are_told_with_their_place() {
         ),
         (
             "tls { cert_file: x }",
-            "1:1: \"tls\" is not supported: TLS is not supported by this server yet",
+            "1:1: missing 'key_file' in TLS configuration",
         ),
         ("cluster { routes: [nats://a:1] }", {
             "1:1: \"cluster\" is not supported: this server connects to no other servers yet"
