@@ -2,6 +2,10 @@
 
 mod assets;
 mod reload;
+mod streams;
+mod system;
+mod testing;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,23 +17,29 @@ use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::Accounts;
+use crate::account::{self, Accounts, Auth, GLOBAL};
 use crate::config::{Assets, Config};
 use crate::connection::{self, Context, Totals, Transport};
-use crate::jetstream::{self, JetStream};
+use crate::jetstream::{self, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
 use crate::monitor::{self, Monitor, View};
 use crate::protocol::info::{API_LEVEL, Info, NATS_VERSION};
-use crate::router::{Publisher, Router, WireBuf};
-use crate::store::{self, Store};
+use crate::router::{Publisher, Router};
+use crate::store;
+
+use system::System;
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::Fixed;
+pub use reload::ReloadError;
+pub use system::ReloadRequest;
+pub use testing::TestServer;
 
 /// Connections the system may queue before they are accepted.
 const BACKLOG: u32 = 4096;
 /// Bytes an in-process connection holds in each direction.
 const PIPE_BYTES: usize = 256 << 10;
+/// How often unanswered requests to other accounts are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for clients to take what they are owed.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -69,9 +79,15 @@ pub enum ServerError {
     /// A stream or consumer that the configuration declares could not be had.
     #[error("cannot have the declared {0}")]
     Asset(#[from] AssetError),
+    /// A certificate, or what else TLS is made of, is not usable.
+    #[error("cannot have TLS: {0}")]
+    Tls(#[from] connection::tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", reload::told(.0))]
+    Accounts(Vec<account::Problem>),
 }
 
 /// A running server. Dropping it without [`Server::shutdown`] stops accepting and cuts its connections.
@@ -80,8 +96,9 @@ pub struct Server {
     address: SocketAddr,
     accepting: CancellationToken,
     tasks: TaskTracker,
-    jetstream: Option<Arc<JetStream>>,
+    jetstream: Option<Arc<PerAccount>>,
     monitor: Option<Monitor>,
+    system: Arc<System>,
     started: Instant,
     /// What it runs with: what a reload is compared with.
     config: Mutex<Config>,
@@ -127,17 +144,13 @@ impl Server {
             jetstream: config.store_dir.is_some(),
             ..Info::default()
         };
-        let context = Arc::new(Context::new(
-            config.connections.clone(),
-            Accounts::new(
-                config.auth.clone(),
-                &config.accounts,
-                config.system_account.as_deref(),
-            ),
-            info,
-        ));
+        let context = Arc::new(Context::new(config.connections.clone(), accounts(&config)?, info));
+        context.set_tls(tls::load(&config).await?);
         let accepting = CancellationToken::new();
+        let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
+        let system_view = View::new(context.clone(), address, accepting.clone()).without_http();
+        let system_view = system_view.with_tags(config.tags.clone());
         let monitor = monitor.map(|listener| {
             let hosts = config
                 .monitor_hosts
@@ -145,17 +158,21 @@ impl Server {
                 .chain([&config.host])
                 .cloned()
                 .collect();
-            let view = View::new(context.clone(), address, accepting.clone()).with_hosts(hosts);
+            let view = View::new(context.clone(), address, accepting.clone());
+            let view = view.with_hosts(hosts).with_tags(config.tags.clone());
+            let view = view.with_progress(progress.clone()).encrypted(config.monitor_tls);
             Monitor::start(listener, view)
         });
         let jetstream = match &config.store_dir {
             None => None,
-            Some(_) => Some(start_jetstream(&config, &context).await?),
+            Some(_) => Some(streams::start(&config, &context, progress).await?),
         };
-        if let Some(monitor) = &monitor {
-            monitor.recovered(sources(jetstream.as_ref()));
-        }
+        // Who asks in the system account sees what who asks over HTTP sees.
+        let view = monitor.as_ref().map(|monitor| monitor.view().clone());
+        let view = view.unwrap_or_else(|| Arc::new(system_view));
+        view.recovered(streams::sources(jetstream.as_ref()));
         let server = Self {
+            system: System::start(&config, &context, view),
             context,
             address,
             accepting,
@@ -169,6 +186,9 @@ impl Server {
             server.stop().await;
             return Err(error.into());
         }
+        server
+            .tasks
+            .spawn(sweep(server.context.clone(), server.accepting.clone()));
         server.tasks.spawn(accept(
             listener,
             server.context.clone(),
@@ -183,21 +203,27 @@ impl Server {
         if assets.is_empty() {
             return Ok(());
         }
-        let Some(jetstream) = &self.jetstream else {
+        let Some(jetstream) = self.jetstream() else {
             return Err(AssetError {
                 what: "streams".to_owned(),
-                why: "no streams are kept: jetstream is off".to_owned(),
+                why: "no streams are kept in account $G: jetstream is off there".to_owned(),
             });
         };
         tracing::info!("Declared streams and consumers (nothing is deleted):");
-        assets::apply(self, jetstream, assets, |planned| tracing::info!("  {planned}")).await
+        assets::apply(self, &jetstream, assets, |planned| tracing::info!("  {planned}")).await
     }
 
     /// Takes on the settings of `config` that can change while the server runs; says which did. When others differ too,
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
-    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, Fixed> {
-        let changed = reload::compare(&self.config(), &config)?;
+    pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
+        let mut changed = reload::compare(&self.config(), &config)?;
+        // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
+        let tls = tls::load(&config).await?;
+        if tls::differs(self.context.tls().as_deref(), tls.as_deref()) {
+            changed.push("tls");
+        }
+        self.context.set_tls(tls);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if !changed.is_empty() {
             let system = config.system_account.as_deref();
@@ -205,6 +231,11 @@ impl Server {
             context
                 .reload(config.connections, config.auth, &config.accounts, system)
                 .await;
+            if let Some(jetstream) = &self.jetstream
+                && let Err(error) = jetstream.renew(&context.accounts.all()).await
+            {
+                tracing::error!("streams of accounts that are new: {error}");
+            }
         }
         Ok(changed)
     }
@@ -219,6 +250,12 @@ impl Server {
         self.address
     }
 
+    /// Requests of the system account to read the configuration again come out here; whoever runs the server answers
+    /// them. While nobody has taken them they are refused. The first caller gets them.
+    pub fn reload_requests(&self) -> tokio::sync::mpsc::Receiver<ReloadRequest> {
+        self.system.take_reloads()
+    }
+
     /// Where monitoring is served over HTTP, if it is.
     pub fn monitor_addr(&self) -> Option<SocketAddr> {
         self.monitor.as_ref().map(Monitor::local_addr)
@@ -226,7 +263,8 @@ impl Server {
 
     /// The address as client libraries take it.
     pub fn client_url(&self) -> String {
-        format!("nats://{}", self.address)
+        let required = self.context.tls().is_some_and(|tls| !tls.options().allow_plain);
+        format!("{}://{}", if required { "tls" } else { "nats" }, self.address)
     }
 
     /// The server's id.
@@ -244,9 +282,14 @@ impl Server {
         &self.context.accounts.global().router
     }
 
-    /// The streams, if there is a store.
-    pub fn jetstream(&self) -> Option<&Arc<JetStream>> {
-        self.jetstream.as_ref()
+    /// The streams of `$G`, if it has any.
+    pub fn jetstream(&self) -> Option<Arc<JetStream>> {
+        self.jetstream_of(GLOBAL)
+    }
+
+    /// The streams of an account, if it has any.
+    pub fn jetstream_of(&self, account: &str) -> Option<Arc<JetStream>> {
+        self.jetstream.as_ref()?.get(account)
     }
 
     /// Publishes one message from inside this process; says how many subscriptions got it.
@@ -269,6 +312,13 @@ impl Server {
         &self.context
     }
 
+    /// Has monitoring show the metrics of `source` besides its own, if there is monitoring.
+    pub fn show(&self, source: Arc<dyn monitor::Source>) {
+        if let Some(monitor) = &self.monitor {
+            monitor.show(source);
+        }
+    }
+
     /// Sums over all connections, live and gone.
     pub fn totals(&self) -> Totals {
         self.context.registry.totals()
@@ -286,20 +336,9 @@ impl Server {
     /// them to go.
     pub async fn lame_duck(&self, patience: Duration) {
         self.accepting.cancel();
-        let mut info = self.context.info.clone();
-        info.ldm = true;
-        for handle in self
-            .context
-            .registry
-            .live()
-            .iter()
-            .filter(|handle| handle.connect().protocol >= 1)
-        {
-            info.client_id = handle.id();
-            info.client_ip.clone_from(&handle.ip);
-            let mut wire = WireBuf::default();
-            wire.flat().extend_from_slice(&info.line());
-            handle.client.outbox.flush(&mut wire);
+        self.system.tell_lame_duck();
+        for handle in self.context.registry.live() {
+            self.context.tell_lame_duck(&handle);
         }
         tokio::time::timeout(patience, self.context.registry.emptied())
             .await
@@ -316,6 +355,7 @@ impl Server {
         if let Some(jetstream) = &self.jetstream {
             jetstream.end_pulls();
         }
+        self.system.stop();
         self.context.registry.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
@@ -337,43 +377,36 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.cancel();
+        self.system.end();
         self.context.registry.close();
     }
 }
 
-/// Opens the store and recovers its streams, off the runtime: that reads files.
-async fn start_jetstream(config: &Config, context: &Context) -> Result<Arc<JetStream>, ServerError> {
-    let dir = config.store_dir.clone().expect("asked for with a directory");
-    let mut options = store::Options::new(dir);
-    options.sync = config.sync;
-    let (domain, strict) = (config.domain.clone(), config.strict);
-    let router = context.accounts.global().router.clone();
-    let server_name = context.info.server_name.clone();
-    let message_bytes_max = context.options().payload_max;
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || {
-        let store = Store::open(options)?;
-        let _inside = runtime.enter();
-        let mut options = jetstream::Options::new(router, Some(store));
-        options.server_name = server_name;
-        options.domain = domain;
-        options.strict = strict;
-        options.message_bytes_max = message_bytes_max;
-        Ok(JetStream::start(options)?)
-    });
-    started.await.expect("opening the store does not panic")
+/// What makes no sense about the accounts. What tokens say of imports was written by others: of that, what is not granted is
+/// left out, and said.
+fn problems(config: &Config) -> Vec<account::Problem> {
+    match &config.auth {
+        Auth::Operator(_) => Vec::new(),
+        _ => account::check(&config.accounts),
+    }
 }
 
-/// What monitoring shows beside connections.
-fn sources(jetstream: Option<&Arc<JetStream>>) -> Vec<Arc<dyn monitor::Source>> {
-    let Some(jetstream) = jetstream else {
-        return Vec::new();
-    };
-    let mut sources: Vec<Arc<dyn monitor::Source>> = vec![Arc::new(monitor::Streams::new(jetstream.clone()))];
-    if let Some(store) = jetstream.options().store.clone() {
-        sources.push(Arc::new(monitor::Storage::new(store)));
+/// The accounts of a server; none of them when they make no sense together.
+fn accounts(config: &Config) -> Result<Accounts, ServerError> {
+    let problems = problems(config);
+    if !problems.is_empty() {
+        return Err(ServerError::Accounts(problems));
     }
-    sources
+    let system = config.system_account.as_deref();
+    Ok(Accounts::new(config.auth.clone(), &config.accounts, system))
+}
+
+/// Gives up, now and then, requests to other accounts that nobody has answered.
+async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
+    let mut interval = tokio::time::interval(SWEEP_EVERY);
+    while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
+        context.accounts.sweep();
+    }
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
@@ -471,103 +504,4 @@ fn server_id() -> String {
                 .map(|&byte| char::from(letters[usize::from(byte) % 32])),
         )
         .collect()
-}
-
-/// A server on a free loopback port, for tests of programs that talk to one; it stops when dropped.
-///
-/// It runs on a runtime of its own, so that it works in tests with or without an async runtime.
-pub struct TestServer {
-    server: Option<Server>,
-    runtime: Option<tokio::runtime::Runtime>,
-    /// Removed when the server has stopped; `None` when the caller named a store directory.
-    _directory: Option<TempDir>,
-}
-
-impl TestServer {
-    /// Starts with default settings, on free ports.
-    ///
-    /// # Panics
-    /// When the system has no free port or no room for a directory.
-    pub fn start() -> Self {
-        Self::with(Config::default())
-    }
-
-    /// Starts with `config`, but on free ports, and with a temporary store directory unless it names one.
-    ///
-    /// # Panics
-    /// When the server does not start.
-    pub fn with(mut config: Config) -> Self {
-        config.port = 0;
-        config.monitor_port = config.monitor_port.map(|_| 0);
-        let directory = config.store_dir.is_none().then(TempDir::new);
-        if let Some(directory) = &directory {
-            config.store_dir = Some(directory.0.clone());
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("the system starts threads");
-        // A thread of its own: a test may be running on a runtime already.
-        let starting = std::thread::spawn(move || {
-            let server = runtime.block_on(Server::start(config));
-            (runtime, server.expect("a test server starts on a free port"))
-        });
-        let (runtime, server) = starting.join().expect("the panic has said why");
-        Self {
-            server: Some(server),
-            runtime: Some(runtime),
-            _directory: directory,
-        }
-    }
-
-    /// The running server.
-    pub fn server(&self) -> &Server {
-        self.server.as_ref().expect("present until dropped")
-    }
-
-    /// Where clients connect.
-    pub fn url(&self) -> String {
-        self.server().client_url()
-    }
-
-    /// Where monitoring is served, without a slash at the end.
-    ///
-    /// # Panics
-    /// When the configuration turned it off.
-    pub fn monitor_url(&self) -> String {
-        let address = self.server().monitor_addr().expect("monitoring is on");
-        format!("http://{address}")
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        let (Some(server), Some(runtime)) = (self.server.take(), self.runtime.take()) else {
-            return;
-        };
-        // A thread of its own: a test's runtime must not be blocked from within.
-        let stopping = std::thread::spawn(move || {
-            runtime.block_on(server.shutdown());
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        stopping.join().ok();
-    }
-}
-
-/// A directory of our own under the system's temporary one.
-struct TempDir(std::path::PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("mesh-test-{}", nuid::next()));
-        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
-        Self(path)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }

@@ -15,5 +15,7 @@ mod outside;
 mod readme;
 mod store;
 mod support;
+mod system;
 mod tidy;
+mod tls;
 mod wire;

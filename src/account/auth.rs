@@ -2,7 +2,7 @@
 //!
 //! Order of nats-server: nkey, then user and password, then `no_auth_user`. A bcrypt hash takes a tenth of a second to
 //! compare: [`Auth::check`] hands that back as a [`Verification`] for a thread that may take its time.
-//! In operator mode users show JWTs instead ([`Operator`]). Deliberately absent so far: certificates.
+//! In operator mode users show JWTs instead ([`Operator`]); users by certificate are found in `certificate`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -187,6 +187,14 @@ impl Auth {
             Auth::Open => false,
             Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => true,
             Auth::Users(users) => users.default.is_none(),
+        }
+    }
+
+    /// A user by name or nkey, where there are several.
+    pub fn user(&self, name: &str) -> Option<Arc<User>> {
+        match self {
+            Auth::Users(users) => users.get(name).cloned(),
+            Auth::Open | Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => None,
         }
     }
 

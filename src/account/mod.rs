@@ -4,19 +4,30 @@
 //! `$G` unless a user says otherwise; the system account, `$SYS` unless named, is where the server speaks of itself.
 
 mod auth;
+mod bridge;
+mod certificate;
+mod check;
 pub mod jwt;
+mod mapping;
 mod permissions;
 mod spec;
+mod wiring;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError, RwLock};
+use std::time::Instant;
 
-use crate::router::{Router, RouterStats};
+use crate::router::{Counters, Router, RouterStats};
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
+pub use certificate::Certificate;
+pub use check::{Problem, check, granting, renaming};
+pub use mapping::{Mapped, Mappings};
 pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 pub use spec::{Export, Import, Kind, Limits, Mapping, Response, Spec, StreamLimits, THRESHOLD, Weighted};
+
+use wiring::Wiring;
 
 /// The name of the account that everyone is in who has no other.
 pub const GLOBAL: &str = "$G";
@@ -28,19 +39,66 @@ pub struct Account {
     name: Arc<str>,
     /// What it is to be; a reload replaces it.
     spec: RwLock<Arc<Spec>>,
+    mappings: RwLock<Option<Arc<Mappings>>>,
     /// Who gets what among its clients.
     pub router: Arc<Router>,
     clients: AtomicUsize,
+    /// What those who have left have sent and got.
+    past: Mutex<Traffic>,
+    slow_consumers: AtomicU64,
+    /// Done once it is used for the first time.
+    first_use: Once,
+}
+
+/// Messages and bytes, as seen from the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Traffic {
+    pub in_msgs: u64,
+    pub in_bytes: u64,
+    pub out_msgs: u64,
+    pub out_bytes: u64,
+}
+
+impl Traffic {
+    /// Adds what one client has sent and got.
+    pub fn add(&mut self, counters: &Counters) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.in_msgs += count(&counters.in_msgs);
+        self.in_bytes += count(&counters.in_bytes);
+        self.out_msgs += count(&counters.out_msgs);
+        self.out_bytes += count(&counters.out_bytes);
+    }
 }
 
 impl Account {
     fn new(spec: Arc<Spec>) -> Arc<Self> {
-        Arc::new(Self {
+        let account = Self {
             name: spec.name.clone(),
-            spec: RwLock::new(spec),
+            spec: RwLock::default(),
+            mappings: RwLock::default(),
             router: Arc::new(Router::new()),
             clients: AtomicUsize::new(0),
-        })
+            past: Mutex::default(),
+            slow_consumers: AtomicU64::new(0),
+            first_use: Once::new(),
+        };
+        account.become_as(spec);
+        Arc::new(account)
+    }
+
+    fn become_as(&self, spec: Arc<Spec>) {
+        let mappings = Mappings::new(&spec.mappings).map(Arc::new);
+        *self.mappings.write().unwrap_or_else(PoisonError::into_inner) = mappings;
+        *self.spec.write().unwrap_or_else(PoisonError::into_inner) = spec;
+    }
+
+    /// What its clients' messages are renamed to, if they are.
+    pub fn mappings(&self) -> Option<Arc<Mappings>> {
+        self.mappings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Its name.
@@ -51,6 +109,39 @@ impl Account {
     /// What it is to be.
     pub fn spec(&self) -> Arc<Spec> {
         self.spec.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What people call it: its title, where its name is a key.
+    pub fn title(&self) -> String {
+        self.spec().title.clone().unwrap_or_else(|| self.name.to_string())
+    }
+
+    /// What those who have left have sent and got.
+    pub fn past(&self) -> Traffic {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what one who leaves has sent and got.
+    pub fn add_past(&self, counters: &Counters) {
+        self.past
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(counters);
+    }
+
+    /// Of those, how many were too slow for what they had asked for.
+    pub fn slow_consumers(&self) -> u64 {
+        self.slow_consumers.load(Ordering::Relaxed)
+    }
+
+    /// Counts one that was too slow.
+    pub fn count_slow_consumer(&self) {
+        self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Does `prepare` unless it has been done; others wait until it is.
+    pub fn on_first_use(&self, prepare: impl FnOnce()) {
+        self.first_use.call_once(prepare);
     }
 
     /// Connections that are in it.
@@ -81,6 +172,15 @@ pub struct Accounts {
     by_name: RwLock<BTreeMap<Arc<str>, Arc<Account>>>,
     global: Arc<Account>,
     system: RwLock<Arc<Account>>,
+    wiring: Mutex<Wiring>,
+}
+
+impl Drop for Accounts {
+    /// Routers that are wired to each other would keep each other for ever.
+    fn drop(&mut self) {
+        let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        wiring.renew(&BTreeMap::new());
+    }
 }
 
 impl Accounts {
@@ -92,6 +192,7 @@ impl Accounts {
             by_name: RwLock::default(),
             system: RwLock::new(global.clone()),
             global,
+            wiring: Mutex::default(),
         };
         accounts.apply(auth, specs, system);
         accounts
@@ -102,7 +203,9 @@ impl Accounts {
         let mut by_name = BTreeMap::new();
         {
             let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-            let defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
+            let mut defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
+            // As in nats-server: where accounts are named, those have streams that say so.
+            defaults[0].streams = specs.is_empty().then(StreamLimits::default);
             let unnamed = defaults
                 .iter()
                 .filter(|spec| specs.iter().all(|other| other.name != spec.name));
@@ -114,15 +217,27 @@ impl Accounts {
                     None => Account::new(spec.clone()),
                     Some(account) => account.clone(),
                 };
-                *account.spec.write().unwrap_or_else(PoisonError::into_inner) = spec;
+                account.become_as(spec);
                 by_name.insert(account.name.clone(), account);
             }
+            let gone = known.iter().filter(|(name, _)| !by_name.contains_key(*name));
+            gone.for_each(|(_, account)| account.router.set_imports(Vec::new()));
             *known = by_name;
+            self.wiring
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .renew(&known);
         }
         if let Some(account) = self.get(system.unwrap_or(SYSTEM)) {
             *self.system.write().unwrap_or_else(PoisonError::into_inner) = account;
         }
         *self.auth.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(auth);
+    }
+
+    /// Gives up requests to other accounts that have waited too long for their answers; to be called now and then.
+    pub fn sweep(&self) {
+        let wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        wiring.sweep(Instant::now());
     }
 
     /// What clients must show.

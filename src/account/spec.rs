@@ -31,6 +31,12 @@ pub struct Spec {
     pub rule: String,
 }
 
+impl Default for Spec {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
 impl Spec {
     /// An account with nothing but a name.
     pub fn new(name: &str) -> Self {

@@ -23,7 +23,7 @@ pub struct Context {
         rustdoc::broken_intra_doc_links,
         reason = "the text is the help, brackets and all"
     )]
-    /// URL of the server, nats://[user:pass@]host:port or nats://[token@]host:port
+    /// URL of the server, nats://[user:pass@]host:port or nats://[token@]host:port; tls:// insists on TLS
     #[arg(
         long,
         short = 's',
@@ -57,12 +57,58 @@ pub struct Context {
     /// File with a user's JWT and seed (.creds), for a server in operator mode
     #[arg(long, env = "MESH_CREDS", global = true, value_name = "FILE")]
     pub creds: Option<PathBuf>,
+    /// How the server is believed, and what it is shown
+    #[command(flatten)]
+    /// How it is encrypted.
+    pub tls: TlsArgs,
     /// Print machine-readable JSON
     #[arg(long, short = 'j', global = true)]
     pub json: bool,
     /// How long to wait for answers: 2s, 500ms, or a number of seconds
     #[arg(long, global = true, default_value = "5s", value_name = "DURATION", value_parser = units::duration)]
     pub timeout: Duration,
+}
+
+/// How the server is believed, and what it is shown; names as in the `nats` tool.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsArgs {
+    /// Authorities that the server's certificate is believed by (PEM) [default: those of the system]
+    #[arg(long, env = "MESH_CA", global = true, value_name = "FILE")]
+    pub tlsca: Option<PathBuf>,
+    /// Certificate to show to the server (PEM)
+    #[arg(long, env = "MESH_CERT", global = true, value_name = "FILE")]
+    pub tlscert: Option<PathBuf>,
+    /// Private key of that certificate (PEM)
+    #[arg(long, env = "MESH_KEY", global = true, value_name = "FILE")]
+    pub tlskey: Option<PathBuf>,
+    /// Begin the TLS handshake without waiting for the server (its handshake_first)
+    #[arg(long, global = true)]
+    pub tlsfirst: bool,
+}
+
+impl TlsArgs {
+    fn apply(&self, mut options: ConnectOptions) -> Result<ConnectOptions, Failure> {
+        for file in [&self.tlsca, &self.tlscert, &self.tlskey].into_iter().flatten() {
+            if let Err(error) = std::fs::File::open(file) {
+                return Err(Failure::usage(format!("cannot read {}: {error}", file.display())));
+            }
+        }
+        if let Some(file) = &self.tlsca {
+            options = options.add_root_certificates(file.clone()).require_tls(true);
+        }
+        options = match (&self.tlscert, &self.tlskey) {
+            (Some(certificate), Some(key)) => options
+                .add_client_certificate(certificate.clone(), key.clone())
+                .require_tls(true),
+            (None, None) => options,
+            _ => return Err(Failure::usage("--tlscert and --tlskey belong together")),
+        };
+        Ok(if self.tlsfirst {
+            options.tls_first()
+        } else {
+            options
+        })
+    }
 }
 
 impl Context {
@@ -75,8 +121,9 @@ impl Context {
     pub(super) async fn open(&self) -> Result<Connection, Failure> {
         let complaint = Complaint::default();
         let heard = complaint.clone();
+        let options = self.tls.apply(ConnectOptions::new())?;
         let options = self
-            .credentials(ConnectOptions::new())?
+            .credentials(options)?
             .name("mesh")
             .connection_timeout(self.timeout)
             .request_timeout(Some(self.timeout))
@@ -130,6 +177,16 @@ impl Context {
         let server = self.shown_server();
         let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
         match error.kind() {
+            // A server that asks for a certificate says so after the handshake.
+            kind if kind == ConnectErrorKind::Tls
+                || ["received fatal alert", "peer certificate"]
+                    .iter()
+                    .any(|says| cause.contains(says)) =>
+            {
+                Failure::unhealthy(format!("no TLS with the server at {server}: {cause}")).hint(
+                    "--tlsca names the authority of its certificate; --tlscert and --tlskey show one of yours",
+                )
+            }
             ConnectErrorKind::ServerParse => Failure::usage(format!("not a server URL: {server}: {cause}"))
                 .hint("expected nats://[user:pass@]host:port"),
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
@@ -330,6 +387,7 @@ mod tests {
             pass: None,
             token: None,
             creds: None,
+            tls: TlsArgs::default(),
             json: false,
             timeout: Duration::from_secs(1),
         }

@@ -88,7 +88,7 @@ enum Command {
     #[command(visible_alias = "req")]
     Request(request::Request),
     Rtt(rtt::Rtt),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Service(service::Service),
     Setup(mesh::setup::Setup),
     Store(store::Store),
@@ -153,7 +153,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Serve(command) => command.run(),
         Command::Service(command) => block_on(command.run(context)),
         Command::Setup(setup) => block_on(setup.run(context)),
-        Command::Store(command) => command.run(context),
+        Command::Store(command) => block_on(command.run(context)),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(command.run(context)),
         Command::Top(top) => block_on(top.run(context)),

@@ -1,4 +1,5 @@
-//! The pages of a server's monitoring port, read: what `mesh health` and `mesh top` ask.
+//! The pages of a server's monitoring port, read: what `mesh health`, `mesh top` and
+//! `mesh store info` ask.
 //!
 //! Works against nats-server's monitoring port too. Deliberately absent: HTTPS, redirects, kept connections; a page is
 //! one HTTP/1.0 request, which no server answers in chunks.
@@ -25,11 +26,28 @@ pub struct MonitoringArgs {
 }
 
 impl MonitoringArgs {
+    /// Whether an address was given.
+    pub fn is_named(&self) -> bool {
+        self.monitor.is_some()
+    }
+
+    /// The pages at an address that is known.
+    pub fn at(url: &str) -> Self {
+        Self {
+            monitor: Some(url.to_owned()),
+        }
+    }
+
     /// The pages of the server that is meant.
     pub fn open(&self, context: &Context) -> Result<Monitoring, Failure> {
+        self.open_on(context, &context.host())
+    }
+
+    /// The same, on `host` where no address was given.
+    pub fn open_on(&self, context: &Context, host: &str) -> Result<Monitoring, Failure> {
         let url = self.monitor.as_deref();
         let (userinfo, authority) = match url {
-            None => (None, default_authority(&context.host())),
+            None => (None, default_authority(host)),
             Some(url) => {
                 let (userinfo, authority) = split(url).ok_or_else(|| {
                     Failure::usage(format!("not a monitoring address: {url}"))
@@ -92,7 +110,7 @@ fn default_authority(host: &str) -> String {
 }
 
 /// The monitoring pages of one server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Monitoring {
     authority: String,
     authorization: Option<String>,

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::account::{Auth, Login, Users};
+use crate::account::{Auth, GLOBAL, Login, Users};
 use crate::store::Sync;
+
+use crate::connection::tls::{First, Pair, Version};
 
 use super::{Config, LogFormat, Process};
 
@@ -44,7 +46,7 @@ fn optional(
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -65,7 +67,7 @@ fn bytes(number: usize) -> String {
     }
 }
 
-fn time(duration: Duration) -> String {
+pub(super) fn time(duration: Duration) -> String {
     quoted(&format!(
         "{:#}",
         jiff::SignedDuration::try_from(duration).unwrap_or_default()
@@ -108,10 +110,14 @@ fn network(config: &Config) -> Vec<Row> {
         ),
         row("server_tags", list(&config.tags), false, "Labels of the server."),
         row(
-            "monitor_port",
+            if config.monitor_tls {
+                "https_port"
+            } else {
+                "monitor_port"
+            },
             monitor,
             false,
-            "Monitoring port (HTTP); 0 turns it off, -1 picks a free one. `http: \"host:port\"` gives it an address too.",
+            "Monitoring port (HTTP; https_port: HTTPS); 0 turns it off, -1 picks a free one. `http: \"host:port\"` gives it an address too.",
         ),
         row(
             "monitor_hosts",
@@ -310,6 +316,20 @@ fn streams(config: &Config) -> Vec<Row> {
             false,
             "Refuse requests with fields that are not known.",
         ),
+        optional(
+            "max_mem",
+            config.memory_max.map(|bytes| bytes.to_string()),
+            "1GiB",
+            false,
+            "Bytes of all memory streams together; no limit when absent.",
+        ),
+        optional(
+            "max_file",
+            config.storage_max.map(|bytes| bytes.to_string()),
+            "100GiB",
+            false,
+            "Bytes of all other streams together; no limit when absent.",
+        ),
     ]
 }
 
@@ -375,6 +395,43 @@ const AFTERWORD: &str = r#"}
 # Who a client is that shows nothing.
 # no_auth_user: orders
 
+# --- TLS for clients; connections are in clear while there is no such block [reload, the files too]
+# tls {
+#   cert_file: "/etc/mesh/server.pem", key_file: "/etc/mesh/server.key"
+#   # certs: [ { cert_file: ..., key_file: ... }, ... ]   several: chosen by the name a client asks for
+#   ca_file: "/etc/mesh/ca.pem"   # the authorities whose client certificates are believed
+#   verify: false                 # clients must show a certificate
+#   verify_and_map: false         # and are the user that it names: e-mail, DNS name, URI or subject
+#   # pinned_certs: [ ... ]       SHA-256 of the public keys that clients may have
+#   timeout: "2s"                 # for a handshake
+#   min_version: "1.2"
+#   # cipher_suites: [ ... ], curve_preferences: [ ... ]
+#   handshake_first: false        # true: before INFO; auto, "300ms": if the client begins in that time
+#   connection_rate_limit: 0      # handshakes in a second; 0 is no limit
+# }
+# Clients may stay in clear.
+# allow_non_tls: false
+# Monitoring over HTTPS, with the same certificate, instead of monitor_port.
+# https_port: 8778
+# --- Accounts: nothing crosses from one to another but by what one exports and another imports [reload]
+# With accounts, those have streams that say so. Users of "authorization" are in the account $G.
+# accounts {
+#   SHOP {
+#     users: [ { user: shop, password: $MESH_SECRET } ]
+#     exports: [ { stream: "orders.>" }, { service: "prices", accounts: [OFFICE] } ]
+#     jetstream { max_file: 10GiB, max_streams: 20 }
+#   }
+#   OFFICE {
+#     users: [ { user: office, password: $MESH_SECRET } ]
+#     imports: [ { stream: { account: SHOP, subject: "orders.>" }, prefix: shop }, { service: { account: SHOP, subject: prices } } ]
+#     limits { max_connections: 100, max_payload: 64KiB }
+#   }
+#   WATCH { users: [ { user: admin, password: $MESH_SECRET } ] }
+# }
+# system_account: WATCH
+# What clients of $G publish goes under another name.
+# mappings { "old.orders.*": "orders.$1", "try": [ { destination: "new", weight: 10% } ] }
+
 # --- Streams and consumers that are to be there: created or updated at start, never deleted
 # streams {
 #   ORDERS { subjects: ["orders.>"], max_age: "24h", duplicate_window: "2m" }
@@ -397,7 +454,8 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
     if let Some(host) = &config.monitor_host {
         lines.push((
             format!(
-                "http: {}",
+                "{}: {}",
+                if config.monitor_tls { "https" } else { "http" },
                 quoted(&format!(
                     "{host}:{}",
                     config.monitor_port.map_or_else(|| "0".to_owned(), port)
@@ -412,7 +470,13 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
         .map(|row| format!("{}: {}", row.key, row.value))
         .collect();
     lines.push((format!("jetstream {{ {} }}", kept.join(", ")), false));
+    lines.extend(encryption(config).map(|line| (line, true)));
     lines.push((authorization(config), true));
+    if let Some(system) = &config.system_account {
+        lines.push((format!("# system_account: {}", quoted(system)), false));
+    }
+    let of_accounts = super::shown::accounts(config);
+    lines.extend(of_accounts.into_iter().map(|line| (line, true)));
     for stream in &config.assets.streams {
         lines.push((
             format!("# stream {} on {}", stream.name, stream.subjects.join(", ")),
@@ -440,6 +504,67 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
     out
 }
 
+/// The tls block, which holds no secrets: it names files.
+fn encryption(config: &Config) -> impl Iterator<Item = String> + use<> {
+    let block = config.tls.as_ref().map(|options| {
+        let mut parts = Vec::new();
+        let mut part = |key: &str, value: String| parts.push(format!("{key}: {value}"));
+        match &options.certificates[..] {
+            [pair] => {
+                part("cert_file", path(&pair.certificate));
+                part("key_file", path(&pair.key));
+            }
+            pairs => {
+                let pair = |pair: &Pair| {
+                    let (certificate, key) = (path(&pair.certificate), path(&pair.key));
+                    format!("{{ cert_file: {certificate}, key_file: {key} }}")
+                };
+                let pairs: Vec<_> = pairs.iter().map(pair).collect();
+                part("certs", format!("[{}]", pairs.join(", ")));
+            }
+        }
+        if let Some(file) = &options.ca_file {
+            part("ca_file", path(file));
+        }
+        part("verify", options.verify.to_string());
+        part("verify_and_map", options.map.to_string());
+        if !options.pinned.is_empty() {
+            part(
+                "pinned_certs",
+                list(&options.pinned.iter().cloned().collect::<Vec<_>>()),
+            );
+        }
+        part("timeout", time(options.timeout));
+        part(
+            "min_version",
+            quoted(if options.version_min == Version::Tls13 {
+                "1.3"
+            } else {
+                "1.2"
+            }),
+        );
+        if !options.cipher_suites.is_empty() {
+            let names: Vec<_> = options.cipher_suites.iter().map(ToString::to_string).collect();
+            part("cipher_suites", list(&names));
+        }
+        if !options.curves.is_empty() {
+            part("curve_preferences", list(&options.curves));
+        }
+        let first = match options.first {
+            First::Server => "false".to_owned(),
+            First::Client => "true".to_owned(),
+            First::Either(wait) => time(wait),
+        };
+        part("handshake_first", first);
+        part("connection_rate_limit", options.rate_max.to_string());
+        format!("tls {{ {} }}", parts.join(", "))
+    });
+    let plain = config.tls.as_ref().is_some_and(|options| options.allow_plain);
+    block
+        .into_iter()
+        .chain(plain.then(|| "allow_non_tls: true".to_owned()))
+}
+
 fn authorization(config: &Config) -> String {
     let timeout = time(config.connections.auth_timeout);
     match &config.auth {
@@ -461,15 +586,17 @@ fn authorization(config: &Config) -> String {
             };
             format!(
                 "# authorization {{ users: [{}], timeout: {timeout} }}{default}",
-                names(users)
+                names(users, GLOBAL)
             )
         }
     }
 }
 
-fn names(users: &Users) -> String {
+/// The users of an account, without what they must show.
+pub(super) fn names(users: &Users, account: &str) -> String {
     let mut names: Vec<_> = users
         .iter()
+        .filter(|user| &*user.account == account)
         .map(|user| {
             let how = match &user.login {
                 Login::Password(password) if password.is_empty() => " without password",

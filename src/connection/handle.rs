@@ -9,9 +9,14 @@ use tokio::sync::Notify;
 use crate::account::jwt::Peer;
 use crate::account::{Account, Auth, User, Verdict};
 use crate::protocol::connect::Connect;
-use crate::router::Client;
+use crate::router::{About, Client};
 
+use super::Context;
 use super::reason::Reason;
+use super::tls::Agreed;
+
+/// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
+const CAUSE_MAX: usize = 512;
 
 /// See the module documentation.
 pub struct Handle {
@@ -21,6 +26,8 @@ pub struct Handle {
     pub ip: String,
     /// Remote port; zero when in process.
     pub port: u16,
+    /// The id of the server it is connected to.
+    server: Arc<str>,
     /// When it came.
     pub start: SystemTime,
     began: Instant,
@@ -33,12 +40,16 @@ pub struct Handle {
     over: Mutex<Option<(tokio::time::Instant, Reason)>>,
     /// What it was given to sign.
     nonce: OnceLock<String>,
+    /// What its TLS handshake has led to.
+    tls: OnceLock<Box<Agreed>>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
     reason: OnceLock<Reason>,
     /// What lies behind the reason, for the log.
     cause: OnceLock<String>,
+    /// The part of it that names the rule, where one failed it.
+    rule_at: OnceLock<usize>,
     stop: Notify,
 }
 
@@ -49,25 +60,28 @@ struct Place {
 }
 
 impl Handle {
-    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, account: Arc<Account>) -> Self {
+    pub(super) fn new(client: Arc<Client>, ip: String, port: u16, context: &Context) -> Self {
         Self {
             client,
             ip,
             port,
+            server: context.server_id.clone(),
             start: SystemTime::now(),
             began: Instant::now(),
             connect: Mutex::default(),
             account: Mutex::new(Place {
-                account,
+                account: context.accounts.global().clone(),
                 is_counted: false,
             }),
             admitted: Mutex::default(),
             over: Mutex::default(),
             nonce: OnceLock::new(),
+            tls: OnceLock::new(),
             active_ms: AtomicU64::new(0),
             rtt_ns: AtomicU64::new(0),
             reason: OnceLock::new(),
             cause: OnceLock::new(),
+            rule_at: OnceLock::new(),
             stop: Notify::new(),
         }
     }
@@ -159,6 +173,7 @@ impl Handle {
         let mut place = self.place();
         if std::mem::take(&mut place.is_counted) {
             place.account.leave();
+            place.account.add_past(&self.client.counters);
         }
     }
 
@@ -169,6 +184,20 @@ impl Handle {
 
     pub(super) fn set_nonce(&self, nonce: String) {
         self.nonce.set(nonce).ok();
+    }
+
+    /// What its TLS handshake has led to; none when it is not encrypted.
+    pub fn tls(&self) -> Option<&Agreed> {
+        self.tls.get().map(Box::as_ref)
+    }
+
+    pub(super) fn set_tls(&self, agreed: Agreed) {
+        self.tls.set(Box::new(agreed)).ok();
+    }
+
+    /// Whether it is a pipe inside this process.
+    pub fn is_in_process(&self) -> bool {
+        self.port == 0
     }
 
     /// Whether its user may subscribe.
@@ -214,12 +243,44 @@ impl Handle {
     }
 
     /// Notes what lies behind the reason for which it is about to end; the first one stands.
-    pub(super) fn note(&self, cause: String) {
+    pub(super) fn note(&self, mut cause: String) {
+        shorten(&mut cause);
         self.cause.set(cause).ok();
+    }
+
+    /// The same where a rule was not met: its name stands behind `what`.
+    pub(super) fn note_rule(&self, what: &str, rule: &str) {
+        let mut cause = format!("{what}{rule}");
+        shorten(&mut cause);
+        let at = if cause.is_char_boundary(what.len()) {
+            what.len()
+        } else {
+            0
+        };
+        if self.cause.set(cause).is_ok() {
+            self.rule_at.set(at).ok();
+        }
     }
 
     pub(super) fn cause(&self) -> Option<&str> {
         self.cause.get().map(String::as_str)
+    }
+
+    /// The rule that a client did not meet, for the operator; what lies behind its end where there is no rule.
+    pub fn rule(&self) -> Option<&str> {
+        let at = self.rule_at.get().copied().unwrap_or_default();
+        self.cause().map(|cause| &cause[at..])
+    }
+
+    /// Whom the client says it is. A token is a secret: only that there was one is shown.
+    pub fn user_name(&self) -> Option<String> {
+        if let Some(user) = self.user() {
+            return Some(user.name.clone());
+        }
+        let connect = self.connect();
+        let said = [&connect.nkey, &connect.user];
+        let named = said.into_iter().flatten().find(|name| !name.is_empty()).cloned();
+        named.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))
     }
 
     /// Why it is ending, once it is.
@@ -243,6 +304,51 @@ impl Handle {
                 }
             }
         }
+    }
+}
+
+impl About for Handle {
+    fn request_info(&self, detailed: bool) -> String {
+        let mut info = serde_json::Map::new();
+        let mut say = |key: &str, value: serde_json::Value| {
+            if value != "" {
+                info.insert(key.to_owned(), value);
+            }
+        };
+        let (account, rtt) = (self.account(), self.rtt().as_nanos() as u64);
+        if detailed {
+            let connect = self.connect();
+            let start = jiff::Timestamp::try_from(self.start).unwrap_or_default();
+            say("start", start.to_string().into());
+            say("host", self.ip.clone().into());
+            say("id", self.id().into());
+            say("acc", account.name().to_string().into());
+            let user = self.user().map(|user| user.name.clone()).or(connect.user.clone());
+            say("user", user.unwrap_or_default().into());
+            say("name", connect.name.clone().into());
+            say("lang", connect.lang.clone().into());
+            say("ver", connect.version.clone().into());
+            say("rtt", rtt.into());
+            say("server", self.server.to_string().into());
+            say("kind", "Client".into());
+            say("client_type", "nats".into());
+        } else {
+            say("acc", account.name().to_string().into());
+            say("rtt", rtt.into());
+        }
+        serde_json::Value::Object(info).to_string()
+    }
+
+    fn wants_no_responders(&self) -> bool {
+        self.connect().no_responders
+    }
+}
+
+fn shorten(cause: &mut String) {
+    if cause.len() > CAUSE_MAX {
+        let end = (0..=CAUSE_MAX).rev().find(|&at| cause.is_char_boundary(at));
+        cause.truncate(end.unwrap_or_default());
+        cause.push_str("...");
     }
 }
 

@@ -8,6 +8,7 @@
 //! Deliberately absent: JetStream. Streams and their API are subscribers like any other.
 
 mod cause;
+mod events;
 mod gate;
 mod handle;
 mod plain;
@@ -17,6 +18,7 @@ mod reason;
 mod registry;
 mod reload;
 mod session;
+pub mod tls;
 mod transport;
 mod verifier;
 mod writer;
@@ -27,7 +29,9 @@ use std::time::Duration;
 
 use crate::account::{Accounts, Auth, Spec};
 use crate::protocol::info::Info;
+use crate::router::WireBuf;
 
+pub use events::{Events, Witness};
 pub use handle::Handle;
 pub use reader::serve;
 pub use reason::Reason;
@@ -87,12 +91,20 @@ pub struct Context {
     epoch: AtomicU64,
     /// Who may come in, and where their messages go.
     pub accounts: Accounts,
+    /// Who this server is, for those who say which one they are connected to.
+    server_id: Arc<str>,
     /// INFO without what is each client's own.
     pub info: Info,
     /// Live and closed connections.
     pub registry: Arc<Registry>,
+    /// Who is told of connections that come and go.
+    pub events: Events,
+    /// Keeps the log readable when many connections end badly.
+    endings: Arc<cause::Endings>,
     /// Compares what takes its time to compare.
     pub(crate) verifier: verifier::Verifier,
+    /// How connections are encrypted, where they are; a reload replaces it.
+    tls: RwLock<Option<Arc<tls::Tls>>>,
 }
 
 impl Context {
@@ -102,9 +114,13 @@ impl Context {
             options: RwLock::new(Arc::new(options)),
             epoch: AtomicU64::new(0),
             accounts,
+            server_id: info.server_id.as_str().into(),
             info,
             registry: Arc::default(),
+            events: Events::default(),
+            endings: Arc::default(),
             verifier: verifier::Verifier::new(),
+            tls: RwLock::default(),
         }
     }
 
@@ -114,6 +130,32 @@ impl Context {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// How connections are encrypted, where they are.
+    pub fn tls(&self) -> Option<Arc<tls::Tls>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces how connections are encrypted that come from now on; those that are in keep what they have.
+    pub fn set_tls(&self, tls: Option<Arc<tls::Tls>>) {
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Tells a client that it should move on to another server; false when it would not understand.
+    pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
+        if handle.connect().protocol < 1 {
+            return false;
+        }
+        let mut info = self.info.clone();
+        info.ldm = true;
+        info.client_id = handle.id();
+        info.client_ip.clone_from(&handle.ip);
+        tls::advertise(&mut info, self.tls().as_deref(), handle);
+        let mut wire = WireBuf::default();
+        wire.flat().extend_from_slice(&info.line());
+        handle.client.outbox.flush(&mut wire);
+        true
     }
 
     fn epoch(&self) -> u64 {

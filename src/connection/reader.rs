@@ -9,13 +9,13 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::protocol::encode;
-use crate::router::{Client, Closed, WireBuf};
+use crate::router::{About, Client, Closed, WireBuf};
 
 use super::handle::Handle;
 use super::reason::Reason;
 use super::session::{Pause, Session};
 use super::transport::{ReadHalf, Transport};
-use super::{Context, cause, writer};
+use super::{Context, cause, tls, writer};
 
 /// Read buffers start small and grow while they come back full.
 const READ_MIN: usize = 4 << 10;
@@ -28,18 +28,27 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let options = context.options();
     let client = Client::new(context.registry.next_id(), options.pending_max);
     let (ip, port) = transport.peer();
-    let handle = Arc::new(Handle::new(
-        client.clone(),
-        ip,
-        port,
-        context.accounts.global().clone(),
-    ));
+    let handle = Arc::new(Handle::new(client.clone(), ip, port, &context));
+    client.set_about(Arc::downgrade(&(handle.clone() as Arc<dyn About>)));
     let admitted = context.registry.add(&handle, options.connections_max);
+    let mut session = Session::new(context.clone(), handle.clone());
+    let secured = match context.tls().filter(|_| admitted) {
+        // On the heap: a connection in clear has no room for a handshake.
+        Some(tls) => Box::pin(tls::secure(transport, &tls, &mut session)).await,
+        None => {
+            session.greet();
+            Ok(transport)
+        }
+    };
+    let transport = match secured {
+        Ok(transport) => transport,
+        Err(reason) => {
+            drop(session);
+            return end(&context, &handle, reason);
+        }
+    };
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
-
-    let mut session = Session::new(context.clone(), handle.clone());
-    session.greet();
     let reason = if let Some(reason) = session.unwelcome() {
         session.refuse(reason);
         reason
@@ -63,8 +72,16 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     client.outbox.close(Closed::Done);
     // The writer drains what the client is still owed, bounded by the write deadline.
     writing.await.ok();
-    context.registry.remove(&handle, reason);
-    cause::log_end(&handle, reason);
+    end(&context, &handle, reason);
+}
+
+fn end(context: &Context, handle: &Arc<Handle>, reason: Reason) {
+    context.registry.remove(handle, reason);
+    if matches!(reason, Reason::SlowConsumerPending | Reason::SlowConsumerDeadline) {
+        handle.account().count_slow_consumer();
+    }
+    context.endings.log(handle, reason);
+    context.events.ended(handle, reason);
 }
 
 struct Reader<'a> {

@@ -19,6 +19,7 @@ pub enum Reason {
     PayloadExceeded,
     ControlLineExceeded,
     NoRespondersNeedsHeaders,
+    TlsHandshake,
     ServerShutdown,
     InternalError,
     AccountConnectionsExceeded,
@@ -31,7 +32,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 24] = [
         Reason::ClientClosed,
         Reason::AuthenticationTimeout,
         Reason::AuthenticationFailure,
@@ -47,6 +48,7 @@ impl Reason {
         Reason::PayloadExceeded,
         Reason::ControlLineExceeded,
         Reason::NoRespondersNeedsHeaders,
+        Reason::TlsHandshake,
         Reason::ServerShutdown,
         Reason::InternalError,
         Reason::AccountConnectionsExceeded,
@@ -62,6 +64,18 @@ impl Reason {
         matches!(
             self,
             Reason::ClientClosed | Reason::ServerShutdown | Reason::Kicked
+        )
+    }
+
+    /// Whether it was sent away for what it showed, or did not show, to come in.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Reason::AuthenticationFailure
+                | Reason::MissingAccount
+                | Reason::AuthenticationExpired
+                | Reason::AccountExpired
+                | Reason::CredentialsRevoked
         )
     }
 
@@ -83,6 +97,7 @@ impl Reason {
             Reason::PayloadExceeded => "payload_exceeded",
             Reason::ControlLineExceeded => "control_line_exceeded",
             Reason::NoRespondersNeedsHeaders => "no_responders_needs_headers",
+            Reason::TlsHandshake => "tls_handshake",
             Reason::ServerShutdown => "server_shutdown",
             Reason::InternalError => "internal_error",
             Reason::AccountConnectionsExceeded => "account_connections_exceeded",
@@ -132,6 +147,7 @@ impl Reason {
             Reason::PayloadExceeded => "Maximum Message Payload Exceeded",
             Reason::ControlLineExceeded => "Maximum Control Line Exceeded",
             Reason::NoRespondersNeedsHeaders => "No Responders Requires Headers",
+            Reason::TlsHandshake => "TLS Handshake Failure",
             Reason::ServerShutdown => "Server Shutdown",
             Reason::InternalError => "Internal Client",
             Reason::AccountConnectionsExceeded => "Maximum Account Connections Exceeded",

@@ -146,6 +146,11 @@ impl Registry {
         }
     }
 
+    /// A live connection by its number.
+    pub fn get(&self, id: u64) -> Option<Arc<Handle>> {
+        self.lock().live.get(&id).cloned()
+    }
+
     /// The live connections, in no order.
     pub fn live(&self) -> Vec<Arc<Handle>> {
         self.lock().live.values().cloned().collect()

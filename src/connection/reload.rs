@@ -8,12 +8,15 @@ use crate::router::WireBuf;
 
 use super::handle::Handle;
 use super::reason::Reason;
-use super::{Context, gate};
+use super::{Context, gate, tls};
 
 /// Looks at every connection that is in: one whose credentials no longer hold is sent away, one whose permissions have
 /// shrunk loses the subscriptions they no longer cover.
 pub(super) async fn enforce(context: &Context) {
     for handle in context.registry.live() {
+        if end_unpinned(context, &handle) {
+            continue;
+        }
         let Some(before) = handle.admitted() else { continue };
         match verdict(context, &handle, before.as_ref()).await {
             Verdict::Admitted(user) if has_moved(context, &handle, user.as_ref()) => {
@@ -46,8 +49,27 @@ fn has_moved(context: &Context, handle: &Handle, user: Option<&Arc<User>>) -> bo
     account.is_none_or(|account| !Arc::ptr_eq(&account, &handle.account()))
 }
 
+/// Sends away whose key is no longer one of those that may come in.
+fn end_unpinned(context: &Context, handle: &Handle) -> bool {
+    let (Some(tls), Some(agreed)) = (context.tls(), handle.tls()) else {
+        return false;
+    };
+    if tls.is_pinned(agreed.certificate.as_ref()) {
+        return false;
+    }
+    handle.note("reload: its key is none of pinned_certs any more".to_owned());
+    handle.stop(Reason::TlsHandshake);
+    true
+}
+
 async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
-    match handle.judge(&context.accounts.auth(), &handle.connect()) {
+    let auth = context.accounts.auth();
+    let connect = handle.connect();
+    let context_tls = context.tls();
+    if let Some(verdict) = tls::mapped(context_tls.as_deref(), &auth, &connect, handle) {
+        return verdict;
+    }
+    match handle.judge(&auth, &connect) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);

@@ -1,4 +1,4 @@
-//! What a connection runs over: a TCP socket, or a pipe inside this process.
+//! What a connection runs over: a TCP socket, in clear or encrypted, or a pipe inside this process.
 
 use std::io;
 use std::time::Duration;
@@ -7,22 +7,32 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_rustls::server::TlsStream;
+
+use super::tls;
+
+/// How long a client may take to take the end of an encrypted stream.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// See the module documentation.
 pub enum Transport {
     /// From the network.
     Tcp(TcpStream),
+    /// From the network, after its TLS handshake.
+    Tls(Box<TlsStream<TcpStream>>),
     /// From this process.
     Pipe(DuplexStream),
 }
 
 pub(super) enum ReadHalf {
     Tcp(OwnedReadHalf),
+    Tls(tls::Read),
     Pipe(tokio::io::ReadHalf<DuplexStream>),
 }
 
 pub(super) enum WriteHalf {
     Tcp(OwnedWriteHalf),
+    Tls(tls::Write),
     Pipe(tokio::io::WriteHalf<DuplexStream>),
 }
 
@@ -30,10 +40,8 @@ impl Transport {
     /// Remote address and port.
     pub(super) fn peer(&self) -> (String, u16) {
         match self {
-            Transport::Tcp(stream) => stream.peer_addr().map_or_else(
-                |_| (String::new(), 0),
-                |peer| (peer.ip().to_canonical().to_string(), peer.port()),
-            ),
+            Transport::Tcp(stream) => address(stream),
+            Transport::Tls(stream) => address(stream.get_ref().0),
             Transport::Pipe(_) => ("in-process".to_owned(), 0),
         }
     }
@@ -46,6 +54,10 @@ impl Transport {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
             }
+            Transport::Tls(stream) => {
+                let (read, write) = tls::split(*stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
+            }
             Transport::Pipe(stream) => {
                 let (read, write) = tokio::io::split(stream);
                 (ReadHalf::Pipe(read), WriteHalf::Pipe(write))
@@ -54,12 +66,20 @@ impl Transport {
     }
 }
 
+fn address(stream: &TcpStream) -> (String, u16) {
+    stream.peer_addr().map_or_else(
+        |_| (String::new(), 0),
+        |peer| (peer.ip().to_canonical().to_string(), peer.port()),
+    )
+}
+
 impl ReadHalf {
     /// Completes when there is something to read, without holding a buffer meanwhile. A pipe cannot tell: it
     /// completes at once.
     pub async fn ready(&self) -> io::Result<()> {
         match self {
             ReadHalf::Tcp(read) => read.readable().await,
+            ReadHalf::Tls(read) => read.ready().await,
             ReadHalf::Pipe(_) => Ok(()),
         }
     }
@@ -68,6 +88,7 @@ impl ReadHalf {
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             ReadHalf::Tcp(read) => read.read_buf(buffer).await,
+            ReadHalf::Tls(read) => read.read(buffer).await,
             ReadHalf::Pipe(read) => read.read_buf(buffer).await,
         }
     }
@@ -79,6 +100,7 @@ impl WriteHalf {
         let write = async {
             match self {
                 WriteHalf::Tcp(write) => write.write_buf(bytes).await,
+                WriteHalf::Tls(write) => write.write(bytes).await,
                 WriteHalf::Pipe(write) => write.write_buf(bytes).await,
             }
         };
@@ -91,6 +113,10 @@ impl WriteHalf {
     pub async fn shutdown(&mut self) {
         match self {
             WriteHalf::Tcp(write) => write.shutdown().await.ok(),
+            WriteHalf::Tls(write) => tokio::time::timeout(GOODBYE_MAX, write.shutdown())
+                .await
+                .ok()
+                .and_then(Result::ok),
             WriteHalf::Pipe(write) => write.shutdown().await.ok(),
         };
     }

@@ -7,7 +7,12 @@
 pub mod api;
 pub mod consumer;
 pub mod delivery;
+mod limits;
 mod options;
+mod per_account;
+mod progress;
+mod quota;
+mod snapshot;
 pub mod stream;
 pub mod time;
 
@@ -22,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::{GLOBAL, StreamLimits};
 use crate::protocol::subject;
 use crate::router::{Router, Service, Subscription};
 use crate::store::{self, Log};
@@ -32,7 +38,11 @@ use stream::Stream;
 use stream::config::{Storage, StreamConfig};
 use time::now_ns;
 
-pub use options::{Error, Limits, Options};
+pub use options::{Error, Options};
+pub use per_account::{Common, PerAccount};
+pub use progress::Progress;
+pub use quota::Quota;
+pub use snapshot::Snapshot;
 
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -44,6 +54,9 @@ const TICKS_A_CHECKPOINT: u32 = 100;
 struct Meta<C> {
     created: i64,
     config: C,
+    /// None for `$G`, as it was before there were others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
 }
 
 /// A stream with its consumers and the subscriptions that feed it.
@@ -53,34 +66,10 @@ struct Member {
     subscriptions: Vec<Arc<Subscription>>,
 }
 
-/// Sums over all streams, for monitoring.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Streams.
-    pub streams: u64,
-    /// Consumers.
-    pub consumers: u64,
-    /// Messages of all streams.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Bytes of memory streams.
-    pub memory: u64,
-    /// Bytes of file streams.
-    pub storage: u64,
-    /// Bytes memory streams may grow to, where limited.
-    pub reserved_memory: u64,
-    /// Bytes file streams may grow to, where limited.
-    pub reserved_storage: u64,
-    /// API requests answered.
-    pub api_total: u64,
-    /// Of them, with an error.
-    pub api_errors: u64,
-}
-
 /// See the module documentation.
 pub struct JetStream {
     options: Options,
+    limits: RwLock<StreamLimits>,
     members: RwLock<BTreeMap<String, Member>>,
     /// One change of the set of streams at a time.
     changing: tokio::sync::Mutex<()>,
@@ -106,6 +95,7 @@ impl JetStream {
                 runtime: tokio::runtime::Handle::current(),
             };
             Self {
+                limits: RwLock::new(options.limits.clone()),
                 options,
                 members: RwLock::default(),
                 changing: tokio::sync::Mutex::default(),
@@ -136,7 +126,12 @@ impl JetStream {
         let Some(store) = &self.options.store else {
             return Ok(Vec::new());
         };
-        let rows = Mutex::new(store.streams()?);
+        let rows = self.rows(store)?;
+        let progress = &self.options.progress;
+        if self.options.rows.is_none() {
+            progress.begin(rows.len());
+        }
+        let rows = Mutex::new(rows);
         let opened = Mutex::new(Vec::new());
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
@@ -145,12 +140,27 @@ impl JetStream {
                     while let Some(row) = { lock(&rows).pop() } {
                         let stream = self.open(row.id, &row.meta);
                         lock(&opened).push(stream);
+                        progress.one_done();
                     }
                 });
             }
         });
         let opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
         opened.into_iter().collect()
+    }
+
+    /// The rows of this account.
+    fn rows(&self, store: &store::Store) -> Result<Vec<store::StreamRow>, Error> {
+        if let Some(rows) = &self.options.rows {
+            return Ok(rows.clone());
+        }
+        let mut ours = Vec::new();
+        for row in store.streams()? {
+            if per_account::account_of(&row)? == *self.options.account {
+                ours.push(row);
+            }
+        }
+        Ok(ours)
     }
 
     fn open(&self, id: store::StreamId, meta: &[u8]) -> Result<Arc<Stream>, Error> {
@@ -163,7 +173,8 @@ impl JetStream {
 
     fn make(&self, config: StreamConfig, created: i64, log: Log) -> Result<Arc<Stream>, store::Error> {
         let domain = self.options.domain.as_deref();
-        Stream::open(config, created, log, self.options.router.clone(), domain)
+        let quota = self.options.quota.clone();
+        Stream::open(config, created, log, self.options.router.clone(), domain, quota)
     }
 
     /// Lets a stream take messages.
@@ -205,6 +216,22 @@ impl JetStream {
         &self.options.router
     }
 
+    /// The account whose streams these are.
+    pub fn account(&self) -> &Arc<str> {
+        &self.options.account
+    }
+
+    /// What may be used.
+    pub fn limits(&self) -> StreamLimits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what may be used. What is over stays; nothing comes to it.
+    pub fn set_limits(&self, limits: StreamLimits) {
+        self.options.quota.set(limits.memory, limits.storage);
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
     /// A stream by name.
     pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
         self.read().get(name).map(|member| member.stream.clone())
@@ -217,7 +244,7 @@ impl JetStream {
 
     /// Whether the account may have another consumer.
     fn has_consumer_room(&self) -> bool {
-        let max = self.options.limits.consumers_max;
+        let max = self.limits().consumers;
         let count = || {
             self.read()
                 .values()
@@ -242,7 +269,8 @@ impl JetStream {
 
     /// Creates a stream, durably; one that is there with the same configuration is fine.
     pub async fn create(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
-        let config = asked.for_create(pedantic)?;
+        let mut config = asked.for_create(pedantic)?;
+        self.limits().cap(&mut config)?;
         let _one = self.changing.lock().await;
         if let Some(stream) = self.stream(&config.name) {
             return if *stream.config() == config {
@@ -251,18 +279,21 @@ impl JetStream {
                 Err(error::STREAM_NAME_EXISTS)
             };
         }
-        let streams_max = self.options.limits.streams_max;
+        let streams_max = self.limits().streams;
         if streams_max >= 0 && self.read().len() as i64 >= streams_max {
             return Err(error::MAXIMUM_STREAMS);
         }
         if self.overlaps(&config.name, &config.subjects) {
             return Err(error::SUBJECTS_OVERLAP);
         }
+        self.check_reserve(&config)?;
         let created = now_ns();
         let failed = |error: store::Error| error::STREAM_CREATE.with(error);
         let log = match (config.storage, &self.options.store) {
             (Storage::Memory, _) => Log::memory(),
-            (Storage::File, Some(store)) => store.create_stream(meta(created, &config)).map_err(failed)?,
+            (Storage::File, Some(store)) => {
+                store.create_stream(self.meta(created, &config)).map_err(failed)?
+            }
             (Storage::File, None) => return Err(error::STORAGE_RESOURCES_EXCEEDED),
         };
         if config.first_seq > 1 {
@@ -284,13 +315,15 @@ impl JetStream {
     pub async fn update(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
         let _one = self.changing.lock().await;
         let stream = self.stream(&asked.name).ok_or(error::STREAM_NOT_FOUND)?;
-        let config = stream.config().for_update(asked, pedantic)?;
+        let mut config = stream.config().for_update(asked, pedantic)?;
+        self.limits().cap(&mut config)?;
+        self.check_reserve(&config)?;
         if self.overlaps(&config.name, &config.subjects) {
             return Err(error::SUBJECTS_OVERLAP);
         }
         let name = config.name.clone();
         let subjects = config.subjects.clone();
-        let meta = meta(stream.created(), &config);
+        let meta = self.meta(stream.created(), &config);
         stream.reconfigure(config, meta).await?;
         let subscriptions = self.subscribe_anew(&name, &stream, &subjects);
         // New ones first, then the old ones end: no message falls between.
@@ -363,31 +396,6 @@ impl JetStream {
             .find(|stream| subject::is_subject(to) && stream.config().takes(to))
     }
 
-    /// Sums for monitoring and account answers.
-    pub fn snapshot(&self) -> Snapshot {
-        let (api_total, api_errors) = self.api_counters.get();
-        let mut sums = Snapshot {
-            api_total,
-            api_errors,
-            ..Snapshot::default()
-        };
-        for stream in self.streams() {
-            let (config, state) = (stream.config(), stream.state());
-            let reserved = u64::try_from(config.max_bytes).unwrap_or(0);
-            let (used, reserved_sum) = match config.storage {
-                Storage::Memory => (&mut sums.memory, &mut sums.reserved_memory),
-                Storage::File => (&mut sums.storage, &mut sums.reserved_storage),
-            };
-            *used += state.bytes;
-            *reserved_sum += reserved;
-            sums.streams += 1;
-            sums.consumers += state.consumers;
-            sums.messages += state.messages;
-            sums.bytes += state.bytes;
-        }
-        sums
-    }
-
     /// Tells the pull requests that wait that the server stops: while their clients still hear it.
     pub fn end_pulls(&self) {
         let consumers: Vec<_> = self
@@ -398,9 +406,16 @@ impl JetStream {
         consumers.iter().for_each(|consumers| consumers.end_pulls());
     }
 
-    /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written, the store
-    /// is closed.
+    /// Stops as [`JetStream::end`] does, then closes the store.
     pub async fn shutdown(&self) {
+        self.end().await;
+        if let Some(store) = self.options.store.clone() {
+            close(store).await;
+        }
+    }
+
+    /// Stops: no more requests or messages, everything that was taken is durable, checkpoints are written.
+    pub async fn end(&self) {
         self.stopping.cancel();
         let api = std::mem::take(&mut *lock(&self.api_subscriptions));
         for subscription in &api {
@@ -425,22 +440,30 @@ impl JetStream {
             stream.settled().await;
             stream.checkpoint(true);
         }
-        if let Some(store) = self.options.store.clone() {
-            match tokio::task::spawn_blocking(move || store.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!("closing the store: {error}"),
-                Err(error) => tracing::error!("closing the store: {error}"),
-            }
-        }
+    }
+
+    fn meta(&self, created: i64, config: &StreamConfig) -> Vec<u8> {
+        let account = Some(self.options.account.to_string()).filter(|account| account != GLOBAL);
+        let meta = Meta {
+            created,
+            config,
+            account,
+        };
+        serde_json::to_vec(&meta).expect("plain fields serialise")
+    }
+}
+
+/// Closes a store, off the runtime: that writes files.
+async fn close(store: store::Store) {
+    match tokio::task::spawn_blocking(move || store.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("closing the store: {error}"),
+        Err(error) => tracing::error!("closing the store: {error}"),
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn meta(created: i64, config: &StreamConfig) -> Vec<u8> {
-    serde_json::to_vec(&Meta { created, config }).expect("plain fields serialise")
 }
 
 /// Waits until what was put into a log is durable.

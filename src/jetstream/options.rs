@@ -2,31 +2,21 @@
 
 use std::sync::Arc;
 
+use crate::account::{GLOBAL, StreamLimits};
 use crate::router::Router;
-use crate::store::{self, Store};
+use crate::store::{self, Store, StreamRow};
 
-/// What an account may use; -1 is unlimited.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Streams.
-    pub streams_max: i64,
-    /// Consumers of all streams.
-    pub consumers_max: i64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            streams_max: -1,
-            consumers_max: -1,
-        }
-    }
-}
+use super::Progress;
+use super::quota::Quota;
 
 /// What [`super::JetStream::start`] is given.
 pub struct Options {
     /// Where file streams are kept; without one only memory streams are taken.
     pub store: Option<Store>,
+    /// The account whose streams these are.
+    pub account: Arc<str>,
+    /// What the store holds for it; found there when absent.
+    pub rows: Option<Vec<StreamRow>>,
     /// Where everyone is met.
     pub router: Arc<Router>,
     /// The name answers give as that of the leader.
@@ -36,11 +26,15 @@ pub struct Options {
     /// The version answers give.
     pub version: String,
     /// What may be used.
-    pub limits: Limits,
+    pub limits: StreamLimits,
+    /// The bytes of `limits`, and those of the whole server.
+    pub quota: Arc<Quota>,
     /// The largest message there can be.
     pub message_bytes_max: usize,
     /// Refuse requests with fields that are not known, as the reference server does.
     pub strict: bool,
+    /// How far the recovery has come, for others to read.
+    pub progress: Arc<Progress>,
 }
 
 impl Options {
@@ -48,13 +42,17 @@ impl Options {
     pub fn new(router: Arc<Router>, store: Option<Store>) -> Self {
         Self {
             store,
+            account: GLOBAL.into(),
+            rows: None,
             router,
             server_name: "mesh".to_owned(),
             domain: None,
             version: crate::protocol::info::NATS_VERSION.to_owned(),
-            limits: Limits::default(),
+            limits: StreamLimits::default(),
+            quota: Quota::new(-1, -1, None),
             message_bytes_max: 1 << 20,
             strict: true,
+            progress: Arc::default(),
         }
     }
 }

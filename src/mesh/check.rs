@@ -15,6 +15,9 @@ pub const HEARD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Storage is short from here on.
 const FULL_PERCENT: u64 = 95;
 
+/// The key of the record that is stored and removed to see whether the server stores.
+const PROBE: &str = "probe.store";
+
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Health {
@@ -96,15 +99,13 @@ impl Mesh {
             .await
             .while_doing("cannot ask for the storage used")?;
         let store = Instant::now();
-        let probe = self
-            .bucket(setup::SESSIONS)
-            .await?
-            .put("probe.store", "".into())
-            .await;
+        let probe = self.bucket(setup::SESSIONS).await?.put(PROBE, "".into()).await;
         let store_ms = store.elapsed().as_secs_f64() * 1000.0;
         let mut problems = Vec::new();
-        if let Err(error) = probe {
-            problems.push(format!("the server does not store: {error}"));
+        match probe {
+            // Asked every few seconds by probes: it leaves nothing behind.
+            Ok(revision) => self.forget(setup::SESSIONS, PROBE, revision).await?,
+            Err(error) => problems.push(format!("the server does not store: {error}")),
         }
         let (systems, silent) = self.heard_from(now).await?;
         let mut consumers = Vec::new();

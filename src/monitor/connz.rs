@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::account::{Account, GLOBAL};
+use crate::account::{Certificate, GLOBAL};
 use crate::connection::{Handle, Reason};
 use crate::router::Subscription;
 
 use super::View;
 use super::pages::Page;
 use super::params::{Params, Problem};
+use super::source::is_false;
 use super::time::{round_trip, timestamp, uptime};
 
 /// Connections on a page unless asked otherwise, and at most.
@@ -64,15 +65,24 @@ struct Row {
     #[serde(skip_serializing_if = "String::is_empty")]
     version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tls_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cipher_suite: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_peer_certs: Option<[PeerCertificate; 1]>,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_first: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
+    /// Not shown of the account of those who have no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_tag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jwt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer_key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name_tag: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,13 +91,31 @@ struct Row {
     subscriptions_list_detail: Option<Vec<SubscriptionRow>>,
 }
 
+/// What a client has shown.
+#[derive(Serialize)]
+struct PeerCertificate {
+    subject: String,
+    spki_sha256: String,
+    cert_sha256: String,
+}
+
+impl PeerCertificate {
+    fn of(certificate: &Certificate) -> Self {
+        Self {
+            subject: certificate.subject(),
+            spki_sha256: certificate.key_sha256.clone(),
+            cert_sha256: certificate.sha256.clone(),
+        }
+    }
+}
+
 /// One subscription, here and on `/subsz`.
 #[derive(Serialize)]
 pub(super) struct SubscriptionRow {
     #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<&'static str>,
+    account: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    account_tag: Option<&'static str>,
+    account_tag: Option<Arc<str>>,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     qgroup: Option<String>,
@@ -114,10 +142,10 @@ impl SubscriptionRow {
     }
 
     /// The same with the account named.
-    pub fn in_account(self, account: &'static str) -> Self {
+    pub fn in_account(self, account: &Arc<str>) -> Self {
         Self {
-            account: Some(account),
-            account_tag: Some(account),
+            account: Some(account.clone()),
+            account_tag: Some(account.clone()),
             ..self
         }
     }
@@ -322,8 +350,8 @@ impl Ask {
                 closed.map(|closed| entry(closed.handle.clone(), Some((closed.stop, closed.reason)))),
             );
         }
-        if let Some(account) = &self.account {
-            entries.retain(|entry| &**entry.handle.account().name() == account);
+        if let Some(name) = &self.account {
+            entries.retain(|entry| **entry.handle.account().name() == **name);
         }
         let total = entries.len();
         entries.retain(|entry| {
@@ -331,7 +359,7 @@ impl Ask {
                 && self
                     .user
                     .as_ref()
-                    .is_none_or(|user| user_of(&entry.handle).as_ref() == Some(user))
+                    .is_none_or(|user| entry.handle.user_name().as_ref() == Some(user))
         });
         for entry in &mut entries {
             entry.key = entry.key(self.sort);
@@ -344,9 +372,9 @@ impl Ask {
         (entries, total)
     }
 
-    fn row(&self, entry: &Entry, auth_required: bool, listed: &mut usize) -> Row {
+    fn row(&self, entry: &Entry, listed: &mut usize) -> Row {
         let (handle, client) = (&entry.handle, &entry.handle.client);
-        let connect = handle.connect();
+        let (connect, tls) = (handle.connect(), handle.tls());
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let mut subscriptions = Vec::new();
         if self.subs != Subs::Count {
@@ -361,7 +389,6 @@ impl Ask {
                 .iter()
                 .map(|s| String::from_utf8_lossy(s.pattern()).into_owned())
         };
-        let shown_account = self.auth.then(|| handle.account().name().to_string());
         let token = if self.auth {
             Token::of(handle)
         } else {
@@ -390,11 +417,21 @@ impl Ask {
             name: connect.name.clone(),
             lang: connect.lang.clone(),
             version: connect.version.clone(),
-            authorized_user: (self.auth && auth_required).then(|| user_of(handle)).flatten(),
-            account: shown_account.filter(|name| name != GLOBAL),
+            tls_version: tls.map(|tls| tls.version),
+            tls_cipher_suite: tls.map(|tls| tls.cipher_suite.clone()),
+            tls_peer_certs: tls
+                .filter(|_| self.auth)
+                .and_then(|tls| tls.certificate.as_ref())
+                .map(|certificate| [PeerCertificate::of(certificate)]),
+            tls_first: tls.is_some_and(|tls| tls.first),
+            authorized_user: self.auth.then(|| handle.user_name()).flatten(),
+            account: self
+                .auth
+                .then(|| handle.account().name().to_string())
+                .filter(|name| name != GLOBAL),
             jwt: token.jwt,
             issuer_key: token.issuer_key,
-            name_tag: self.auth.then(|| tag_of(&handle.account())),
+            name_tag: self.auth.then(|| handle.account().title()),
             tags: token.tags,
             subscriptions_list: shown(Subs::List).then(|| list().collect()),
             subscriptions_list_detail: shown(Subs::Detail).then(|| detail().collect()),
@@ -435,22 +472,6 @@ impl Token {
     }
 }
 
-/// What people call an account.
-fn tag_of(account: &Account) -> String {
-    let title = account.spec().title.clone();
-    title.unwrap_or_else(|| account.name().to_string())
-}
-
-/// Whom a client said it was, or has shown to be by its JWT. A token is a secret: only that there was one is shown.
-fn user_of(handle: &Handle) -> Option<String> {
-    if let Some(user) = handle.user().filter(|user| user.grant().is_some()) {
-        return Some(user.name.clone());
-    }
-    let connect = handle.connect();
-    let user = connect.user.clone().filter(|user| !user.is_empty());
-    user.or_else(|| connect.auth_token.as_ref().map(|_| "[REDACTED]".to_owned()))
-}
-
 pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
     let mut ask = Ask::of(params)?;
     let (entries, total) = ask.select(view);
@@ -458,12 +479,11 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
         ask.limit = 1;
     }
     let mut listed = 0;
-    let auth_required = view.context.accounts.auth().is_required();
     let connections: Vec<_> = entries
         .iter()
         .skip(ask.offset)
         .take(ask.limit)
-        .map(|entry| ask.row(entry, auth_required, &mut listed))
+        .map(|entry| ask.row(entry, &mut listed))
         .collect();
     Page::json(&Connz {
         server_id: &view.context.info.server_id,

@@ -6,11 +6,15 @@
 //!
 //! Deliberately absent: `connz_detailed` (a set of series for each connection), routes, gateways and leaf nodes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use serde_json::Value as Json;
+
+use crate::jetstream::delivery::ConsumerInfo;
+use crate::jetstream::time::SECOND;
 
 use super::params::Problem;
 use super::source::{AccountDetail, Detail, Family, JetStream, Labels, Scope, StreamDetail, Value};
@@ -56,21 +60,24 @@ pub(super) fn families(view: &View) -> Result<Vec<Family>, Problem> {
 /// Families as they gather.
 struct Out {
     server_id: String,
-    families: BTreeMap<String, Family>,
+    families: BTreeMap<Cow<'static, str>, Family>,
 }
 
 impl Out {
-    fn add(&mut self, name: String, labels: Labels, value: Value) {
-        let family = self.families.entry(name).or_insert_with_key(|name| Family {
-            name: name.clone().into(),
-            help: "As prometheus-nats-exporter names it.".into(),
-            samples: Vec::new(),
-        });
+    fn add(&mut self, name: impl Into<Cow<'static, str>>, labels: Labels, value: Value) {
+        let family = self
+            .families
+            .entry(name.into())
+            .or_insert_with_key(|name| Family {
+                name: name.clone(),
+                help: "As prometheus-nats-exporter names it.".into(),
+                samples: Vec::new(),
+            });
         family.samples.push((labels, value));
     }
 
-    fn gauge(&mut self, name: impl Into<String>, labels: Labels, value: f64) {
-        self.add(name.into(), labels, Value::Gauge(value));
+    fn gauge(&mut self, name: impl Into<Cow<'static, str>>, labels: Labels, value: f64) {
+        self.add(name, labels, Value::Gauge(value));
     }
 
     fn own(&self) -> Labels {
@@ -204,71 +211,63 @@ fn of_account(account: &AccountDetail, server: &Labels, out: &mut Out) {
     }
 }
 
-/// A number of a JSON object, by its path.
-fn number(value: &Json, path: &str) -> f64 {
-    value.pointer(path).and_then(Json::as_f64).unwrap_or_default()
-}
-
 fn of_stream(stream: &StreamDetail, account: &Labels, out: &mut Out) {
-    let leader = stream.cluster["leader"].as_str().unwrap_or_default();
+    let (info, state) = (&stream.info, &stream.info.state);
     let mut labels = account.clone();
-    labels.push(("stream_name", stream.name.clone()));
-    labels.push(("stream_leader", leader.to_owned()));
+    labels.push(("stream_name", info.config.name.clone()));
+    labels.push(("stream_leader", info.leader.clone().unwrap_or_default()));
     labels.push(("is_stream_leader", "true".to_owned()));
     labels.push(("stream_raft_group", String::new()));
     for (name, value) in [
-        ("total_messages", number(&stream.state, "/messages")),
-        ("total_bytes", number(&stream.state, "/bytes")),
-        ("first_seq", number(&stream.state, "/first_seq")),
-        ("last_seq", number(&stream.state, "/last_seq")),
-        ("consumer_count", number(&stream.state, "/consumer_count")),
-        ("subject_count", number(&stream.state, "/num_subjects")),
-        ("limit_bytes", number(&stream.config, "/max_bytes")),
-        ("limit_messages", number(&stream.config, "/max_msgs")),
+        ("jetstream_stream_total_messages", state.messages as f64),
+        ("jetstream_stream_total_bytes", state.bytes as f64),
+        ("jetstream_stream_first_seq", state.first_seq as f64),
+        ("jetstream_stream_last_seq", state.last_seq as f64),
+        ("jetstream_stream_consumer_count", state.consumers as f64),
+        ("jetstream_stream_subject_count", state.subjects as f64),
+        ("jetstream_stream_limit_bytes", info.config.max_bytes as f64),
+        ("jetstream_stream_limit_messages", info.config.max_msgs as f64),
     ] {
-        out.gauge(format!("jetstream_stream_{name}"), labels.clone(), value);
+        out.gauge(name, labels.clone(), value);
     }
-    for consumer in &stream.consumer_detail {
+    for consumer in &stream.consumers {
         of_consumer(consumer, &labels, out);
     }
 }
 
-fn of_consumer(consumer: &Json, stream: &Labels, out: &mut Out) {
-    let text = |path: &str| {
-        let found = consumer.pointer(path).and_then(Json::as_str);
-        found.unwrap_or_default().to_owned()
-    };
+fn of_consumer(consumer: &ConsumerInfo, stream: &Labels, out: &mut Out) {
+    let state = &consumer.state;
     let mut labels = stream.clone();
-    labels.push(("consumer_name", text("/name")));
-    labels.push(("consumer_leader", text("/cluster/leader")));
+    labels.push(("consumer_name", consumer.name.clone()));
+    labels.push(("consumer_leader", String::new()));
     labels.push(("is_consumer_leader", "true".to_owned()));
-    labels.push(("consumer_desc", text("/config/description")));
-    for (name, path) in [
-        ("delivered_consumer_seq", "/delivered/consumer_seq"),
-        ("delivered_stream_seq", "/delivered/stream_seq"),
-        ("ack_floor_consumer_seq", "/ack_floor/consumer_seq"),
-        ("ack_floor_stream_seq", "/ack_floor/stream_seq"),
-        ("num_ack_pending", "/num_ack_pending"),
-        ("num_redelivered", "/num_redelivered"),
-        ("num_waiting", "/num_waiting"),
-        ("num_pending", "/num_pending"),
+    labels.push(("consumer_desc", consumer.config.description.clone()));
+    let (delivered, floor) = (state.delivered, state.ack_floor);
+    for (name, value) in [
+        (
+            "jetstream_consumer_delivered_consumer_seq",
+            delivered.consumer as f64,
+        ),
+        ("jetstream_consumer_delivered_stream_seq", delivered.stream as f64),
+        ("jetstream_consumer_ack_floor_consumer_seq", floor.consumer as f64),
+        ("jetstream_consumer_ack_floor_stream_seq", floor.stream as f64),
+        ("jetstream_consumer_num_ack_pending", state.num_ack_pending as f64),
+        ("jetstream_consumer_num_redelivered", state.num_redelivered as f64),
+        ("jetstream_consumer_num_waiting", state.num_waiting as f64),
+        ("jetstream_consumer_num_pending", state.num_pending as f64),
     ] {
-        out.gauge(
-            format!("jetstream_consumer_{name}"),
-            labels.clone(),
-            number(consumer, path),
-        );
+        out.gauge(name, labels.clone(), value);
     }
-    let since = |path: &str| {
-        let (now, last) = (text("/ts").parse::<Timestamp>(), text(path).parse::<Timestamp>());
-        Some(now.ok()?.duration_since(last.ok()?).as_secs_f64())
-    };
-    for (name, path) in [
-        ("last_delivery_seconds", "/delivered/last_active"),
-        ("last_ack_seconds", "/ack_floor/last_active"),
+    let since = |last: Option<i64>| last.map(|last| (consumer.now - last) as f64 / SECOND as f64);
+    for (name, seconds) in [
+        (
+            "jetstream_consumer_last_delivery_seconds",
+            since(state.last_delivery),
+        ),
+        ("jetstream_consumer_last_ack_seconds", since(state.last_ack)),
     ] {
-        if let Some(seconds) = since(path) {
-            out.gauge(format!("jetstream_consumer_{name}"), labels.clone(), seconds);
+        if let Some(seconds) = seconds {
+            out.gauge(name, labels.clone(), seconds);
         }
     }
 }

@@ -117,10 +117,14 @@ pub(super) fn ailments(view: &View, scope: &Scope) -> Vec<Ailment> {
 
 /// What a server that has not finished its start says: it is alive, and not to be restarted for it.
 fn recovering(view: &View) -> Ailment {
+    let far = match view.progress.get() {
+        None => "reading the store".to_owned(),
+        Some((done, streams)) => format!("{done} of {streams} streams are there"),
+    };
     Ailment {
         kind: "JETSTREAM",
         error: format!(
-            "the server is recovering what it has stored, for {:.1} s so far",
+            "the server is recovering what it has stored, for {:.1} s so far: {far}",
             view.started.elapsed().as_secs_f64()
         ),
         fix: Some("wait: it takes clients when it is done; a restart begins from the start".to_owned()),

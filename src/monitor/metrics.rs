@@ -77,7 +77,7 @@ impl Collector for ServerCollector {
         families.extend(traffic(&self.view));
         families.extend(routing(&self.view));
         families.extend(of_process(&self.view));
-        families.extend(self.view.sources().iter().flat_map(|source| source.families()));
+        families.extend(self.view.families());
         families.into_iter().map(family).collect()
     }
 }

@@ -10,9 +10,10 @@
 //!
 //! What other rooms show (a store, JetStream) comes through [`Source`]; the rooms themselves do not know this one.
 //!
-//! Deliberately absent: actions (closing a connection, reloading), profiles, TLS.
+//! Deliberately absent: actions (closing a connection, reloading), profiles, client certificates.
 
 mod accounts;
+mod ask;
 mod connz;
 mod consumers;
 mod exporter;
@@ -25,6 +26,7 @@ mod params;
 mod process;
 mod serve;
 mod source;
+mod statsz;
 mod storage;
 mod storez;
 mod streams;
@@ -33,7 +35,7 @@ mod time;
 mod varz;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
@@ -41,13 +43,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Context;
+use crate::jetstream::Progress;
 
+pub use accounts::{account_row, statz};
+pub use ask::{Refusal, ask};
 pub use source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
     Scope, Source, Spread, Store, StreamDetail, Value,
 };
+pub use statsz::statsz;
 pub use storage::{Storage, shown as shown_store};
 pub use streams::Streams;
+pub use time::timestamp;
 
 /// What the pages are made from.
 pub struct View {
@@ -58,10 +65,18 @@ pub struct View {
     clients: SocketAddr,
     /// Names besides loopback and the address itself that a `Host` header may show.
     hosts: Vec<String>,
+    /// Labels of the server, from its configuration.
+    tags: Vec<String>,
+    /// Whether it is served over HTTPS.
+    encrypted: bool,
     /// Cancelled when no more clients are taken.
     draining: CancellationToken,
+    /// How far the server has come while it recovers.
+    progress: Arc<Progress>,
     /// Not there while the server recovers what it has stored.
     sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// Sources of metrics alone, which came later.
+    more: Mutex<Vec<Arc<dyn Source>>>,
     started: Instant,
     started_at: SystemTime,
     requests: pages::Requests,
@@ -77,8 +92,12 @@ impl View {
             address: clients,
             clients,
             hosts: Vec::new(),
+            tags: Vec::new(),
+            progress: Arc::default(),
+            encrypted: false,
             draining,
             sources: OnceLock::new(),
+            more: Mutex::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             requests: pages::Requests::default(),
@@ -93,6 +112,27 @@ impl View {
         self
     }
 
+    /// Shows these labels of the server.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Vec<String>) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Shows how far the recovery has come while it lasts.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Serves over HTTPS, with the certificates that clients are shown.
+    #[must_use]
+    pub fn encrypted(mut self, encrypted: bool) -> Self {
+        self.encrypted = encrypted;
+        self
+    }
+
     /// Shows what other rooms have to show, too. Until this or [`Monitor::recovered`] the server counts as recovering.
     #[must_use]
     pub fn with_sources(self, sources: Vec<Arc<dyn Source>>) -> Self {
@@ -100,8 +140,27 @@ impl View {
         self
     }
 
+    /// For a server that serves no HTTP, and is asked all the same.
+    #[must_use]
+    pub fn without_http(mut self) -> Self {
+        self.address.set_port(0);
+        self
+    }
+
+    /// Everything that was stored has been recovered: shows it from now on. Only the first call counts.
+    pub fn recovered(&self, sources: Vec<Arc<dyn Source>>) {
+        self.sources.set(sources).ok();
+    }
+
     fn sources(&self) -> &[Arc<dyn Source>] {
         self.sources.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The metrics of all sources.
+    fn families(&self) -> Vec<Family> {
+        let more = lock(&self.more).clone();
+        let sources = self.sources().iter().chain(&more);
+        sources.flat_map(|source| source.families()).collect()
     }
 
     /// Whether what was stored is still being recovered.
@@ -151,7 +210,17 @@ impl Monitor {
 
     /// Everything that was stored has been recovered: shows it from now on. Only the first call counts.
     pub fn recovered(&self, sources: Vec<Arc<dyn Source>>) {
-        self.view.sources.set(sources).ok();
+        self.view.recovered(sources);
+    }
+
+    /// What its pages are made from.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Shows the metrics of another source from now on.
+    pub fn show(&self, source: Arc<dyn Source>) {
+        lock(&self.view.more).push(source);
     }
 
     /// Where it listens.
@@ -165,6 +234,10 @@ impl Monitor {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Monitor {

@@ -161,6 +161,12 @@ impl Page {
         Ok(Self::text("application/json", body))
     }
 
+    /// What it says, for those who take JSON as it is; none for other pages.
+    pub fn value(&self) -> Option<(u16, serde_json::Value)> {
+        let value = serde_json::from_str(&self.body).ok()?;
+        Some((self.status.as_u16(), value))
+    }
+
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self

@@ -49,6 +49,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
+    /// What is wrong, without what lies behind.
+    pub fn text(&self) -> &str {
+        &self.error
+    }
+
     pub fn cause(mut self, cause: impl ToString) -> Self {
         self.cause = Some(cause.to_string());
         self
@@ -85,6 +90,11 @@ impl Params {
             params.entry(name).or_insert(value);
         }
         Ok(Self(params))
+    }
+
+    /// Parameters that did not come in a query.
+    pub fn of_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(pairs.into_iter().collect())
     }
 
     /// A text that is not empty.

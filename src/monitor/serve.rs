@@ -1,4 +1,4 @@
-//! The HTTP connections: how many, how long, how large.
+//! The HTTP connections, in clear or encrypted: how many, how long, how large.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -8,8 +8,10 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,7 +35,7 @@ pub(super) async fn accept(
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
-    let pages = pages::router(view);
+    let pages = pages::router(view.clone());
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -48,9 +50,9 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok(((socket, peer), permit)) => {
-                let (pages, stop) = (pages.clone(), stop.clone());
+                let (view, pages, stop) = (view.clone(), pages.clone(), stop.clone());
                 tasks.spawn(async move {
-                    serve(socket, peer, pages, stop).await;
+                    welcome(socket, peer, &view, pages, stop).await;
                     drop(permit);
                 });
             }
@@ -62,8 +64,33 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve(socket: TcpStream, peer: SocketAddr, pages: axum::Router, stop: CancellationToken) {
+async fn welcome(
+    socket: TcpStream,
+    peer: SocketAddr,
+    view: &View,
+    pages: axum::Router,
+    stop: CancellationToken,
+) {
     socket.set_nodelay(true).ok();
+    if !view.encrypted {
+        return serve(socket, peer, pages, stop).await;
+    }
+    // As it is now: a reload may have brought a new certificate.
+    let Some(tls) = view.context.tls() else { return };
+    let accepting = TlsAcceptor::from(tls.pages().clone()).accept(socket);
+    match tokio::time::timeout(HEAD_WAIT_MAX, accepting).await {
+        Ok(Ok(stream)) => serve(stream, peer, pages, stop).await,
+        Ok(Err(error)) => tracing::debug!("{peer} - monitoring connection: TLS handshake error: {error}"),
+        Err(_) => tracing::debug!("{peer} - monitoring connection: no TLS handshake in time"),
+    }
+}
+
+async fn serve(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    pages: axum::Router,
+    stop: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)

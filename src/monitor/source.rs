@@ -6,7 +6,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::jetstream::delivery::ConsumerInfo;
+use crate::jetstream::stream::StreamInfo;
+use crate::jetstream::time::rfc3339;
 
 use super::time::nanoseconds;
 
@@ -220,19 +225,38 @@ pub struct AccountDetail {
     pub stream_detail: Vec<StreamDetail>,
 }
 
-/// One stream, as its API shows it: values are what `STREAM.INFO` and `CONSUMER.INFO` answer with.
-#[derive(Clone, Debug, Default, Serialize)]
-#[allow(missing_docs, reason = "the fields are those of the page")]
+/// One stream with what its API shows of it: `STREAM.INFO`, and `CONSUMER.INFO` of its consumers.
+#[derive(Clone, Debug)]
 pub struct StreamDetail {
-    pub name: String,
-    pub created: String,
-    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
-    pub cluster: serde_json::Value,
-    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
-    pub config: serde_json::Value,
-    pub state: serde_json::Value,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub consumer_detail: Vec<serde_json::Value>,
+    /// The stream.
+    pub info: StreamInfo,
+    /// Its consumers, if asked for.
+    pub consumers: Vec<ConsumerInfo>,
+    /// Whether configurations are shown.
+    pub config: bool,
+}
+
+impl Serialize for StreamDetail {
+    /// Straight from what there is: a page may show a thousand.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let info = &self.info;
+        let mut fields = serializer.serialize_struct("StreamDetail", 6)?;
+        fields.serialize_field("name", &info.config.name)?;
+        fields.serialize_field("created", &rfc3339(info.created))?;
+        match info.shown_cluster() {
+            Some(cluster) => fields.serialize_field("cluster", &cluster)?,
+            None => fields.skip_field("cluster")?,
+        }
+        if self.config {
+            fields.serialize_field("config", &info.config)?;
+        }
+        fields.serialize_field("state", &info.shown_state())?;
+        if !self.consumers.is_empty() {
+            let shown = self.consumers.iter().map(|one| one.shown(self.config));
+            fields.serialize_field("consumer_detail", &shown.collect::<Vec<_>>())?;
+        }
+        fields.end()
+    }
 }
 
 /// The store as `/storez` and `mesh store info` show it. Counts are of this run of the server.
@@ -248,6 +272,8 @@ pub struct Store {
     pub logical_bytes: u64,
     pub disk_bytes: u64,
     pub journal_bytes: u64,
+    #[serde(default)]
+    pub spare_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available_bytes: Option<u64>,
     pub journal_entries: u64,

@@ -81,6 +81,7 @@ pub fn shown(dir: &str, info: StoreInfo) -> Store {
         logical_bytes: info.logical_bytes,
         disk_bytes: info.disk_bytes,
         journal_bytes: info.journal_bytes,
+        spare_bytes: info.spare_bytes,
         available_bytes: info.available_bytes,
         journal_entries: info.journal_entries,
         commits: info.commits,
@@ -161,6 +162,11 @@ fn sizes(info: &StoreInfo) -> Vec<Family> {
             "mesh_store_journal_bytes",
             "Of them, those of the journal.",
             info.journal_bytes,
+        ),
+        gauge(
+            "mesh_store_spare_bytes",
+            "Bytes of the tables' file without live messages: free pages, fragments, keys.",
+            info.spare_bytes,
         ),
         gauge(
             "mesh_store_journal_entries",

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use crate::account::GLOBAL;
-use crate::jetstream;
+use crate::jetstream::delivery::ConsumerInfo;
 use crate::jetstream::stream::config::Storage;
 use crate::jetstream::stream::{Stream, Tallied};
+use crate::jetstream::{self, PerAccount};
 use crate::protocol::info::API_LEVEL;
 use crate::store;
 
-use super::consumers::{self, Consumer};
+use super::consumers;
 use super::source::{
     AccountDetail, Ailment, ApiStats, Detail, Family, JetStream, JetStreamConfig, JetStreamLimits, Labels,
     Scope, Source, StreamDetail, Value,
@@ -24,114 +23,138 @@ const CONSUMERS_SHOWN_MAX: usize = 2000;
 
 /// See the module documentation.
 pub struct Streams {
-    jetstream: Arc<jetstream::JetStream>,
+    accounts: Arc<PerAccount>,
 }
 
 impl Streams {
-    /// Shows what `jetstream` holds.
-    pub fn new(jetstream: Arc<jetstream::JetStream>) -> Self {
-        Self { jetstream }
-    }
-
-    fn store(&self) -> Option<&store::Store> {
-        self.jetstream.options().store.as_ref()
+    /// Shows what the accounts hold.
+    pub fn new(accounts: Arc<PerAccount>) -> Self {
+        Self { accounts }
     }
 
     fn config(&self) -> JetStreamConfig {
-        let store = self.store();
+        let common = self.accounts.common();
+        let store = common.store.as_ref();
         let sync = store.map(store::Store::sync);
+        // Without limits of our own what bounds streams is what the machine has.
+        let (max_memory, max_storage) = common.bytes_max;
         JetStreamConfig {
-            // There are no limits of our own: what bounds streams is what the machine has.
-            max_memory: -1,
-            max_storage: -1,
+            max_memory,
+            max_storage,
             store_dir: store.map_or_else(String::new, |store| store.dir().display().to_string()),
             sync_interval: match sync {
                 Some(store::Sync::Interval(every)) => every,
                 _ => std::time::Duration::ZERO,
             },
             sync_always: sync == Some(store::Sync::Always),
-            domain: self.jetstream.options().domain.clone().unwrap_or_default(),
-            strict: self.jetstream.options().strict,
+            domain: common.domain.clone().unwrap_or_default(),
+            strict: common.strict,
         }
     }
 
-    fn account(&self, detail: &Detail, sums: &jetstream::Snapshot) -> AccountDetail {
-        let streams = if detail.streams {
-            let streams = self.jetstream.streams();
-            streams.iter().map(|stream| self.detail(stream, detail)).collect()
-        } else {
-            Vec::new()
-        };
-        AccountDetail {
-            name: GLOBAL.to_owned(),
-            id: GLOBAL.to_owned(),
-            memory: sums.memory,
-            storage: sums.storage,
-            // As nats-server shows an account without limits.
-            reserved_memory: u64::MAX,
-            reserved_storage: u64::MAX,
-            accounts: 0,
-            ha_assets: 0,
-            api: ApiStats {
-                level: 0,
-                total: sums.api_total,
-                errors: sums.api_errors,
-                inflight: 0,
-            },
-            stream_detail: streams,
-        }
+    fn snapshot(&self) -> jetstream::Snapshot {
+        let each = self.accounts.all();
+        let each = each.iter().map(|(_, jetstream)| jetstream.snapshot());
+        each.fold(jetstream::Snapshot::default(), |sum, one| sum + one)
     }
 
-    fn detail(&self, stream: &Stream, detail: &Detail) -> StreamDetail {
-        let mut info = stream.info();
-        info.leader = Some(self.jetstream.options().server_name.clone());
-        let mut info = serde_json::to_value(info).expect("plain fields serialise");
-        let mut field = |name: &str| info.get_mut(name).map_or(Json::Null, Json::take);
-        let consumers = if detail.consumers {
-            consumers::of(&self.jetstream, stream.name())
-        } else {
-            Vec::new()
-        };
-        StreamDetail {
-            name: stream.name().to_owned(),
-            created: field("created").as_str().unwrap_or_default().to_owned(),
-            cluster: field("cluster"),
-            config: if detail.config {
-                field("config")
-            } else {
-                Json::Null
-            },
-            state: field("state"),
-            consumer_detail: consumers
-                .into_iter()
-                .map(|consumer| shown(consumer, detail.config))
-                .collect(),
+    /// The streams of all accounts, by account and name.
+    fn streams(&self) -> Vec<Placed> {
+        let mut all = Vec::new();
+        for (account, jetstream) in self.accounts.all() {
+            let streams = jetstream.streams().into_iter().map(|stream| Placed {
+                account: account.clone(),
+                jetstream: jetstream.clone(),
+                stream,
+            });
+            all.extend(streams);
         }
+        all
     }
 }
 
-/// A consumer on `/jsz`, with its configuration only if asked for.
-fn shown(consumer: Consumer, config: bool) -> Json {
-    let mut info = consumer.info;
-    if let (Some(fields), false) = (info.as_object_mut(), config) {
-        fields.shift_remove("config");
+/// A stream and where it belongs.
+struct Placed {
+    account: Arc<str>,
+    jetstream: Arc<jetstream::JetStream>,
+    stream: Arc<Stream>,
+}
+
+impl Placed {
+    /// The account is named where it is not everyone's: a label that is empty is one that is not there.
+    fn labels(&self) -> Labels {
+        let account = Some(&self.account).filter(|name| &***name != GLOBAL);
+        let account = account.map(|name| ("account", name.to_string()));
+        let stream = ("stream", self.stream.name().to_owned());
+        account.into_iter().chain([stream]).collect()
     }
-    info
+}
+
+fn account(name: &str, jetstream: &jetstream::JetStream, wanted: &Detail) -> AccountDetail {
+    let streams = if wanted.streams {
+        let streams = jetstream.streams();
+        streams
+            .iter()
+            .map(|stream| detail(jetstream, stream, wanted))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let (sums, limits) = (jetstream.snapshot(), jetstream.limits());
+    // As nats-server shows an account without limits.
+    let reserved = |max: i64| u64::try_from(max).unwrap_or(u64::MAX);
+    AccountDetail {
+        name: name.to_owned(),
+        id: name.to_owned(),
+        memory: sums.memory,
+        storage: sums.storage,
+        reserved_memory: reserved(limits.memory),
+        reserved_storage: reserved(limits.storage),
+        accounts: 0,
+        ha_assets: 0,
+        api: ApiStats {
+            level: 0,
+            total: sums.api_total,
+            errors: sums.api_errors,
+            inflight: 0,
+        },
+        stream_detail: streams,
+    }
+}
+
+fn detail(jetstream: &jetstream::JetStream, stream: &Stream, wanted: &Detail) -> StreamDetail {
+    let mut info = stream.info();
+    info.leader = Some(jetstream.options().server_name.clone());
+    StreamDetail {
+        info,
+        consumers: if wanted.consumers {
+            consumers::of(jetstream, stream.name())
+        } else {
+            Vec::new()
+        },
+        config: wanted.config,
+    }
 }
 
 impl Source for Streams {
-    fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
-        let sums = self.jetstream.snapshot();
+    fn jetstream(&self, wanted: &Detail) -> Option<JetStream> {
+        let sums = self.snapshot();
+        let all = self.accounts.all();
         // A named account is shown whatever the page; an unknown one is not there, without a word.
-        let named = detail.account.as_deref();
-        let on_page = detail.offset == 0 && detail.limit > 0;
-        let shown = detail.accounts && named.map_or(on_page, |account| account == GLOBAL);
+        let shown = all
+            .iter()
+            .enumerate()
+            .filter(|(at, (name, _))| match &wanted.account {
+                Some(named) => **named == **name,
+                None => *at >= wanted.offset && at - wanted.offset < wanted.limit,
+            });
+        let shown = shown.filter(|_| wanted.accounts);
         Some(JetStream {
             memory: sums.memory,
             storage: sums.storage,
             reserved_memory: sums.reserved_memory,
             reserved_storage: sums.reserved_storage,
-            accounts: 1,
+            accounts: all.len(),
             api: ApiStats {
                 level: API_LEVEL,
                 total: sums.api_total,
@@ -139,20 +162,14 @@ impl Source for Streams {
                 inflight: 0,
             },
             config: self.config(),
-            limits: JetStreamLimits {
-                default_max_consumers: u64::try_from(self.jetstream.options().limits.consumers_max)
-                    .unwrap_or(0),
-                ..JetStreamLimits::default()
-            },
+            limits: JetStreamLimits::default(),
             streams: sums.streams as usize,
             consumers: sums.consumers as usize,
             messages: sums.messages,
             bytes: sums.bytes,
-            account_details: if shown {
-                vec![self.account(detail, &sums)]
-            } else {
-                Vec::new()
-            },
+            account_details: shown
+                .map(|(_, (name, jetstream))| account(name, jetstream, wanted))
+                .collect(),
         })
     }
 
@@ -160,12 +177,12 @@ impl Source for Streams {
         if scope.enabled_only || scope.server_only {
             return Vec::new();
         }
-        missing(&self.jetstream, scope).into_iter().collect()
+        missing(&self.accounts, scope).into_iter().collect()
     }
 
     fn families(&self) -> Vec<Family> {
-        let mut families = sums(&self.jetstream.snapshot());
-        let streams = self.jetstream.streams();
+        let mut families = sums(&self.snapshot());
+        let streams = self.streams();
         let shown = &streams[..streams.len().min(STREAMS_SHOWN_MAX)];
         let hidden = streams.len() - shown.len();
         families.push(gauge(
@@ -174,13 +191,13 @@ impl Source for Streams {
             hidden as u64,
         ));
         families.extend(of_streams(shown));
-        families.extend(of_consumers(&self.jetstream, shown));
+        families.extend(of_consumers(shown));
         families
     }
 }
 
 /// What is asked about and not there.
-fn missing(jetstream: &jetstream::JetStream, scope: &Scope) -> Option<Ailment> {
+fn missing(accounts: &PerAccount, scope: &Scope) -> Option<Ailment> {
     let account = scope.account.clone()?;
     let (stream, consumer) = (scope.stream.clone(), scope.consumer.clone());
     let ailment = |kind, error| {
@@ -192,9 +209,9 @@ fn missing(jetstream: &jetstream::JetStream, scope: &Scope) -> Option<Ailment> {
             ..Ailment::default()
         })
     };
-    if account != GLOBAL {
+    let Some(jetstream) = accounts.get(&account) else {
         return ailment("ACCOUNT", format!("JetStream account {account:?} not found"));
-    }
+    };
     let name = stream?;
     if jetstream.stream(&name).is_none() {
         let error = format!("JetStream stream {name:?} not found on account {account:?}");
@@ -203,7 +220,7 @@ fn missing(jetstream: &jetstream::JetStream, scope: &Scope) -> Option<Ailment> {
         return Some(ailment);
     }
     let consumer = consumer?;
-    if consumers::has(jetstream, &name, &consumer) {
+    if consumers::has(&jetstream, &name, &consumer) {
         return None;
     }
     let error =
@@ -260,27 +277,26 @@ fn sums(sums: &jetstream::Snapshot) -> Vec<Family> {
 
 /// One family over streams: `value` says what a stream shows, if it does.
 fn over(
-    streams: &[Arc<Stream>],
+    streams: &[Placed],
     name: &'static str,
     help: &'static str,
     value: impl Fn(usize) -> Option<Value>,
 ) -> Family {
-    let labels = |stream: &Stream| vec![("stream", stream.name().to_owned())];
     let samples = streams.iter().enumerate();
     Family::many(
         name,
         help,
         samples
-            .filter_map(|(at, stream)| Some((labels(stream), value(at)?)))
+            .filter_map(|(at, stream)| Some((stream.labels(), value(at)?)))
             .collect(),
     )
 }
 
-fn of_streams(streams: &[Arc<Stream>]) -> Vec<Family> {
+fn of_streams(streams: &[Placed]) -> Vec<Family> {
     // Each stream once, so that its figures are of one moment.
-    let states: Vec<_> = streams.iter().map(|stream| stream.state()).collect();
-    let configs: Vec<_> = streams.iter().map(|stream| stream.config()).collect();
-    let tallied: Vec<_> = streams.iter().map(|stream| stream.tallied()).collect();
+    let states: Vec<_> = streams.iter().map(|placed| placed.stream.state()).collect();
+    let configs: Vec<_> = streams.iter().map(|placed| placed.stream.config()).collect();
+    let tallied: Vec<_> = streams.iter().map(|placed| placed.stream.tallied()).collect();
     let counter = |value: u64| Some(Value::Counter(value as f64));
     let gauge = |value: u64| Some(Value::Gauge(value as f64));
     let limit = |value: i64| (value > 0).then_some(Value::Gauge(value as f64));
@@ -356,14 +372,12 @@ fn of_streams(streams: &[Arc<Stream>]) -> Vec<Family> {
 }
 
 /// Refusals, for the reasons that were met: most streams refuse nothing.
-fn refused(streams: &[Arc<Stream>], tallied: &[Tallied]) -> Family {
+fn refused(streams: &[Placed], tallied: &[Tallied]) -> Family {
     let mut samples = Vec::new();
     for (stream, tallied) in streams.iter().zip(tallied) {
         for &(reason, count) in tallied.refused.iter().filter(|(_, count)| *count > 0) {
-            let labels = vec![
-                ("stream", stream.name().to_owned()),
-                ("reason", reason.to_owned()),
-            ];
+            let mut labels = stream.labels();
+            labels.push(("reason", reason.to_owned()));
             samples.push((labels, Value::Counter(count as f64)));
         }
     }
@@ -374,32 +388,30 @@ fn refused(streams: &[Arc<Stream>], tallied: &[Tallied]) -> Family {
     )
 }
 
-fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Vec<Family> {
-    let mut found: Vec<(Labels, Consumer)> = Vec::new();
+fn of_consumers(streams: &[Placed]) -> Vec<Family> {
+    let mut found: Vec<(Labels, ConsumerInfo)> = Vec::new();
     let mut hidden = 0u64;
-    for stream in streams {
-        for consumer in consumers::of(jetstream, stream.name()) {
+    for placed in streams {
+        for consumer in consumers::of(&placed.jetstream, placed.stream.name()) {
             if found.len() == CONSUMERS_SHOWN_MAX {
                 hidden += 1;
                 continue;
             }
-            let labels = vec![
-                ("stream", stream.name().to_owned()),
-                ("consumer", consumer.name.clone()),
-            ];
+            let mut labels = placed.labels();
+            labels.push(("consumer", consumer.name.clone()));
             found.push((labels, consumer));
         }
     }
-    let family = |name, help, value: fn(&Consumer) -> Value| {
+    let family = |name, help, value: fn(&ConsumerInfo) -> Value| {
         let samples = found.iter().map(|(labels, one)| (labels.clone(), value(one)));
         Family::many(name, help, samples.collect())
     };
-    let with_limit = found.iter().filter(|(_, one)| one.ack_pending_max > 0);
+    let with_limit = found.iter().filter(|(_, one)| one.config.max_ack_pending > 0);
     let limited = Family::many(
         "mesh_consumer_ack_pending_max",
         "Messages a consumer may have delivered and not settled, where limited.",
         with_limit
-            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.ack_pending_max as f64)))
+            .map(|(labels, one)| (labels.clone(), Value::Gauge(one.config.max_ack_pending as f64)))
             .collect(),
     );
     vec![
@@ -411,33 +423,33 @@ fn of_consumers(jetstream: &jetstream::JetStream, streams: &[Arc<Stream>]) -> Ve
         family(
             "mesh_consumer_pending",
             "Messages a consumer has yet to deliver.",
-            |one| Value::Gauge(one.num_pending as f64),
+            |one| Value::Gauge(one.state.num_pending as f64),
         ),
         family(
             "mesh_consumer_ack_pending",
             "Messages a consumer has delivered that are not settled.",
-            |one| Value::Gauge(one.num_ack_pending as f64),
+            |one| Value::Gauge(one.state.num_ack_pending as f64),
         ),
         limited,
         family(
             "mesh_consumer_redelivered",
             "Messages not settled that were delivered more than once.",
-            |one| Value::Gauge(one.num_redelivered as f64),
+            |one| Value::Gauge(one.state.num_redelivered as f64),
         ),
         family(
             "mesh_consumer_waiting",
             "Pull requests that wait for messages.",
-            |one| Value::Gauge(one.num_waiting as f64),
+            |one| Value::Gauge(one.state.num_waiting as f64),
         ),
         family(
             "mesh_consumer_deliveries_total",
             "Deliveries of a consumer, redeliveries included.",
-            |one| Value::Counter(one.deliveries as f64),
+            |one| Value::Counter(one.state.delivered.consumer as f64),
         ),
         family(
             "mesh_consumer_ack_floor_sequence",
             "The stream sequence up to which a consumer has settled everything.",
-            |one| Value::Gauge(one.ack_floor as f64),
+            |one| Value::Gauge(one.state.ack_floor.stream as f64),
         ),
     ]
 }

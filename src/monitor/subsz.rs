@@ -1,13 +1,16 @@
 //! `/subsz`: the subscriptions in figures and, asked for, one by one.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::account::GLOBAL;
+use crate::account::Account;
 use crate::protocol::subject;
+use crate::router::RouterStats;
 
 use super::View;
+use super::accounts::traffic;
 use super::connz::{SubscriptionRow, in_order};
 use super::pages::Page;
 use super::params::{Params, Problem};
@@ -47,8 +50,18 @@ pub(super) struct SublistStats {
 }
 
 impl SublistStats {
+    /// Of all accounts together.
     pub fn of(view: &View) -> Self {
-        let stats = view.context.accounts.stats();
+        let totals = view.context.registry.totals();
+        Self::made(view.context.accounts.stats(), totals.out_msgs)
+    }
+
+    /// Of one.
+    pub fn of_account(view: &View, account: &Account) -> Self {
+        Self::made(account.router.stats(), traffic(view, account).out_msgs)
+    }
+
+    fn made(stats: RouterStats, delivered: u64) -> Self {
         let share = |part: u64| {
             if stats.matches == 0 {
                 0.0
@@ -64,7 +77,7 @@ impl SublistStats {
             num_matches: stats.matches,
             cache_hit_rate: share(stats.cache_hits),
             max_fanout: 0,
-            avg_fanout: share(view.context.registry.totals().out_msgs),
+            avg_fanout: share(delivered),
         }
     }
 }
@@ -82,16 +95,23 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
             "invalid test subject, must be valid publish subject: {subject}"
         )));
     }
-    let ours = params.text("acc").is_none_or(|account| account == GLOBAL);
-    let (subscriptions_list, total) = if params.switch("subs")? && ours {
-        list(view, test.map(str::as_bytes), offset, limit)
-    } else {
-        (Vec::new(), 0)
+    // Of an account that is not there: nothing.
+    let named = params.text("acc");
+    let account = named.and_then(|name| view.context.accounts.get(name));
+    let (subscriptions_list, total) = match &account {
+        None if named.is_some() => (Vec::new(), 0),
+        _ if !params.switch("subs")? => (Vec::new(), 0),
+        account => list(view, account.as_ref(), test.map(str::as_bytes), offset, limit),
+    };
+    let stats = match &account {
+        Some(account) => SublistStats::of_account(view, account),
+        None if named.is_some() => SublistStats::made(RouterStats::default(), 0),
+        None => SublistStats::of(view),
     };
     Page::json(&Subsz {
         server_id: &view.context.info.server_id,
         now: timestamp(SystemTime::now()),
-        stats: SublistStats::of(view),
+        stats,
         total,
         offset,
         limit,
@@ -100,8 +120,15 @@ pub(super) fn page(view: &View, params: &Params) -> Result<Page, Problem> {
 }
 
 /// One page of the clients' subscriptions (those that match, with `test`) and how many there are.
-fn list(view: &View, test: Option<&[u8]>, offset: usize, limit: usize) -> (Vec<SubscriptionRow>, usize) {
+fn list(
+    view: &View,
+    account: Option<&Arc<Account>>,
+    test: Option<&[u8]>,
+    offset: usize,
+    limit: usize,
+) -> (Vec<SubscriptionRow>, usize) {
     let mut clients = view.context.registry.live();
+    clients.retain(|handle| account.is_none_or(|account| Arc::ptr_eq(account, &handle.account())));
     clients.sort_by_key(|handle| handle.id());
     let (mut rows, mut total) = (Vec::new(), 0);
     for handle in clients {
@@ -115,10 +142,11 @@ fn list(view: &View, test: Option<&[u8]>, offset: usize, limit: usize) -> (Vec<S
         subscriptions.retain(|own| test.is_none_or(|subject| subject::matches(own.pattern(), subject)));
         let fresh = subscriptions.iter().skip(offset.saturating_sub(total));
         let room = limit - rows.len();
+        let account = handle.account();
         rows.extend(
             fresh
                 .take(room)
-                .map(|own| SubscriptionRow::of(own, handle.id()).in_account(GLOBAL)),
+                .map(|own| SubscriptionRow::of(own, handle.id()).in_account(account.name())),
         );
         total += subscriptions.len();
     }

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 
 use crate::account::{Accounts, Auth};
 use crate::connection::Options;
+use crate::jetstream::stream::config::StreamConfig;
+use crate::jetstream::stream::{StreamInfo, StreamState};
 use crate::protocol::info::Info;
 
 use super::*;
@@ -47,10 +49,21 @@ impl Source for Told {
 
     fn jetstream(&self, detail: &Detail) -> Option<JetStream> {
         let stream = StreamDetail {
-            name: "orders".to_owned(),
-            created: "2026-01-01T00:00:00Z".to_owned(),
-            state: serde_json::json!({ "messages": 7 }),
-            ..StreamDetail::default()
+            info: StreamInfo {
+                config: StreamConfig::default(),
+                created: 0,
+                state: StreamState {
+                    messages: 7,
+                    ..StreamState::default()
+                },
+                subjects: Vec::new(),
+                deleted: Vec::new(),
+                leader: None,
+                domain: None,
+                time: 0,
+            },
+            consumers: Vec::new(),
+            config: false,
         };
         let account = AccountDetail {
             name: "$G".to_owned(),
@@ -211,9 +224,10 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let progress = Arc::new(Progress::default());
     let monitor = Monitor::start(
         listener,
-        View::new(Arc::new(context), address, CancellationToken::new()),
+        View::new(Arc::new(context), address, CancellationToken::new()).with_progress(progress.clone()),
     );
     let statuses = async |paths: [&str; 3]| {
         let mut found = Vec::new();
@@ -228,9 +242,17 @@ async fn a_server_that_recovers_is_alive_and_not_ready() {
     assert_eq!(recovering[0].0, "200");
     for (status, body) in &recovering[1..] {
         assert_eq!(status, "503");
-        assert!(body.contains("recovering") && body.contains("fix"), "{body}");
+        assert!(
+            body.contains("so far: reading the store\"") && body.contains("fix"),
+            "{body}"
+        );
     }
     assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_ready 0\n"));
+    progress.begin(2);
+    progress.one_done();
+    for (_, body) in &statuses(paths).await[1..] {
+        assert!(body.contains("so far: 1 of 2 streams are there\""), "{body}");
+    }
     monitor.recovered(Vec::new());
     assert!(statuses(paths).await.iter().all(|(status, _)| status == "200"));
     monitor.shutdown().await;

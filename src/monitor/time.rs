@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
 use serde::Serializer;
 
+use crate::jetstream::time::utc;
+
 /// RFC 3339 in UTC, with as many digits of the nanoseconds as there are.
-pub(super) fn timestamp(time: SystemTime) -> String {
-    Timestamp::try_from(time).unwrap_or_default().to_string()
+pub fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    utc(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// `1y2d3h4m5s`, from the largest unit that is there.

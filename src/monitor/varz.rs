@@ -13,7 +13,7 @@ use super::time::{float, nanoseconds, seconds, timestamp, uptime};
 use super::{View, jsz, process};
 
 /// Field names, types and order are those of nats-server; `mesh` is our own version. Not shown, for want of the
-/// thing: `git_commit`, `feature_flags`, `system_account`, `disk_io_wait_stats`.
+/// thing: `git_commit`, `feature_flags`, `disk_io_wait_stats`.
 #[derive(Serialize)]
 struct Varz<'a> {
     server_id: &'a str,
@@ -26,6 +26,10 @@ struct Varz<'a> {
     port: u16,
     #[serde(skip_serializing_if = "is_false")]
     auth_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_required: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tls_verify: bool,
     max_connections: usize,
     #[serde(skip_serializing_if = "is_none")]
     max_subscriptions: usize,
@@ -47,7 +51,8 @@ struct Varz<'a> {
     mqtt: Value,
     websocket: Value,
     jetstream: Value,
-    tls_timeout: u32,
+    #[serde(serialize_with = "seconds")]
+    tls_timeout: Duration,
     #[serde(serialize_with = "nanoseconds")]
     write_deadline: Duration,
     start: String,
@@ -78,8 +83,13 @@ struct Varz<'a> {
     http_req_stats: BTreeMap<&'static str, u64>,
     config_load_time: String,
     config_digest: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tags: &'a [String],
+    system_account: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_cert_not_after: Option<String>,
 }
 
 /// Counts by the kind of connection; all of ours are clients.
@@ -121,6 +131,15 @@ pub(super) fn value(view: &View) -> Result<Value, Problem> {
 fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
     let (info, options) = (&view.context.info, view.context.options());
     let totals = view.context.registry.totals();
+    let tls = view.context.tls();
+    let asked = tls.as_ref().map(|tls| tls.options());
+    let page_port = |encrypted: bool| {
+        if view.encrypted == encrypted {
+            view.address.port()
+        } else {
+            0
+        }
+    };
     let host = view.clients.ip().to_string();
     then(&Varz {
         server_id: &info.server_id,
@@ -132,14 +151,16 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         host: &host,
         port: view.clients.port(),
         auth_required: info.auth_required,
+        tls_required: asked.is_some_and(|options| !options.allow_plain),
+        tls_verify: asked.is_some_and(|options| options.verify),
         max_connections: options.connections_max,
         max_subscriptions: options.subscriptions_max,
         ping_interval: options.ping_interval,
         ping_max: options.pings_out_max,
         http_host: view.address.ip().to_string(),
-        http_port: view.address.port(),
+        http_port: page_port(false),
         http_base_path: "",
-        https_port: 0,
+        https_port: page_port(true),
         auth_timeout: options.auth_timeout,
         max_control_line: options.control_line_max,
         max_payload: options.payload_max,
@@ -150,7 +171,7 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         mqtt: json!({}),
         websocket: json!({}),
         jetstream: jsz::of_varz(view),
-        tls_timeout: 0,
+        tls_timeout: asked.map(|options| options.timeout).unwrap_or_default(),
         write_deadline: options.write_deadline,
         start: timestamp(view.started_at),
         now: timestamp(SystemTime::now()),
@@ -179,7 +200,10 @@ fn whole<T>(view: &View, then: impl FnOnce(&Varz<'_>) -> T) -> T {
         http_req_stats: view.requests.counted().collect(),
         config_load_time: timestamp(view.started_at),
         config_digest: "",
+        tags: &view.tags,
+        system_account: view.context.accounts.system().name().to_string(),
         slow_consumer_stats: ByKind::clients(totals.slow_consumers),
         stale_connection_stats: ByKind::clients(totals.stale),
+        tls_cert_not_after: tls.as_ref().and_then(|tls| tls.expires()).map(timestamp),
     })
 }

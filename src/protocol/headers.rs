@@ -29,6 +29,23 @@ pub fn status(block: &[u8]) -> Option<u16> {
     std::str::from_utf8(rest.get(..3)?).ok()?.parse().ok()
 }
 
+/// A block with one more line; lines of the same name that it had, whatever the case, are dropped.
+pub fn with(block: &[u8], key: &str, value: &str) -> Vec<u8> {
+    let mut rest = block.split_inclusive(|&byte| byte == b'\n');
+    let mut made = match rest.next() {
+        Some(first) if first.ends_with(b"\r\n") => first.to_vec(),
+        _ => [VERSION, b"\r\n"].concat(),
+    };
+    for line in rest.filter(|line| !line.trim_ascii().is_empty()) {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if !name.trim_ascii().eq_ignore_ascii_case(key.as_bytes()) {
+            made.extend_from_slice(line);
+        }
+    }
+    made.extend_from_slice(format!("{key}: {value}\r\n\r\n").as_bytes());
+    made
+}
+
 /// Builds a block: `status` such as `"404 No Messages"` (or empty), then the lines.
 pub fn build<'a>(status: &str, lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
     let mut block = VERSION.to_vec();

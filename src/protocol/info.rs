@@ -23,6 +23,12 @@ pub struct Info {
     pub headers: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub auth_required: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls_required: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls_verify: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls_available: bool,
     pub max_payload: usize,
     #[serde(default, skip_serializing_if = "is_false")]
     pub jetstream: bool,

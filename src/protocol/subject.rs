@@ -97,6 +97,37 @@ pub fn overlap(left: &[u8], right: &[u8]) -> bool {
     }
 }
 
+/// The pattern of the subjects that both match; none when there are none.
+pub fn intersection(left: &[u8], right: &[u8]) -> Option<Vec<u8>> {
+    let mut both: Vec<u8> = Vec::with_capacity(left.len().max(right.len()));
+    let mut left = tokens(left);
+    let mut right = tokens(right);
+    loop {
+        let token = match (left.next(), right.next()) {
+            (Some(b">"), Some(token)) => return Some(with_rest(both, token, right)),
+            (Some(token), Some(b">")) => return Some(with_rest(both, token, left)),
+            (Some(b"*"), Some(token)) | (Some(token), Some(b"*")) => token,
+            (Some(a), Some(b)) if a == b => a,
+            (None, None) => return Some(both),
+            _ => return None,
+        };
+        push_token(&mut both, token);
+    }
+}
+
+fn push_token(text: &mut Vec<u8>, token: &[u8]) {
+    if !text.is_empty() {
+        text.push(b'.');
+    }
+    text.extend_from_slice(token);
+}
+
+fn with_rest<'a>(mut text: Vec<u8>, token: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    push_token(&mut text, token);
+    rest.for_each(|token| push_token(&mut text, token));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +150,26 @@ mod tests {
         }
         for (tokens, expected) in [(PATTERN_TOKENS_MAX, true), (PATTERN_TOKENS_MAX + 1, false)] {
             assert_eq!(is_pattern(vec!["a"; tokens].join(".").as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn what_two_patterns_have_in_common() {
+        for (left, right, expected) in [
+            ("a.b", "a.b", Some("a.b")),
+            ("a.*", "*.b", Some("a.b")),
+            ("a.>", "*.b.*", Some("a.b.*")),
+            (">", "a.*.>", Some("a.*.>")),
+            ("a.*", "a.>", Some("a.*")),
+            ("a.>", "a", None),
+            ("a.b", "a.c", None),
+            ("a.*", "a.b.c", None),
+        ] {
+            for (left, right) in [(left, right), (right, left)] {
+                let both = intersection(left.as_bytes(), right.as_bytes());
+                assert_eq!(both.as_deref(), expected.map(str::as_bytes), "{left} {right}");
+                assert_eq!(both.is_some(), overlap(left.as_bytes(), right.as_bytes()));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use super::outbox::Outbox;
@@ -22,6 +22,15 @@ pub struct Counters {
     pub out_bytes: AtomicU64,
 }
 
+/// What whoever serves a client's connection can say of it.
+pub trait About: Send + Sync {
+    /// Who asks, as JSON for the header `Nats-Request-Info`; all there is to say, or the account alone.
+    fn request_info(&self, detailed: bool) -> String;
+
+    /// Whether it wants to hear that nobody listens to its request.
+    fn wants_no_responders(&self) -> bool;
+}
+
 /// See the module documentation.
 pub struct Client {
     /// Unique in this server.
@@ -35,6 +44,7 @@ pub struct Client {
     /// What is heeded of its permissions at delivery.
     pub(super) permit: Permit,
     subscriptions: Mutex<HashMap<Box<[u8]>, Arc<Subscription>>>,
+    about: OnceLock<Weak<dyn About>>,
 }
 
 impl Client {
@@ -47,7 +57,18 @@ impl Client {
             headers: AtomicBool::new(false),
             permit: Permit::default(),
             subscriptions: Mutex::default(),
+            about: OnceLock::new(),
         })
+    }
+
+    /// Says whom to ask about it.
+    pub fn set_about(&self, about: Weak<dyn About>) {
+        self.about.set(about).ok();
+    }
+
+    /// Whoever serves its connection, while it does.
+    pub fn about(&self) -> Option<Arc<dyn About>> {
+        self.about.get()?.upgrade()
     }
 
     /// Says whether it takes HMSG.

@@ -103,6 +103,21 @@ impl Fanout {
         })
     }
 
+    /// Encodes one delivery of what was routed by `to`, under the name its receiver has for it.
+    pub fn hand_to(&mut self, index: u32, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> bool {
+        let renames = self.subscription(index).shadow.is_some() && to == message.subject;
+        if !renames {
+            return self.hand(index, message, shared, None);
+        }
+        let renamed = self.known[index as usize].subscription.clone();
+        let renamed = renamed.renamed(to);
+        let message = Message {
+            subject: &renamed,
+            ..*message
+        };
+        self.hand(index, &message, shared, None)
+    }
+
     /// Encodes one delivery, with the start of its line if that is at hand; false when the subscription takes no more.
     #[inline]
     pub fn hand(
@@ -155,6 +170,14 @@ impl Fanout {
                     message.payload.len()
                 } as u64;
                 destination.wire.len()
+            }
+            Target::Service(_) if subscription.shadow.is_some() && line.is_some() => {
+                let renamed = Message {
+                    subject: &subscription.renamed(message.subject),
+                    ..*message
+                };
+                destination.batch.push(&renamed);
+                destination.batch.bytes()
             }
             Target::Service(_) => {
                 destination.batch.push(message);

@@ -16,6 +16,7 @@ mod cache;
 mod client;
 mod fanout;
 mod generation;
+mod import;
 mod outbox;
 mod permit;
 mod publisher;
@@ -34,7 +35,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::DefaultHashBuilder;
 
-pub use client::{Client, Counters};
+pub use client::{About, Client, Counters};
+pub use import::Import;
 pub use outbox::{Closed, Flushed, Outbox};
 pub use permit::{Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
@@ -44,6 +46,7 @@ pub use watch::Watcher;
 pub use wire::WireBuf;
 
 use generation::{Generations, Seen};
+use import::Imports;
 use table::{Leaf, Table};
 use watch::Watches;
 
@@ -77,6 +80,7 @@ pub struct Router {
     matches: AtomicU64,
     cache_hits: AtomicU64,
     watches: Watches,
+    imports: Imports,
 }
 
 impl Default for Router {
@@ -99,6 +103,7 @@ impl Router {
             matches: AtomicU64::new(0),
             cache_hits: AtomicU64::new(0),
             watches: Watches::default(),
+            imports: Imports::default(),
         }
     }
 
@@ -154,7 +159,10 @@ impl Router {
 
     fn insert(&self, subscription: Arc<Subscription>) {
         let hash = self.hash(&subscription.pattern);
-        if let Target::Client(_) = &subscription.target {
+        let is_shadow = subscription.shadow.is_some();
+        if let Target::Client(_) = &subscription.target
+            && !is_shadow
+        {
             self.inserts.fetch_add(1, Ordering::Relaxed);
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +170,9 @@ impl Router {
         self.generations.changed(hash, &subscription.pattern);
         drop(table);
         self.watches.changed(&subscription.pattern);
+        if !is_shadow && self.has_imports() {
+            self.cast_shadows(&subscription);
+        }
     }
 
     /// Ends a client's subscription; with `max`, once it has had that many deliveries in all.
@@ -178,10 +189,13 @@ impl Router {
         if !subscription.close() {
             return;
         }
-        if let Target::Service(_) = &subscription.target {
+        let is_shadow = subscription.shadow.is_some();
+        if is_shadow || matches!(subscription.target, Target::Service(_)) {
             self.services.fetch_sub(1, Ordering::Relaxed);
         }
-        if let Target::Client(client) = &subscription.target {
+        if let Target::Client(client) = &subscription.target
+            && !is_shadow
+        {
             self.removes.fetch_add(1, Ordering::Relaxed);
             let mut table = client.table();
             // The sid may have been given anew meanwhile.
@@ -198,6 +212,9 @@ impl Router {
         self.generations.changed(hash, &subscription.pattern);
         drop(table);
         self.watches.changed(&subscription.pattern);
+        if !is_shadow {
+            Self::end_shadows(subscription);
+        }
     }
 
     /// Ends all subscriptions of a client.
@@ -213,9 +230,19 @@ impl Router {
         client.permit.set(terms);
         // Routes that others have cached were made under the old terms.
         for subscription in client.subscriptions() {
-            let hash = self.hash(&subscription.pattern);
-            self.generations.changed(hash, &subscription.pattern);
+            self.touch(&subscription);
+            for (router, shadow) in &*subscription.shadows() {
+                if let (Some(router), Some(shadow)) = (router.upgrade(), shadow.upgrade()) {
+                    router.touch(&shadow);
+                }
+            }
         }
+    }
+
+    /// Has what was cached of a subscription looked up anew.
+    fn touch(&self, subscription: &Subscription) {
+        let hash = self.hash(&subscription.pattern);
+        self.generations.changed(hash, &subscription.pattern);
     }
 
     /// Whether anybody would get a message on this literal subject.

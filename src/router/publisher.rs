@@ -105,17 +105,17 @@ impl Publisher {
             }
         } else {
             for &index in &route.plain {
-                receivers += usize::from(fanout.hand(index, message, shared, None));
+                receivers += usize::from(fanout.hand_to(index, to, message, shared));
             }
         }
         for group in &route.groups {
             let start = pick(random, group.len());
             let mut members = group[start..].iter().chain(&group[..start]);
-            receivers += usize::from(members.any(|&index| fanout.hand(index, message, shared, None)));
+            receivers += usize::from(members.any(|&index| fanout.hand_to(index, to, message, shared)));
         }
         if !fanout.finished.is_empty() {
             for subscription in fanout.finished.drain(..) {
-                self.router.remove(&subscription);
+                self.router.finish(&subscription);
             }
         }
         receivers
@@ -162,7 +162,12 @@ impl Publisher {
         let (route, subject) = cache.route_mut(at);
         if route.line_ends.len() != route.plain.len() && route.plain.len() <= LINES_MAX {
             for &index in &route.plain {
-                encode::delivery_start(&mut route.lines, subject, fanout.subscription(index).sid());
+                let subscription = fanout.subscription(index);
+                encode::delivery_start(
+                    &mut route.lines,
+                    &subscription.renamed(subject),
+                    subscription.sid(),
+                );
                 route.line_ends.push(route.lines.len() as u32);
             }
         }
@@ -200,6 +205,11 @@ impl Publisher {
                 }
             })
         })
+    }
+
+    /// A number drawn as those are that pick the member of a queue group.
+    pub fn random(&mut self) -> u32 {
+        step(&mut self.random)
     }
 
     /// Where the connection writes its own words (PONG, +OK, -ERR), in order with deliveries to itself.
@@ -261,8 +271,12 @@ fn pick(state: &mut u64, len: usize) -> usize {
     if len < 2 {
         return 0;
     }
+    (step(state) as usize * len) >> 32
+}
+
+fn step(state: &mut u64) -> u32 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
-    ((*state >> 32) as usize * len) >> 32
+    (*state >> 32) as u32
 }

@@ -1,8 +1,12 @@
 //! One subscription: whose, on what, how many deliveries at most.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::protocol::transform::Transform;
+
+use super::Router;
 use super::client::Client;
 use super::service::Service;
 
@@ -15,6 +19,18 @@ pub enum Target {
     Service(Arc<dyn Service>),
 }
 
+/// What makes a subscription the shadow of one in another router (see `import`).
+pub(super) struct Shadow {
+    pub primary: Arc<Subscription>,
+    /// The router of the primary.
+    pub home: Weak<Router>,
+    /// From the names here to those there; none when they are the same.
+    pub rename: Option<Arc<Transform>>,
+}
+
+/// The shadows of a subscription, with the routers they are in, which own them.
+type Shadows = Vec<(Weak<Router>, Weak<Subscription>)>;
+
 /// A live subscription; the router's table and the publishers' caches share it.
 pub struct Subscription {
     pub(super) id: u64,
@@ -24,6 +40,9 @@ pub struct Subscription {
     pub(super) target: Target,
     /// Identity of the target: subscriptions of one client share it, and so do those of one service.
     pub(super) target_id: u64,
+    /// None for one that was asked for here.
+    pub(super) shadow: Option<Box<Shadow>>,
+    shadows: Mutex<Shadows>,
     /// Deliveries allowed in all; zero is no limit.
     limit: AtomicU64,
     delivered: AtomicU64,
@@ -48,6 +67,8 @@ impl Subscription {
             queue: queue.map(Into::into),
             target,
             target_id,
+            shadow: None,
+            shadows: Mutex::default(),
             limit: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -70,23 +91,43 @@ impl Subscription {
         &self.sid
     }
 
+    /// The subscription that was asked for: itself, unless it is a shadow.
+    #[inline]
+    fn primary(&self) -> &Self {
+        self.shadow.as_ref().map_or(self, |shadow| &shadow.primary)
+    }
+
+    pub(super) fn shadows(&self) -> MutexGuard<'_, Shadows> {
+        self.shadows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its receiver calls a subject.
+    #[inline]
+    pub(super) fn renamed<'a>(&self, to: &'a [u8]) -> Cow<'a, [u8]> {
+        let rename = self.shadow.as_ref().and_then(|shadow| shadow.rename.as_ref());
+        match rename.and_then(|rename| rename.map(to, 0)) {
+            Some(renamed) => Cow::Owned(renamed),
+            None => Cow::Borrowed(to),
+        }
+    }
+
     /// Deliveries so far.
     pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
+        self.primary().delivered.load(Ordering::Relaxed)
     }
 
     /// The limit set by `UNSUB sid max`, zero for none.
     pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.primary().limit.load(Ordering::Relaxed)
     }
 
     /// Whether a subject is left out for its client at delivery.
     pub(super) fn leaves_out(&self, to: &[u8]) -> bool {
-        matches!(&self.target, Target::Client(client) if client.leaves_out(to))
+        matches!(&self.target, Target::Client(client) if client.leaves_out(&self.renamed(to)))
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::Relaxed) || self.primary().closed.load(Ordering::Relaxed)
     }
 
     /// Marks it closed; true for the first caller only.
@@ -95,7 +136,7 @@ impl Subscription {
     }
 
     pub(super) fn add_delivered(&self, count: u64) {
-        self.delivered.fetch_add(count, Ordering::Relaxed);
+        self.primary().delivered.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Sets the limit; true when it is reached already.
@@ -106,9 +147,10 @@ impl Subscription {
 
     /// Counts one delivery against the limit: `None` when it may not be made, else whether it was the last.
     pub(super) fn take_one(&self, limit: u64) -> Option<bool> {
-        let before = self.delivered.fetch_add(1, Ordering::SeqCst);
+        let delivered = &self.primary().delivered;
+        let before = delivered.fetch_add(1, Ordering::SeqCst);
         if before >= limit {
-            self.delivered.fetch_sub(1, Ordering::SeqCst);
+            delivered.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
         Some(before + 1 == limit)

@@ -75,6 +75,13 @@ impl Leaf {
         }
     }
 
+    fn each(&self, all: &mut Vec<Arc<Subscription>>) {
+        all.extend_from_slice(&self.plain);
+        for (_, members) in &self.groups {
+            all.extend_from_slice(members);
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.plain.is_empty() && self.groups.is_empty()
     }
@@ -154,6 +161,16 @@ impl Node {
         let mut tokens = tokens;
         let tokens: &mut dyn Iterator<Item = &'a [u8]> = &mut tokens;
         self.remove(tokens, subscription)
+    }
+
+    fn each(&self, all: &mut Vec<Arc<Subscription>>) {
+        for leaf in [&self.tail, &self.here].into_iter().flatten() {
+            leaf.each(all);
+        }
+        let children = self.children.iter().flat_map(|children| children.values());
+        for node in self.star.as_deref().into_iter().chain(children) {
+            node.each(all);
+        }
     }
 
     fn collect(&self, rest: Option<&[u8]>, found: &mut impl FnMut(&Leaf)) {
@@ -248,6 +265,16 @@ impl Table {
         if self.pattern_count > 0 {
             self.patterns.collect(Some(subject), found);
         }
+    }
+
+    /// All of them, in no order.
+    pub fn all(&self) -> Vec<Arc<Subscription>> {
+        let mut all = Vec::with_capacity(self.count);
+        for literal in &self.literals {
+            literal.leaf.each(&mut all);
+        }
+        self.patterns.each(&mut all);
+        all
     }
 
     /// Subscriptions in all.

@@ -158,10 +158,15 @@ impl Store {
         let applied = core.applied.load(Ordering::Acquire);
         let landed = core.landed.load(Ordering::Acquire);
         let cache = lock(&core.cache).figures();
+        let (disk_bytes, journal_bytes) =
+            (core.disk.disk_bytes(), core.journal_bytes.load(Ordering::Relaxed));
+        // What the tables hold since the last checkpoint: the journal has the rest.
+        let stored_bytes = core.stored_bytes.load(Ordering::Relaxed);
         StoreInfo {
             logical_bytes: logs.values().map(|log| lock(&log.inner).view.bytes).sum(),
-            disk_bytes: core.disk.disk_bytes(),
-            journal_bytes: core.journal_bytes.load(Ordering::Relaxed),
+            disk_bytes,
+            journal_bytes,
+            spare_bytes: disk_bytes.saturating_sub(journal_bytes + stored_bytes),
             available_bytes: core.disk.available_bytes(),
             commits: batch.count(),
             records: batch.sum,

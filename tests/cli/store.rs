@@ -94,7 +94,7 @@ fn figures_of_a_store_that_runs_and_of_one_that_does_not() {
     // Files that a server has open are left to it.
     store(&["check"], dir.path()).fails(5, &format!("process {pid}"));
     store(&["info", "--monitor", "http://127.0.0.1:1"], dir.path()).fails(3, &format!("process {pid}"));
-    store(&["info", "--monitor", "localhost"], dir.path()).fails(3, "expected http://");
+    store(&["info", "--monitor", "https://localhost"], dir.path()).fails(2, "expected http://");
     let other = tempfile::tempdir().unwrap();
     let (_other, other_url) = serve(other.path());
     store(&["info", "--monitor", &other_url], dir.path()).fails(5, &format!("process {pid}"));

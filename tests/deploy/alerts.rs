@@ -282,3 +282,117 @@ fn a_real_prometheus_reads_a_server_and_alerts_when_it_is_provoked() {
     drop(server);
     until("MeshDown", || fires("MeshDown"));
 }
+
+/// What a small disk is mounted at, seen by one server alone: the mount ends with the process.
+fn serve_on_a_small_disk(bytes: &str) -> Option<(Process, SocketAddr, tempfile::TempDir)> {
+    const MOUNT: &str = "mount -t tmpfs -o size=\"$1\" mesh \"$2\" && shift 2 && exec \"$@\"";
+    let unshare = program("unshare", "a disk that fills up")?;
+    let disk = tempfile::tempdir().unwrap();
+    let path = disk.path().to_str().unwrap();
+    let small = |command: &[&str]| {
+        let mut small = mesh_command_of(&unshare);
+        small
+            .args(["-rm", "sh", "-c", MOUNT, "sh", bytes, path])
+            .args(command);
+        small
+    };
+    if Ran::of(small(&["true"])).code != 0 {
+        crate::support::skip("a disk that fills up", "mounts are not permitted here");
+        return None;
+    }
+    let binary = mesh_command().get_program().to_str().unwrap().to_owned();
+    let (server, monitor) = serve(small(&[&binary]), &["--store-dir", path]);
+    Some((server, monitor, disk))
+}
+
+/// Another program with the environment of ours.
+fn mesh_command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, value) in mesh_command().get_envs() {
+        if value.is_none() {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+#[test]
+fn a_real_prometheus_alerts_when_the_disk_fills_up() {
+    let Some((server, monitor, _disk)) = serve_on_a_small_disk("12m") else {
+        return;
+    };
+    let Some(prometheus) = Prometheus::start(monitor) else {
+        return;
+    };
+    let fires = |name: &str| {
+        prometheus
+            .alerts()
+            .iter()
+            .any(|alert| alert == name)
+            .then_some(())
+    };
+    until("MeshStoreNearlyFull", || fires("MeshStoreNearlyFull"));
+    assert_eq!(fires("MeshStoreFull"), None);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let refused = runtime.block_on(async {
+        let client = async_nats::connect(format!("nats://{}", server.address()))
+            .await
+            .unwrap();
+        let context = jetstream::new(client);
+        let config = stream::Config {
+            name: "flood".to_owned(),
+            ..Default::default()
+        };
+        context.create_stream(config).await.unwrap();
+        let payload: bytes::Bytes = vec![b'x'; 256 << 10].into();
+        for _ in 0..200 {
+            let sent = context.publish("flood", payload.clone()).await.unwrap();
+            if let Err(error) = sent.await {
+                return Some(error.to_string());
+            }
+        }
+        None
+    });
+    let refused = refused.expect("50 MiB do not fit on 12");
+    assert!(refused.contains("insufficient storage resources"), "{refused}");
+    until("MeshStoreFull", || fires("MeshStoreFull"));
+    until("MeshUnhealthy", || fires("MeshUnhealthy"));
+    assert_eq!(
+        prometheus.value("mesh_store_state%7Bstate%3D%22full%22%7D"),
+        Some(1.0)
+    );
+}
+
+#[test]
+fn a_real_prometheus_alerts_when_the_peers_are_gone() {
+    let (server, monitor) = serve(mesh_command(), &[]);
+    let Some(prometheus) = Prometheus::start(monitor) else {
+        return;
+    };
+    let peers = |count: f64| prometheus.value("mesh_peers").filter(|&peers| peers == count);
+    until("a mesh without peers", || peers(0.0));
+    let state = tempfile::tempdir().unwrap();
+    let mut joined = mesh(&["join", "--heartbeat", "1s", "--lapse", "2s"])
+        .env("MESH_URL", format!("nats://{}", server.address()))
+        .env("MESH_STATE_DIR", state.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("a peer", || peers(1.0));
+    let fires = |name: &str| {
+        let alerts = prometheus.alerts();
+        alerts.iter().any(|alert| alert == name).then_some(())
+    };
+    for name in ["MeshPeersGone", "MeshLapseUnreported"] {
+        assert_eq!(fires(name), None, "{name}");
+    }
+    joined.kill().unwrap();
+    joined.wait().unwrap();
+    until("MeshPeersGone", || fires("MeshPeersGone"));
+    until("MeshLapseUnreported", || fires("MeshLapseUnreported"));
+}

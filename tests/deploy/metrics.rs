@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 
 use async_nats::jetstream;
-use sovereign_mesh::TestServer;
 
 use super::files::yaml;
 use super::*;
 
-/// The names of all series of a server that has clients, a stream and a consumer.
+/// The names of all series of a server that has clients, a stream and a consumer, and a mesh with all there can be.
 fn served() -> BTreeSet<String> {
-    let server = TestServer::start();
+    let (server, monitor) = serve(mesh_command(), &[]);
+    let url = format!("nats://{}", server.address());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let client = async_nats::connect(server.url()).await.unwrap();
+        let client = async_nats::connect(&url).await.unwrap();
         let context = jetstream::new(client);
         let stream = jetstream::stream::Config {
             name: "ORDERS".to_owned(),
@@ -43,8 +43,20 @@ fn served() -> BTreeSet<String> {
             .unwrap();
         refused.await.unwrap_err();
         stream.create_consumer(consumer).await.unwrap();
+        for subject in [
+            "mesh.phoenix.recovery_beacon",
+            "mesh.phoenix.resurrected",
+            "$KV.PEERS.alpha",
+        ] {
+            context
+                .publish(subject, "{}".into())
+                .await
+                .unwrap()
+                .await
+                .unwrap();
+        }
     });
-    let text = get(server.server().monitor_addr().unwrap(), "/metrics").unwrap();
+    let text = get(monitor, "/metrics").unwrap();
     let mut names = BTreeSet::new();
     for line in text.lines() {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
@@ -178,4 +190,156 @@ fn the_questions_of_the_dashboard_are_well_formed() {
     let mut command = Command::new(promtool);
     command.args(["check", "rules"]).arg(file.path());
     Ran::of(command).says(0, &format!("{} rules found", asked.len()));
+}
+
+#[test]
+fn the_page_names_the_figures_of_the_mesh() {
+    let page = read("docs/monitoring.md");
+    let (_, rest) = page.split_once("`mesh serve` adds").unwrap();
+    let named: Vec<&str> = rest
+        .lines()
+        .filter(|line| line.starts_with("| `mesh_"))
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|word| word.starts_with("mesh_"))
+        .collect();
+    let served = served();
+    assert!(named.len() >= 9, "{named:?}");
+    for name in &named {
+        assert!(
+            served.contains(*name),
+            "docs/monitoring.md names {name}, which is not there"
+        );
+    }
+    for name in &served {
+        let name = ["_bucket", "_sum", "_count"]
+            .iter()
+            .fold(name.as_str(), |name, end| name.strip_suffix(end).unwrap_or(name));
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/monitoring.md does not name {name}"
+        );
+    }
+}
+
+/// The mesh's own figures follow what happens on it, and probes leave nothing behind.
+#[test]
+fn the_health_of_the_mesh_is_shown() {
+    let (server, monitor) = serve(mesh_command(), &[]);
+    let state = tempfile::tempdir().unwrap();
+    let mesh = |arguments: &[&str]| {
+        let mut command = mesh(arguments);
+        command
+            .env("MESH_URL", format!("nats://{}", server.address()))
+            .env("MESH_INSTANCE", "alpha")
+            .env("MESH_STATE_DIR", state.path());
+        command
+    };
+    let value = |series: &str| -> Option<f64> {
+        let text = get(monitor, "/metrics").unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.rsplit_once(' ').is_some_and(|(name, _)| name == series))?;
+        line.rsplit_once(' ')?.1.parse().ok()
+    };
+    assert_eq!(value("mesh_peers"), Some(0.0));
+    assert_eq!(value("mesh_systems_seen"), Some(0.0));
+    assert_eq!(
+        (
+            value("mesh_beacon_age_seconds"),
+            value("mesh_peer_heartbeat_age_seconds")
+        ),
+        (None, None)
+    );
+    Ran::of(mesh(&["emit", "fo_insight", r#"{"text":"x"}"#])).says(0, "");
+    Ran::of(mesh(&["emit", "recovery_beacon", r#"{"session":"S9"}"#])).says(0, "");
+    Ran::of(mesh(&["pub", "mesh.own.thing", "x"])).says(0, "");
+    let mut joined = mesh(&["join", "--session", "S1", "--heartbeat", "1s", "--lapse", "2s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("a peer", || value("mesh_peers").filter(|&peers| peers == 1.0));
+    until("that peer's event", || {
+        value("mesh_events{area=\"peer\"}").filter(|&events| events == 1.0)
+    });
+    for (series, expected) in [
+        ("mesh_events{area=\"fo\"}", 1.0),
+        ("mesh_events{area=\"phoenix\"}", 1.0),
+        ("mesh_events{area=\"graph\"}", 0.0),
+        ("mesh_events{area=\"other\"}", 1.0),
+        ("mesh_systems_seen", 2.0),
+        ("mesh_peers_lapsed", 0.0),
+    ] {
+        assert_eq!(value(series), Some(expected), "{series}");
+    }
+    for series in [
+        "mesh_beacon_age_seconds",
+        "mesh_last_event_age_seconds",
+        "mesh_peer_heartbeat_age_seconds",
+        "mesh_system_last_event_age_seconds{system=\"FO Local\"}",
+        "mesh_system_last_event_age_seconds{system=\"Meta FO\"}",
+    ] {
+        let age = value(series).unwrap_or_else(|| panic!("no {series}"));
+        assert!((0.0..60.0).contains(&age), "{series} {age}");
+    }
+    assert_eq!(
+        value("mesh_system_last_event_age_seconds{system=\"Graph Feeder\"}"),
+        None
+    );
+    assert_eq!(value("mesh_resurrection_age_seconds"), None);
+    let sessions = value("mesh_stream_messages{stream=\"KV_SESSIONS\"}");
+    Ran::of(mesh(&["check"])).says(0, "one record stored in");
+    assert_eq!(value("mesh_stream_messages{stream=\"KV_SESSIONS\"}"), sessions);
+    // Dead without a word: nobody is there to report it.
+    joined.kill().unwrap();
+    joined.wait().unwrap();
+    until("its lapse", || {
+        value("mesh_peers_lapsed").filter(|&lapsed| lapsed == 1.0)
+    });
+    assert_eq!(value("mesh_peers"), Some(0.0));
+    assert_eq!(value("mesh_events{area=\"peer\"}"), Some(1.0));
+}
+
+/// `mesh bench --scrape` runs each scenario with a scraper and without, and compares.
+#[test]
+fn a_benchmark_says_what_scraping_costs() {
+    let ran = Ran::of(mesh(&[
+        "bench", "1to1", "--spawn", "--scrape", "--msgs", "2000", "--runs", "2", "--json",
+    ]))
+    .says(0, "scrapes");
+    let outcome = ran.json();
+    let figure = |name: &str| {
+        let figures = outcome["figures"].as_array().unwrap();
+        figures
+            .iter()
+            .find(|figure| figure["name"] == name)
+            .cloned()
+            .unwrap()
+    };
+    let rate = figure("rate");
+    assert!(
+        rate["ours"].as_f64() > Some(0.0) && rate["theirs"].as_f64() > Some(0.0),
+        "{rate}"
+    );
+    assert!(rate["ratio"].as_f64() > Some(0.0), "{rate}");
+    let scrapes = figure("scrapes");
+    assert!(
+        scrapes["ours"].as_f64() >= Some(1.0) && scrapes.get("theirs").is_none(),
+        "{scrapes}"
+    );
+    // Pages that are not there are an error, not a figure.
+    let (server, _) = serve(mesh_command(), &[]);
+    let url = format!("nats://{}", server.address());
+    let nowhere = [
+        "--scrape",
+        "--monitor",
+        "http://127.0.0.1:1",
+        "--msgs",
+        "10",
+        "--runs",
+        "1",
+    ];
+    let ran = Ran::of(mesh(&[&["bench", "1to1", "-s", &url][..], &nowhere[..]].concat()));
+    ran.says(1, "cannot reach monitoring at http://127.0.0.1:1");
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, process::mesh_command};
+use crate::support::PATIENCE;
+use crate::support::process::{Process, mesh_command};
 
 /// What a program did.
 #[derive(Debug)]
@@ -62,6 +63,22 @@ fn mesh(arguments: &[&str]) -> Command {
     let mut command = mesh_command();
     command.args(arguments).env("TZ", "UTC").env_remove("NO_COLOR");
     command
+}
+
+/// A server as a process, started by `command` with `serve` and more; and where its monitoring answers.
+fn serve(mut command: Command, arguments: &[&str]) -> (Process, SocketAddr) {
+    let directory = tempfile::tempdir().unwrap();
+    command
+        .args(["serve", "-p", "-1", "--monitor-port", "-1"])
+        .args(arguments);
+    if !arguments.contains(&"--store-dir") {
+        command.arg("--store-dir").arg(directory.path());
+    }
+    let server = Process::listening(command, directory);
+    let log = server.wait_for("Server is ready");
+    let (_, rest) = log.split_once("http://").unwrap();
+    let address = rest.split_whitespace().next().unwrap();
+    (server, address.parse().unwrap())
 }
 
 /// A file of the repository.

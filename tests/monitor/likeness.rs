@@ -12,10 +12,9 @@ use super::support::{Client, NatsServer, eventually, get, page, skipped};
 /// Ours beyond theirs.
 const OURS: [&str; 4] = ["mesh", "fix", "sync", "sync_always"];
 /// Theirs for want of the thing here.
-const THEIRS: [&str; 8] = [
+const THEIRS: [&str; 7] = [
     "git_commit",
     "feature_flags",
-    "system_account",
     "disk_io_wait_stats",
     // Of the account: what it imports from the system account.
     "imports",

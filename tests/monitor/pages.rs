@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use sovereign_mesh::{Config, Server, TestServer, account::Auth};
+use sovereign_mesh::{Config, Server, TestServer, account::Auth, config};
 
 use super::support::{Client, eventually, get, metric, page};
 
@@ -425,4 +425,32 @@ async fn a_server_that_drains_is_alive_and_not_ready() {
         std::net::TcpStream::connect(monitor).is_err(),
         "monitoring ends with the server"
     );
+}
+
+/// What the configuration gives and a client does not say is shown as nats-server shows it.
+#[test]
+fn tags_and_the_user_of_those_who_show_nothing() {
+    let text = "server_tags: [a, \"b:c\"]\nno_auth_user: alice\n\
+                authorization { users: [{user: alice, password: x}, {user: bob, password: y}] }\n";
+    let loaded = config::load_text("tags.conf", text, Config::default(), config::Process::default());
+    let loaded = loaded.unwrap();
+    let server = TestServer::with(loaded.config);
+    let (at, monitor) = (
+        server.server().local_addr(),
+        server.server().monitor_addr().unwrap(),
+    );
+    assert_eq!(page(monitor, "/varz")["tags"], json!(["a", "b:c"]));
+    let _nobody = Client::connect(at, ",\"name\":\"nobody\"");
+    let _bob = Client::connect(at, ",\"name\":\"bob\",\"user\":\"bob\",\"pass\":\"y\"");
+    let rows = |query: &str| -> Vec<(String, String)> {
+        let found = page(monitor, &format!("/connz?auth=1{query}"));
+        let rows = found["connections"].as_array().unwrap();
+        let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+        rows.iter()
+            .map(|row| (text(row, "name"), text(row, "authorized_user")))
+            .collect()
+    };
+    let named = |name: &str, user: &str| (name.to_owned(), user.to_owned());
+    assert_eq!(rows(""), [named("nobody", "alice"), named("bob", "bob")]);
+    assert_eq!(rows("&user=alice"), [named("nobody", "alice")]);
 }

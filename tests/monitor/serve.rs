@@ -90,3 +90,20 @@ fn the_start_says_when_messages_are_on_the_disk() {
         assert_eq!(answer.json()["sync"], health);
     }
 }
+
+#[test]
+fn the_log_says_what_was_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    // At its first start the server makes the streams of the mesh: events, three buckets, a store of states.
+    for said in ["Server is ready", "Recovered 5 streams in "] {
+        let mut child = serve(dir.path(), "0").spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let found = lines.find(|line| line.contains(said) || line.contains("Server is ready"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = found.expect("it starts");
+        assert!(found.contains(said), "{found}");
+    }
+}

@@ -12,6 +12,7 @@ mod process;
 mod report;
 mod request;
 mod scenario;
+mod scrape;
 mod wire;
 
 use std::io;
@@ -20,10 +21,12 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::monitoring::{Monitoring, MonitoringArgs};
 use super::{Context, Failure};
 use process::Spawned;
 use report::Outcome;
 use scenario::{Scenario, Side};
+use scrape::Scraper;
 use wire::Target;
 
 /// How long a run is made to take where its length is free.
@@ -71,6 +74,11 @@ pub struct Bench {
     /// Directory the server compared with stores in
     #[arg(long, value_name = "DIR")]
     compare_store: Option<PathBuf>,
+    /// Scrape the metrics page every second during every other run: what do the runs pay for it?
+    #[arg(long, conflicts_with_all = ["compare", "compare_spawn"])]
+    scrape: bool,
+    #[command(flatten)]
+    monitoring: MonitoringArgs,
     /// Say what there is to run
     #[arg(long)]
     list: bool,
@@ -89,13 +97,15 @@ struct Source<'a> {
     url: Option<&'a str>,
     pid: Option<u32>,
     store: Option<&'a PathBuf>,
+    /// Whether its metrics are scraped, so that it has to have monitoring.
+    scraped: bool,
 }
 
 impl Source<'_> {
     fn server(&self) -> Result<Option<Server>, Failure> {
         match (&self.program, self.url) {
             (Some(program), _) => {
-                let spawned = Spawned::start(program, self.sync).map_err(Failure::unhealthy)?;
+                let spawned = Spawned::start(program, self.sync, self.scraped).map_err(Failure::unhealthy)?;
                 let side = Side {
                     target: Target::parse(&spawned.url).map_err(Failure::failed)?,
                     pid: Some(spawned.pid()),
@@ -158,7 +168,7 @@ impl Bench {
         }
         let sources = [self.ours(context)?, self.theirs()];
         let [mut ours, mut theirs] = [sources[0].server()?, sources[1].server()?];
-        let bar = self.progress(&chosen, theirs.is_some());
+        let bar = self.progress(&chosen, self.scrape || theirs.is_some());
         let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
         for (index, scenario) in chosen.into_iter().enumerate() {
             bar.set_message(scenario.name);
@@ -166,8 +176,13 @@ impl Bench {
                 sources[0].refresh(&mut ours)?;
                 sources[1].refresh(&mut theirs)?;
             }
-            let sides: Vec<&Side> = ours.iter().chain(&theirs).map(|server| &server.side).collect();
-            let outcome = match self.measure(scenario, &sides, &bar) {
+            let mut sides: Vec<&Side> = ours.iter().chain(&theirs).map(|server| &server.side).collect();
+            let scraped = self.scraped(ours.as_ref(), context)?;
+            if scraped.is_some() {
+                // The same server again: every other run is left alone.
+                sides.extend_from_within(..1);
+            }
+            let outcome = match self.measure(scenario, &sides, scraped.as_ref(), &bar) {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     bar.suspend(|| anstream::eprintln!("error: {}: {error}", scenario.name));
@@ -183,7 +198,12 @@ impl Bench {
         }
         bar.finish_and_clear();
         if !context.json && !outcomes.is_empty() {
-            report::print(&outcomes);
+            let sides = if self.scrape {
+                ["scraped", "left alone"]
+            } else {
+                ["ours", "theirs"]
+            };
+            report::print(&outcomes, sides);
         }
         match failed[..] {
             [] => Ok(()),
@@ -203,6 +223,7 @@ impl Bench {
             url: Some(&context.server),
             pid: self.pid,
             store: self.store.as_ref(),
+            scraped: self.scrape,
         })
     }
 
@@ -213,13 +234,29 @@ impl Bench {
             url: self.compare.as_deref(),
             pid: self.compare_pid,
             store: self.compare_store.as_ref(),
+            scraped: false,
         }
     }
 
+    /// The pages to scrape, if they are to be.
+    fn scraped(&self, ours: Option<&Server>, context: &Context) -> Result<Option<Monitoring>, Failure> {
+        if !self.scrape {
+            return Ok(None);
+        }
+        let spawned = ours.and_then(|server| server.spawned.as_ref()?.monitor.as_deref());
+        let pages = match spawned {
+            Some(url) => MonitoringArgs::at(url).open(context)?,
+            None => self.monitoring.open(context)?,
+        };
+        Ok(Some(pages))
+    }
+
+    /// Runs of each side in turn; those of the first while `scraped` is scraped.
     fn measure(
         &self,
         scenario: &'static Scenario,
         sides: &[&Side],
+        scraped: Option<&Monitoring>,
         bar: &ProgressBar,
     ) -> io::Result<Outcome> {
         let mut counts = Vec::new();
@@ -229,8 +266,13 @@ impl Bench {
         let runs = if scenario.repeats() { self.runs } else { 1 };
         let mut readings = [Vec::new(), Vec::new()];
         for _ in 0..runs {
-            for ((side, count), readings) in sides.iter().zip(&counts).zip(&mut readings) {
-                readings.push(scenario.run(side, self.size, *count)?);
+            for (at, side) in sides.iter().enumerate() {
+                let scraper = scraped.filter(|_| at == 0).map(Scraper::start).transpose()?;
+                let mut found = scenario.run(side, self.size, counts[at])?;
+                if let Some(scraper) = scraper {
+                    found.extend(scraper.end()?);
+                }
+                readings[at].push(found);
                 bar.inc(1);
             }
         }

@@ -133,13 +133,22 @@ pub struct Spawned {
     directory: PathBuf,
     /// Its URL.
     pub url: String,
+    /// The URL of its monitoring, if it was to have any.
+    pub monitor: Option<String>,
 }
 
 impl Spawned {
     /// Starts `program`, which is a `nats-server` if its name says so and `mesh` otherwise.
-    /// `sync` is when its store syncs: `always`, a duration, or the server's default.
-    pub fn start(program: &Path, sync: Option<&str>) -> io::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    /// `sync` is when its store syncs: `always`, a duration, or the server's default; `monitored` has it show its pages.
+    pub fn start(program: &Path, sync: Option<&str>, monitored: bool) -> io::Result<Self> {
+        // Held until both are chosen, so that they differ.
+        let free = [
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+        ];
+        let (port, monitor) = (free[0].local_addr()?.port(), free[1].local_addr()?.port());
+        drop(free);
+        let monitor = monitored.then_some(monitor);
         let directory = std::env::temp_dir().join(format!("mesh-bench-{}-{port}", std::process::id()));
         fs::create_dir_all(&directory)?;
         let name = program
@@ -152,13 +161,16 @@ impl Spawned {
             command
                 .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-c"])
                 .arg(conf);
+            if let Some(monitor) = monitor {
+                command.args(["-m", &monitor.to_string()]);
+            }
         } else {
             command.args([
                 "serve",
                 "-p",
                 &port.to_string(),
                 "--monitor-port",
-                "0",
+                &monitor.unwrap_or(0).to_string(),
                 "--store-dir",
             ]);
             command.arg(directory.join("store"));
@@ -184,6 +196,7 @@ impl Spawned {
             child,
             directory,
             url: format!("nats://127.0.0.1:{port}"),
+            monitor: monitor.map(|monitor| format!("http://127.0.0.1:{monitor}")),
         };
         spawned.until_ready()?;
         Ok(spawned)

@@ -37,7 +37,7 @@ fn disk_bytes_are_those_of_all_files() {
 
 #[test]
 fn a_program_that_ends_is_an_error_with_its_words() {
-    let error = Spawned::start(Path::new("/bin/ls"), None)
+    let error = Spawned::start(Path::new("/bin/ls"), None, false)
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("the server did not start: "), "{error}");

@@ -105,8 +105,8 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
     Some((lower + upper) / 2.0)
 }
 
-/// Prints one row a figure.
-pub fn print(outcomes: &[Outcome]) {
+/// Prints one row a figure; `sides` are what the columns of a comparison are called.
+pub fn print(outcomes: &[Outcome], sides: [&str; 2]) {
     let compared = outcomes
         .iter()
         .flat_map(|outcome| &outcome.figures)
@@ -115,7 +115,7 @@ pub fn print(outcomes: &[Outcome]) {
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(if compared {
-        vec!["scenario", "", "ours", "theirs", "ratio", "unit"]
+        vec!["scenario", "", sides[0], sides[1], "ratio", "unit"]
     } else {
         vec!["scenario", "", "median", "least", "most", "unit"]
     });

@@ -5,7 +5,7 @@
 //! addresses, open ones too, because that is what its users ask for by this name; no monitoring and no streams unless
 //! asked for; nothing from MESH_... variables. What is synced before it is acknowledged stays so.
 //!
-//! Deliberately absent: TLS and clusters. Asking for them is an error, not a server without.
+//! Deliberately absent: clusters. Asking for one is an error, not a server without.
 
 mod flags;
 
@@ -22,6 +22,7 @@ use super::Failure;
 use super::ctl;
 use super::serve::log::{FATAL, Log};
 use super::serve::run::{Face, Settings, run};
+use super::serve::tls::TlsFlags;
 use flags::Flags;
 
 /// The port of nats-server.
@@ -128,12 +129,6 @@ impl StandIn {
     /// What this server cannot do though it is asked for by a flag.
     fn refused(&self) -> Option<&'static str> {
         let given = |name| self.flags.text(name).is_some();
-        let tls = ["tlscert", "tlskey", "tlscacert", "https_port"]
-            .into_iter()
-            .any(given);
-        if tls || self.flags.is_on("tls") || self.flags.is_on("tlsverify") {
-            return Some("TLS is not supported by this server yet");
-        }
         given("routes").then_some("routes: this server connects to no other servers yet")
     }
 
@@ -165,6 +160,14 @@ impl StandIn {
         }
         if let Some(port) = flags.number("http_port") {
             config.monitor_port = Some(port_of(port)?);
+            config.monitor_tls = false;
+        }
+        if let Some(port) = flags.number("https_port") {
+            if flags.number("http_port").is_some() {
+                return Err(Failure::failed("can't specify both HTTP and HTTPS ports"));
+            }
+            config.monitor_port = Some(port_of(port)?);
+            config.monitor_tls = true;
         }
         config.name = owned("name").or(config.name.take());
         config.advertise = owned("client_advertise").or(config.advertise.take());
@@ -184,6 +187,14 @@ impl StandIn {
         if let Some(limit) = flags.number("log_size_limit") {
             process.log_size_limit = limit.unsigned_abs();
         }
+        let tls = TlsFlags {
+            tls: flags.switch("tls"),
+            tlscert: path("tlscert"),
+            tlskey: path("tlskey"),
+            tlscacert: path("tlscacert"),
+            tlsverify: flags.switch("tlsverify"),
+        };
+        tls.apply(config)?;
         process.log_file = path("log").or(process.log_file.take());
         process.pid_file = path("pid").or(process.pid_file.take());
         process.ports_file_dir = path("ports_file_dir").or(process.ports_file_dir.take());
@@ -270,7 +281,8 @@ impl Face for StandIn {
         }
         tracing::info!("  ID:       {}", server.id());
         if let Some(address) = server.monitor_addr() {
-            tracing::info!("Starting http monitor on {}", shown(address));
+            let scheme = if config.monitor_tls { "https" } else { "http" };
+            tracing::info!("Starting {scheme} monitor on {}", shown(address));
         }
         if let Some(dir) = &config.store_dir {
             tracing::info!("Starting JetStream");
@@ -287,6 +299,11 @@ impl Face for StandIn {
             "Listening for client connections on {}",
             shown(server.local_addr())
         );
+        match &config.tls {
+            Some(options) if options.allow_plain => tracing::info!("TLS available for client connections"),
+            Some(_) => tracing::info!("TLS required for client connections"),
+            None => {}
+        }
         tracing::info!("Server is ready");
     }
 
@@ -336,6 +353,7 @@ Server Options:
         --server_name <server_name>  Server name (default: auto)
     -P, --pid <file>                 File to store PID
     -m, --http_port <port>           Use port for http monitoring
+    -ms,--https_port <port>          Use port for https monitoring
     -c, --config <file>              Configuration file
     -t                               Test configuration and exit
     -sl,--signal <signal>[=<pid>]    Send signal to nats-server process (ldm, stop, quit, term, reopen, reload)
@@ -356,8 +374,14 @@ Authorization Options:
         --user <user>                User required for connections
         --pass <password>            Password required for connections
         --auth <token>               Authorization token required for connections
+TLS Options:
+        --tls                        Enable TLS, do not verify clients (default: false)
+        --tlscert <file>             Server certificate file
+        --tlskey <file>              Private key for server certificate
+        --tlsverify                  Enable TLS, verify client certificates
+        --tlscacert <file>           Client certificate CA for verification
 Common Options:
     -h, --help                       Show this message
     -v, --version                    Show version
 
-This is sovereign-mesh standing in for nats-server. TLS and clusters are refused; `mesh serve --help` shows it as itself.";
+This is sovereign-mesh standing in for nats-server. Clusters are refused; `mesh serve --help` shows it as itself.";

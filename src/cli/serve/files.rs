@@ -47,7 +47,12 @@ impl Files {
         let monitor = server.monitor_addr();
         let mut ports = json!({"nats": urls("nats", server.local_addr())});
         if let Some(monitor) = monitor {
-            ports["monitoring"] = urls("http", monitor).into();
+            let scheme = if server.config().monitor_tls {
+                "https"
+            } else {
+                "http"
+            };
+            ports["monitoring"] = urls(scheme, monitor).into();
         }
         match write(&path, &ports.to_string()) {
             Ok(()) => self.ports = Some(path),

@@ -1,9 +1,12 @@
 //! What `mesh serve` makes on itself at its first start: the mesh's stream and buckets, as any client would.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::Server;
 use crate::account::{Auth, Login, User, Users, is_bcrypt};
@@ -20,8 +23,23 @@ pub(super) async fn make(server: &Server) {
     if server.jetstream().is_none() {
         return;
     }
-    let auth = server.config().auth;
-    let made = tokio::time::timeout(PATIENCE, connect_and_make(server.local_addr(), &auth)).await;
+    let config = server.config();
+    let making = async {
+        if config.tls.is_none() {
+            return connect_and_make(server.local_addr(), ConnectOptions::new(), &config.auth).await;
+        }
+        let side_door = SideDoor::open().await.map_err(|error| error.to_string())?;
+        let options = ConnectOptions::new().local_address(side_door.guest);
+        let address = side_door
+            .listener
+            .local_addr()
+            .map_err(|error| error.to_string())?;
+        tokio::select! {
+            made = connect_and_make(address, options, &config.auth) => made,
+            error = side_door.serve(server) => Err(error.to_string()),
+        }
+    };
+    let made = tokio::time::timeout(PATIENCE, making).await;
     let why = match made {
         Ok(Ok(())) => return,
         Ok(Err(why)) => why,
@@ -30,11 +48,50 @@ pub(super) async fn make(server: &Server) {
     tracing::warn!("The mesh's stream and buckets are not all there: {why}. `mesh setup` makes them");
 }
 
-async fn connect_and_make(mut address: SocketAddr, auth: &Auth) -> Result<(), String> {
+/// The way in for this process alone, where the port is encrypted: its client need neither believe the server's certificate
+/// nor have one of its own. Credentials are asked for all the same.
+struct SideDoor {
+    listener: TcpListener,
+    /// Where the one who may come in comes from.
+    guest: SocketAddr,
+}
+
+impl SideDoor {
+    async fn open() -> io::Result<Self> {
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = TcpListener::bind(loopback).await?;
+        // A port that is free now: nobody else comes from it.
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(loopback)?;
+        let guest = socket.local_addr()?;
+        Ok(Self { listener, guest })
+    }
+
+    async fn serve(&self, server: &Server) -> io::Error {
+        loop {
+            match self.listener.accept().await {
+                Ok((mut socket, from)) if from == self.guest => {
+                    let mut inside = server.connect_in_process();
+                    if let Err(error) = copy_bidirectional(&mut socket, &mut inside).await {
+                        return error;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+async fn connect_and_make(
+    mut address: SocketAddr,
+    options: ConnectOptions,
+    auth: &Auth,
+) -> Result<(), String> {
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    let options = ConnectOptions::new().name("mesh serve");
+    let options = options.name("mesh serve");
     let options = match auth {
         Auth::Open => options,
         Auth::Token(token) if !is_bcrypt(token) => options.token(token.clone()),

@@ -6,6 +6,8 @@ mod mesh;
 mod notify;
 pub(super) mod run;
 mod sink;
+pub(super) mod tls;
+mod vitals;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -69,6 +71,8 @@ pub struct Serve {
     /// Password that clients must show
     #[arg(long, env = "MESH_PASS", requires = "user", hide_env_values = true)]
     pass: Option<String>,
+    #[command(flatten)]
+    tls: tls::TlsFlags,
     /// Listen beyond loopback although anybody may come in
     #[arg(long, env = "MESH_OPEN", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     i_know_this_is_open: Option<bool>,
@@ -171,6 +175,7 @@ impl Serve {
         if let Some(auth) = self.auth()? {
             config.auth = auth;
         }
+        self.tls.apply(config)?;
         let options = &mut config.connections;
         set(&mut options.payload_max, &self.max_payload);
         set(&mut options.connections_max, &self.max_connections);
@@ -279,6 +284,14 @@ impl Face for Serve {
         } else {
             "no auth needed"
         };
+        let encrypted = match &config.tls {
+            None => "",
+            Some(options) if options.map => "TLS, users by certificate, ",
+            Some(options) if options.verify => "TLS, certificate needed, ",
+            Some(options) if options.allow_plain => "TLS or in clear, ",
+            Some(_) => "TLS, ",
+        };
+        let auth = &format!("{encrypted}{auth}");
         let kept = match (&config.store_dir, config.sync) {
             (None, _) => String::new(),
             (Some(dir), Sync::Always) => format!("{}   synced before every ack", dir.display()),
@@ -313,6 +326,9 @@ fn banner(server: &Server, auth: &str, kept: &str, began: Instant) {
     tracing::info!("Name       {}", server.context().info.server_name);
     tracing::info!("Clients    {}   {reach}{auth}", server.client_url());
     match server.monitor_addr() {
+        Some(address) if server.config().monitor_tls => {
+            tracing::info!("Monitor    https://{address}   /metrics, /healthz");
+        }
         Some(address) => tracing::info!("Monitor    http://{address}   /metrics, /healthz"),
         None => tracing::info!("Monitor    off"),
     }
@@ -361,6 +377,8 @@ fn refusal(error: ServerError) -> Failure {
         ServerError::Bind { error: cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::failed(&error).hint("ports below 1024 need privileges: choose another with -p")
         }
+        ServerError::Tls(_) => Failure::failed(&error)
+            .hint("name PEM files with --tlscert and --tlskey, or in the file: tls { cert_file: ..., key_file: ... }"),
         ServerError::Store(store::Error::InUse { pid, .. }) => Failure::conflict(&error).hint(format!(
             "stop that server (kill -TERM {pid}), or give this one a directory of its own with --store-dir"
         )),

@@ -3,6 +3,7 @@
 //! Signals as in nats-server: INT and TERM stop, HUP reads the configuration again, USR1 opens the log file anew, USR2 is lame
 //! duck.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +16,7 @@ use super::files::Files;
 use super::log::Log;
 use super::notify::Manager;
 use super::sink::Target;
+use super::vitals::Vitals;
 
 /// Who is in front of the server: how settings come about, what is said at the start, how a failed start reads.
 pub(crate) trait Face {
@@ -94,11 +96,15 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
     if !process.no_mesh {
         super::mesh::make(&server).await;
     }
+    if let Some(jetstream) = server.jetstream() {
+        server.show(Arc::new(Vitals::new(jetstream.clone())));
+    }
     face.banner(&server, began);
     files.write_ports(&process, &face.program(), &server);
 
     let manager = Manager::from_env();
     manager.ready(&server);
+    let mut requests = server.reload_requests();
 
     let lame_duck = {
         let mut watching = std::pin::pin!(manager.watch(&server, true));
@@ -115,6 +121,16 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
                 _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
                     Ok(new) => process = new,
                     Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
+                },
+                Some(request) = requests.recv() => match reload(face, &server, log, &mut files).await {
+                    Ok(new) => {
+                        process = new;
+                        request.answer(Ok(()));
+                    }
+                    Err(failure) => {
+                        tracing::error!("Reload refused, nothing has changed: {failure}");
+                        request.answer(Err(failure.to_string()));
+                    }
                 },
             }
         }

@@ -1,12 +1,13 @@
 //! `mesh store info`: the figures of a store, running or stopped.
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::json;
 
-use super::{Where, expect_store, monitor, refused};
+use super::{Where, expect_store, refused};
+use crate::cli::monitoring::MonitoringArgs;
 use crate::cli::output::{self, Columns};
 use crate::cli::{Context, Failure, units};
-use crate::config;
 use crate::monitor::{Spread, Store as Figures, shown_store};
 use crate::store::{Options, Store};
 
@@ -17,20 +18,26 @@ use crate::store::{Options, Store};
 pub struct Info {
     #[command(flatten)]
     at: Where,
-    /// Where the server's monitoring answers [default: http://127.0.0.1:8778, or the port of MESH_MONITOR_PORT]
-    #[arg(long, env = "MESH_MONITOR", value_name = "URL")]
-    monitor: Option<String>,
+    #[command(flatten)]
+    monitoring: MonitoringArgs,
+}
+
+/// What is read of `/storez`.
+#[derive(Deserialize)]
+struct Storez {
+    pid: u32,
+    store: Option<Figures>,
 }
 
 impl Info {
     /// Looks and prints.
-    pub fn run(self, context: &Context) -> Result<(), Failure> {
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let dir = self.at.dir();
-        if self.monitor.is_some() && self.at.dir.is_none() {
-            return self.print(context, self.running(context, None)?, None);
+        if self.monitoring.is_named() && self.at.dir.is_none() {
+            return self.print(context, self.running(context, None).await?, None);
         }
         if let Some(pid) = Store::holder(&dir).map_err(|error| refused(&error))? {
-            let figures = self.running(context, Some(&pid))?;
+            let figures = self.running(context, Some(&pid)).await?;
             return self.print(context, figures, None);
         }
         expect_store(&dir)?;
@@ -42,28 +49,29 @@ impl Info {
     }
 
     /// The figures of the server that holds the store, from its monitoring.
-    fn running(&self, context: &Context, pid: Option<&str>) -> Result<Figures, Failure> {
-        let url = self.monitor.clone().unwrap_or_else(|| {
-            let port = std::env::var("MESH_MONITOR_PORT").ok();
-            let port = port.unwrap_or_else(|| config::MONITOR_PORT.to_string());
-            format!("http://127.0.0.1:{port}")
-        });
-        let holder = pid.map_or_else(String::new, |pid| format!("process {pid} has the store open; "));
+    async fn running(&self, context: &Context, pid: Option<&str>) -> Result<Figures, Failure> {
+        // Who holds a directory of this machine runs on it.
+        let pages = self.monitoring.open_on(context, "127.0.0.1")?;
+        let url = pages.url();
         let hint = "say where its monitoring is with --monitor URL: `mesh serve` prints it at its start";
-        let page = monitor::get(context, &url, "/storez").map_err(|error| {
-            Failure::unhealthy(format!("{holder}{url} does not answer: {error}")).hint(hint)
+        let found: Storez = pages.json("/storez").await.map_err(|failure| match pid {
+            Some(pid) => {
+                let why = failure.lines().next().unwrap_or_default();
+                let what = format!("process {pid} has the store open; {why}");
+                Failure::with_code(failure.code(), what).hint(hint)
+            }
+            None => failure,
         })?;
-        let other = page["pid"].to_string();
+        let other = found.pid.to_string();
         if let Some(pid) = pid.filter(|pid| other != *pid) {
             return Err(Failure::conflict(format!(
                 "process {pid} has the store open, but {url} is the monitoring of process {other}"
             ))
             .hint(hint));
         }
-        match page.get("store") {
-            Some(store) => serde_json::from_value(store.clone()).map_err(Failure::failed),
-            None => Err(Failure::not_found(format!("the server at {url} has no store"))),
-        }
+        found
+            .store
+            .ok_or_else(|| Failure::not_found(format!("the server at {url} has no store")))
     }
 
     fn print(&self, context: &Context, figures: Figures, streams: Option<usize>) -> Result<(), Failure> {
@@ -99,6 +107,7 @@ fn page(figures: &Figures, streams: Option<usize>) -> Columns {
     columns.row("Messages", units::show_bytes(figures.logical_bytes));
     columns.row("On Disk", on_disk(figures));
     columns.row("Journal", units::show_bytes(figures.journal_bytes));
+    columns.row("Spare", units::show_bytes(figures.spare_bytes));
     columns.some("Room Left", figures.available_bytes.map(units::show_bytes));
     if streams.is_none() {
         activity(&mut columns, figures);

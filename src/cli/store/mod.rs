@@ -2,7 +2,6 @@
 
 mod check;
 mod info;
-mod monitor;
 
 use std::path::{Path, PathBuf};
 
@@ -28,10 +27,10 @@ enum StoreCommand {
 
 impl Store {
     /// Runs the subcommand.
-    pub fn run(self, context: &Context) -> Result<(), Failure> {
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
         match self.command {
             StoreCommand::Check(command) => command.run(context),
-            StoreCommand::Info(command) => command.run(context),
+            StoreCommand::Info(command) => command.run(context).await,
         }
     }
 }

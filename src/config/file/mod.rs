@@ -4,12 +4,16 @@
 //! and `consumers` are our own. A key of a part that is not built is named: an error where somebody relies on it, a warning
 //! where it is harmless (`unsupported`). All problems of a file are reported at once.
 
+mod accounts;
 mod assets;
 mod authorization;
 mod jetstream;
+mod mappings;
 mod operator;
+mod shares;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unsupported;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +22,7 @@ use std::time::Duration;
 use super::fields::Notes;
 use super::language::{self, Entry, Loaded, Map, Problem};
 use super::{Config, LogFormat, Process};
+use crate::account::Auth;
 
 use authorization::Authorization;
 
@@ -27,8 +32,10 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 58] = [
+const KEYS: [&str; 62] = [
+    "accounts",
     "addr",
+    "allow_non_tls",
     "authorization",
     "client_advertise",
     "consumers",
@@ -36,6 +43,8 @@ const KEYS: [&str; 58] = [
     "host",
     "http",
     "http_port",
+    "https",
+    "https_port",
     "i_know_this_is_open",
     "jetstream",
     "lame_duck_duration",
@@ -47,6 +56,7 @@ const KEYS: [&str; 58] = [
     "logfile",
     "logtime",
     "logtime_utc",
+    "mappings",
     "max_conn",
     "max_connections",
     "max_control_line",
@@ -75,17 +85,16 @@ const KEYS: [&str; 58] = [
     "storedir",
     "streams",
     "system_account",
+    "tls",
     "trace",
     "trace_headers",
     "trace_verbose",
     "write_deadline",
     // What is not built, where a misspelling is likely.
-    "accounts",
     "cluster",
     "gateway",
     "leafnodes",
     "mqtt",
-    "tls",
     "websocket",
 ];
 
@@ -131,12 +140,18 @@ fn read(loaded: Loaded, config: Config, process: Process) -> Result<File, Vec<Pr
         config,
         process,
         jetstream: jetstream::Streams::default(),
+        accounts: accounts::Accounts::default(),
         authorization: None,
         no_auth_user: None,
+        tls: None,
+        allow_non_tls: None,
+        has_auth_timeout: false,
+        monitor: None,
     };
     reading.entries(&loaded.map);
     reading.credentials(operator::is_on(&loaded.map));
     operator::read(&loaded.map, &mut reading.config, &mut reading.notes);
+    reading.encryption();
     let Reading {
         notes,
         config,
@@ -164,8 +179,14 @@ struct Reading {
     config: Config,
     process: Process,
     jetstream: jetstream::Streams,
+    accounts: accounts::Accounts,
     authorization: Option<Authorization>,
     no_auth_user: Option<Entry>,
+    tls: Option<tls::Block>,
+    allow_non_tls: Option<Entry>,
+    has_auth_timeout: bool,
+    /// The last key that said where monitoring is: whether over HTTPS, and whether it is on.
+    monitor: Option<(bool, Entry, bool)>,
 }
 
 impl Reading {
@@ -198,15 +219,15 @@ impl Reading {
             "host" | "net" | "addr" => set(&mut config.host, entry.text(notes)),
             "port" => set(&mut config.port, entry.port(notes).and_then(client_port)),
             "client_advertise" => config.advertise = entry.text(notes).filter(|text| !text.is_empty()),
-            "http" => {
+            "http" | "https" => {
                 if let Some((host, port)) = entry.listen(notes) {
                     config.monitor_host = host.or(config.monitor_host.take());
-                    config.monitor_port = monitor_port(port);
+                    self.monitoring(name, entry, port);
                 }
             }
-            "http_port" | "monitor_port" => {
+            "http_port" | "monitor_port" | "https_port" => {
                 if let Some(port) = entry.port(notes) {
-                    config.monitor_port = monitor_port(port);
+                    self.monitoring(name, entry, port);
                 }
             }
             "monitor_hosts" => set(&mut config.monitor_hosts, entry.texts(notes)),
@@ -219,6 +240,27 @@ impl Reading {
             _ => return false,
         }
         true
+    }
+
+    /// The port of monitoring, of which there is one: in clear or encrypted.
+    fn monitoring(&mut self, name: &str, entry: &Entry, port: i64) {
+        let (notes, config) = (&mut self.notes, &mut self.config);
+        let port = monitor_port(port);
+        let is_https = name.starts_with("https");
+        let other = self.monitor.replace((is_https, entry.clone(), port.is_some()));
+        match other {
+            Some((was_https, _, true)) if was_https != is_https && port.is_some() => {
+                notes.error(entry, "monitoring is served over HTTP or over HTTPS, not both");
+            }
+            // Zero turns off the one that is asked for, not the other one.
+            Some((was_https, before, true)) if was_https != is_https => {
+                self.monitor = Some((was_https, before, true));
+            }
+            _ => {
+                config.monitor_port = port;
+                config.monitor_tls = is_https && port.is_some();
+            }
+        }
     }
 
     /// Limits and times of connections.
@@ -326,28 +368,71 @@ impl Reading {
         let notes = &mut self.notes;
         match name {
             "authorization" => self.authorization = authorization::read(entry, notes),
+            "accounts" => self.accounts.read(entry, notes),
+            "mappings" | "maps" => self.accounts.global_mappings(entry, notes),
+            "system_account" | "system" => self.accounts.set_system(entry),
             "no_auth_user" => self.no_auth_user = Some(entry.clone()),
             "jetstream" => self.jetstream.read(entry, &mut self.config, notes),
             "store_dir" | "storedir" => self.jetstream.set_dir(entry, notes),
             "streams" => assets::streams(entry, &mut self.config.assets, notes),
+            "tls" => self.tls = tls::read(entry, notes),
+            "allow_non_tls" => self.allow_non_tls = Some(entry.clone()),
             "consumers" => assets::consumers(entry, &mut self.config.assets, notes),
             _ => return false,
         }
         true
     }
 
+    /// How clients are met, once it is known who they may be.
+    fn encryption(&mut self) {
+        let notes = &mut self.notes;
+        let allow_plain = self.allow_non_tls.as_ref().and_then(|entry| entry.flag(notes)) == Some(true);
+        let has_block = self.tls.is_some();
+        if let Some(block) = self.tls.take() {
+            let has_users = matches!(self.config.auth, Auth::Users(_));
+            self.config.tls = block
+                .options(allow_plain, has_users, notes)
+                .or(self.config.tls.take());
+            if self.config.tls.as_ref().is_some_and(|options| options.map) {
+                notes
+                    .warnings
+                    .retain(|warning| !warning.text.ends_with(authorization::NAME_ALONE));
+            }
+            // As in nats-server: the handshake takes its time, too.
+            let explicit = self.has_auth_timeout;
+            if let Some(options) = self.config.tls.as_ref().filter(|_| !explicit) {
+                self.config.connections.auth_timeout = options.timeout + Duration::from_secs(1);
+            }
+        } else if let Some(entry) = self.allow_non_tls.as_ref().filter(|_| allow_plain) {
+            notes.warn(entry, "\"allow_non_tls\" has no effect: there is no tls block");
+        }
+        if let Some((true, entry, true)) = self.monitor.as_ref().filter(|_| !has_block) {
+            notes.error(entry, "HTTPS needs a certificate: give one in tls { ... }");
+        }
+    }
+
     /// What clients must show, once all of the file is read.
     fn credentials(&mut self, is_operator: bool) {
         let notes = &mut self.notes;
         let no_auth_user = self.no_auth_user.as_ref();
-        if let Some(authorization) = self.authorization.take() {
-            set(&mut self.config.connections.auth_timeout, authorization.timeout);
-            if !is_operator {
-                set(&mut self.config.auth, authorization.auth(no_auth_user, notes));
+        if is_operator {
+            // Who is who, and what accounts there are, the tokens say.
+            if let Some(authorization) = self.authorization.take() {
+                self.has_auth_timeout = authorization.timeout.is_some();
+                set(&mut self.config.connections.auth_timeout, authorization.timeout);
             }
-        } else if let Some(entry) = no_auth_user {
-            authorization::no_such_user(entry, notes);
+            return;
         }
+        let accounts = std::mem::take(&mut self.accounts).finish(&mut self.config, notes);
+        let auth = match self.authorization.take() {
+            Some(authorization) => {
+                self.has_auth_timeout = authorization.timeout.is_some();
+                set(&mut self.config.connections.auth_timeout, authorization.timeout);
+                authorization.auth(accounts.users, no_auth_user, notes)
+            }
+            None => authorization::of_accounts(accounts.users, accounts.is_system_alone, no_auth_user, notes),
+        };
+        set(&mut self.config.auth, auth);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::language::{Entry, Map, Value};
 
 /// Notes a key that is known to nats-server; false when it is not.
 pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
-    others(name, entry, notes) || credentials(name, entry, notes) || habits(name, entry, notes)
+    others(name, entry, notes) || credentials(name) || habits(name, entry, notes)
 }
 
 /// Other servers and other protocols.
@@ -18,8 +18,7 @@ fn others(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
         "gateway" => peers(entry, "gateways", notes),
         "leaf" | "leafnodes" => peers(entry, "remotes", notes),
         "websocket" | "ws" | "mqtt" => listener(entry, notes),
-        "tls" | "https" | "https_port" => refuse(entry, "TLS is not supported by this server yet", notes),
-        "allow_non_tls" | "ocsp" | "ocsp_cache" => without(entry, "there is no TLS yet", notes),
+        "ocsp" | "ocsp_cache" => ocsp(entry, notes),
         "proxies" => refuse(entry, "proxies are not supported by this server", notes),
         "proxy_protocol" | "no_header_support" => wanted(entry, notes),
         "connect_error_reports" | "reconnect_error_reports" => {}
@@ -29,21 +28,8 @@ fn others(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
 }
 
 /// Who may come in, and where their messages go.
-fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
+fn credentials(name: &str) -> bool {
     match name {
-        "accounts" | "mappings" | "maps" => {
-            let why = "several accounts and subject mappings are not supported by this server yet";
-            refuse(entry, why, notes);
-        }
-        "system_account" | "system" => {
-            if !matches!(&entry.node.value, Value::Text(name) if name == "$SYS") {
-                refuse(
-                    entry,
-                    "several accounts are not supported by this server yet",
-                    notes,
-                );
-            }
-        }
         "no_system_account" | "no_system" | "no_sys_acc" => {}
         _ => return false,
     }
@@ -96,6 +82,20 @@ fn without(entry: &Entry, why: &str, notes: &mut Notes) {
 fn wanted(entry: &Entry, notes: &mut Notes) {
     if entry.flag(notes) == Some(true) {
         refuse(entry, "this server does not do that", notes);
+    }
+}
+
+/// Answers of the authority stapled to certificates: clients that insist on them would not come in.
+fn ocsp(entry: &Entry, notes: &mut Notes) {
+    let mode = match &entry.node.value {
+        Value::Map(map) => map.get("mode").map(|entry| &entry.node.value),
+        value => Some(value),
+    };
+    let insists = matches!(mode, Some(Value::Text(mode)) if mode.eq_ignore_ascii_case("always") || mode.eq_ignore_ascii_case("must"));
+    if insists || entry.node.value == Value::Flag(true) {
+        refuse(entry, "OCSP answers are not stapled to certificates", notes);
+    } else {
+        without(entry, "OCSP answers are not stapled to certificates", notes);
     }
 }
 

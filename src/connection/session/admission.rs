@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::account::{Auth, User, Verdict, Verification};
+use crate::connection::cause;
 use crate::connection::gate::{self, Gate};
 use crate::connection::publish_line::PublishLine;
 use crate::connection::reason::Reason;
+use crate::connection::tls;
 use crate::protocol::connect::Connect;
 use crate::protocol::subject;
 use crate::router::Publisher;
@@ -25,7 +27,10 @@ impl Session {
     pub(super) fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
-            let admitted = match &*self.context.accounts.auth() {
+            let auth = self.context.accounts.auth();
+            let admitted = match &*auth {
+                // Who it is, its certificate says.
+                _ if tls::maps(self.context.tls().as_deref(), &auth, &self.handle).is_some() => Ok(()),
                 Auth::Open => self.admit(None),
                 Auth::Users(users) => match users.default_user() {
                     Some(user) => self.admit(Some(user.clone())),
@@ -70,6 +75,7 @@ impl Session {
             return Err(self.fatal(Reason::MissingAccount, || format!("there is no account {name}")));
         };
         let moves = !Arc::ptr_eq(&account, &self.account);
+        let before = moves.then(|| self.account.clone());
         if moves {
             // What it has asked for elsewhere ends there.
             self.plain = None;
@@ -91,7 +97,12 @@ impl Session {
             self.publisher.set_echo(self.connect.echo);
             self.account = account;
         }
+        if let Some(before) = before {
+            self.context.events.moved(&before);
+        }
+        self.context.events.moved(&self.account);
         self.spec = self.account.spec();
+        self.mappings = self.account.mappings();
         Ok(())
     }
 
@@ -101,6 +112,7 @@ impl Session {
         self.epoch = self.context.epoch();
         self.options = self.context.options();
         self.spec = self.account.spec();
+        self.mappings = self.account.mappings();
         self.gate = Gate::of(self.handle.user().as_ref());
         self.note_limits();
         // What was remembered was allowed under the old terms.
@@ -120,9 +132,14 @@ impl Session {
         self.examine(connect)
     }
 
-    fn examine(&mut self, connect: Connect) -> Result<Option<Pending>, Reason> {
+    fn examine(&mut self, mut connect: Connect) -> Result<Option<Pending>, Reason> {
         let epoch = self.context.epoch();
-        match self.handle.judge(&self.context.accounts.auth(), &connect) {
+        let auth = self.context.accounts.auth();
+        let mapped = tls::mapped(self.context.tls().as_deref(), &auth, &connect, &self.handle);
+        if let Some(Verdict::Admitted(Some(user))) = &mapped {
+            connect.user = Some(user.name.clone());
+        }
+        match mapped.unwrap_or_else(|| self.handle.judge(&auth, &connect)) {
             Verdict::Later(verification) => Ok(Some(Pending {
                 connect,
                 verification,
@@ -143,15 +160,25 @@ impl Session {
         }
     }
 
+    /// INFO went out and CONNECT came back: the first guess, until a PING measures it.
+    fn guess_round_trip(&self) {
+        if self.handle.rtt().is_zero() {
+            self.handle.set_rtt(self.handle.uptime());
+        }
+    }
+
     fn refused(&self, connect: &Connect, rule: &str) -> Reason {
         let user = connect
             .user
             .as_deref()
             .map(|user| format!(" - User \"{}\"", user.escape_debug()))
             .unwrap_or_default();
-        self.fatal(Reason::AuthenticationFailure, || {
-            format!("authentication error{user}: {rule}")
-        })
+        self.guess_round_trip();
+        // Whoever looks into it sees who it said it was.
+        self.handle.set_connect(Arc::new(cause::remains(connect)));
+        self.handle
+            .note_rule(&format!("authentication error{user}: "), rule);
+        Reason::AuthenticationFailure
     }
 
     fn decide(&mut self, connect: Connect, verdict: Verdict, epoch: u64) -> Result<Option<Pending>, Reason> {
@@ -167,15 +194,13 @@ impl Session {
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersNeedsHeaders);
         }
+        let is_first = !self.connected;
         if self.connected {
             // A second CONNECT starts over.
             self.publisher.settle();
             self.account.router.remove_client(&self.handle.client);
         }
-        if self.handle.rtt().is_zero() {
-            // INFO went out and CONNECT came back: the first guess, until a PING measures it.
-            self.handle.set_rtt(self.handle.uptime());
-        }
+        self.guess_round_trip();
         self.handle.touch();
         // What was checked for the line remembered need not hold any more.
         self.repeat = PublishLine::default();
@@ -189,6 +214,9 @@ impl Session {
             // A reload came between, and may have looked at this connection before it was in: its rules count.
             let connect = Connect::clone(&self.connect);
             return self.examine(connect);
+        }
+        if is_first {
+            self.context.events.connected(&self.handle);
         }
         self.acknowledge();
         Ok(None)
@@ -215,6 +243,11 @@ impl Session {
         if max > 0 && count >= max || own_max.is_some_and(|max| count >= max) {
             return self.error("maximum subscriptions exceeded");
         }
+        if let Some(max) = self.spec.limits.subscriptions
+            && self.account.router.stats().subscriptions >= max
+        {
+            return self.error("maximum subscriptions exceeded");
+        }
         if !subject::is_pattern(pattern) {
             return self.error("Invalid Subject");
         }
@@ -239,18 +272,5 @@ impl Session {
             gate.log(&label, &what);
         }
         self.error(&text);
-    }
-
-    #[cold]
-    pub(super) fn publish_denied(&mut self, to: &[u8]) {
-        let to = String::from_utf8_lossy(to).into_owned();
-        let label = self.label();
-        if let Some(gate) = &mut self.gate {
-            gate.log(
-                &label,
-                &format!("Publish Violation - Subject \"{}\"", to.escape_debug()),
-            );
-        }
-        self.error(&format!("Permissions Violation for Publish to \"{to}\""));
     }
 }

@@ -4,27 +4,28 @@
 //! may do, is in `admission`.
 
 mod admission;
+mod publish;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
-use crate::account::{Account, Spec};
+use crate::account::{Account, Mappings, Spec};
 use crate::protocol::connect::Connect;
 use crate::protocol::encode::{self, Message};
 use crate::protocol::grammar::{self, ClientOp, LineError};
-use crate::protocol::{headers, plain, subject};
+use crate::protocol::plain;
 use crate::router::{Publisher, Router};
 
 use super::gate::Gate;
 use super::handle::Handle;
 use super::plain::Plain;
-use super::publish_line::{PublishLine, is_reserved_reply, is_reserved_subject};
+use super::publish_line::PublishLine;
 use super::reason::Reason;
-use super::{Context, Options, cause};
+use super::{Context, Options, cause, tls};
 
 pub(super) use admission::Pending;
 
@@ -71,6 +72,8 @@ pub(super) struct Session {
     /// Where its messages go, and the rules there as of `epoch`.
     account: Arc<Account>,
     spec: Arc<Spec>,
+    /// What messages are renamed to there; nothing, for most.
+    mappings: Option<Arc<Mappings>>,
     /// Subscriptions and bytes of a message, where its user's token limits them.
     own_limits: (Option<usize>, Option<usize>),
     /// Why it may not stay, though it need not show anything.
@@ -100,6 +103,7 @@ impl Session {
             options: context.options(),
             epoch,
             spec: account.spec(),
+            mappings: account.mappings(),
             account,
             own_limits: (None, None),
             unwelcome: None,
@@ -161,12 +165,17 @@ impl Session {
 
     /// Sends the first INFO.
     pub fn greet(&mut self) {
+        let line = self.greeting();
+        self.publisher.own().extend_from_slice(&line);
+        self.publisher.flush();
+    }
+
+    /// The first INFO, for who sends it before there is a writer.
+    pub fn greeting(&mut self) -> Vec<u8> {
         if self.context.accounts.auth().has_nkeys() {
             self.handle.set_nonce(nonce());
         }
-        let line = self.info(false);
-        self.publisher.own().extend_from_slice(&line);
-        self.publisher.flush();
+        self.info(false)
     }
 
     fn info(&self, connect_info: bool) -> Vec<u8> {
@@ -175,7 +184,8 @@ impl Session {
         info.client_ip.clone_from(&self.handle.ip);
         let auth = self.context.accounts.auth();
         info.auth_required = auth.is_required();
-        info.max_payload = self.options.payload_max;
+        info.max_payload = self.payload_max();
+        tls::advertise(&mut info, self.context.tls().as_deref(), &self.handle);
         if auth.has_nkeys() {
             info.nonce = self.handle.nonce().unwrap_or_default().to_owned();
         }
@@ -354,13 +364,20 @@ impl Session {
             let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
             return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        let (_, own_max) = self.own_limits;
-        let max = own_max.unwrap_or(usize::MAX).min(self.options.payload_max);
+        let max = self.payload_max();
         if total > max {
             let why = || format!("a message of {total} bytes, at most {max} are allowed");
             return Err(self.fatal(Reason::PayloadExceeded, why));
         }
         Ok(())
+    }
+
+    /// Bytes of a message: the server's limit, or that of the account where it is lower.
+    fn payload_max(&self) -> usize {
+        let (_, own) = self.own_limits;
+        let limits = [own, self.spec.limits.payload];
+        let limits = limits.into_iter().flatten();
+        limits.fold(self.options.payload_max, usize::min)
     }
 
     /// Logs an operation; what a CONNECT may hold of secrets is not for a log.
@@ -452,49 +469,6 @@ impl Session {
             LineError::Arguments => (Reason::ProtocolViolation, "arguments that cannot be"),
         };
         self.fatal(reason, || format!("{what} in [{}]", cause::shown(line)))
-    }
-
-    #[inline]
-    fn publish(&mut self, message: &Message<'_>, shared: Option<&Bytes>) {
-        self.in_msgs += 1;
-        self.in_bytes += message.len() as u64;
-        if self.connect.pedantic && !subject::is_subject(message.subject) {
-            self.error("Invalid Publish Subject");
-        }
-        if let Some(gate) = &mut self.gate
-            && !gate.may_publish(message.subject, &self.handle.client)
-        {
-            return self.publish_denied(message.subject);
-        }
-        if is_reserved_subject(message.subject) {
-            let subject = String::from_utf8_lossy(message.subject).into_owned();
-            return self.error(&format!("Permissions Violation for Publish to \"{subject}\""));
-        }
-        if is_reserved_reply(message.reply) {
-            let reply = String::from_utf8_lossy(message.reply).into_owned();
-            return self.error(&format!(
-                "Permissions Violation for Publish with Reply of \"{reply}\""
-            ));
-        }
-        if self.connect.verbose {
-            self.publisher.own().extend_from_slice(encode::OK);
-        }
-        let receivers = self.publisher.publish(message, shared);
-        if receivers == 0 && self.connect.no_responders && !message.reply.is_empty() {
-            self.no_responders(message);
-        }
-    }
-
-    /// Tells a requester that nobody listens, if it listens for the answer itself.
-    fn no_responders(&mut self, message: &Message<'_>) {
-        let subject = String::from_utf8_lossy(message.subject);
-        let headers = headers::build("503", [("Nats-Subject", &*subject)]);
-        let answer = Message {
-            subject: message.reply,
-            headers: &headers,
-            ..Message::default()
-        };
-        self.publisher.deliver_to_self(message.reply, &answer);
     }
 
     /// Every operation but a publish.

@@ -28,12 +28,7 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
         Info::default(),
     ));
     let client = Client::new(1, 64 << 20);
-    let handle = Arc::new(Handle::new(
-        client.clone(),
-        "test".into(),
-        1,
-        context.accounts.global().clone(),
-    ));
+    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1, &context));
     let mut session = Session::new(context.clone(), handle);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

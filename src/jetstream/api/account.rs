@@ -8,7 +8,7 @@ use crate::protocol::info::API_LEVEL;
 /// `INFO`.
 pub(super) fn info(jetstream: &JetStream) -> Map<String, Value> {
     let sums = jetstream.snapshot();
-    let limits = jetstream.options.limits;
+    let limits = jetstream.limits();
     let mut info = json!({
         "memory": sums.memory,
         "storage": sums.storage,
@@ -17,14 +17,14 @@ pub(super) fn info(jetstream: &JetStream) -> Map<String, Value> {
         "streams": sums.streams,
         "consumers": sums.consumers,
         "limits": {
-            "max_memory": -1,
-            "max_storage": -1,
-            "max_streams": limits.streams_max,
-            "max_consumers": limits.consumers_max,
-            "max_ack_pending": -1,
-            "memory_max_stream_bytes": -1,
-            "storage_max_stream_bytes": -1,
-            "max_bytes_required": false,
+            "max_memory": limits.memory,
+            "max_storage": limits.storage,
+            "max_streams": limits.streams,
+            "max_consumers": limits.consumers,
+            "max_ack_pending": limits.ack_pending,
+            "memory_max_stream_bytes": limits.memory_stream,
+            "storage_max_stream_bytes": limits.storage_stream,
+            "max_bytes_required": limits.bytes_required,
         },
     });
     if let Some(domain) = &jetstream.options.domain {

@@ -47,7 +47,8 @@ struct Wire<'a> {
     stream_name: &'a str,
     name: &'a str,
     created: String,
-    config: &'a ConsumerConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<&'a ConsumerConfig>,
     delivered: Place,
     ack_floor: Place,
     num_ack_pending: usize,
@@ -65,13 +66,20 @@ struct Wire<'a> {
 
 impl Serialize for ConsumerInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.shown(true).serialize(serializer)
+    }
+}
+
+impl ConsumerInfo {
+    /// As answers show it, with its configuration or without.
+    pub fn shown(&self, with_config: bool) -> impl Serialize {
         let state = &self.state;
         let paused_until = state.paused_until.filter(|&until| until > self.now);
-        let wire = Wire {
+        Wire {
             stream_name: &self.stream,
             name: &self.name,
             created: rfc3339(self.created),
-            config: &self.config,
+            config: with_config.then_some(&self.config),
             delivered: Place::new(state.delivered, state.last_delivery),
             ack_floor: Place::new(state.ack_floor, state.last_ack),
             num_ack_pending: state.num_ack_pending,
@@ -82,7 +90,6 @@ impl Serialize for ConsumerInfo {
             paused: paused_until.is_some(),
             pause_remaining: paused_until.map(|until| until - self.now),
             ts: rfc3339(self.now),
-        };
-        wire.serialize(serializer)
+        }
     }
 }

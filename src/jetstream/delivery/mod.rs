@@ -40,6 +40,7 @@ use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::jetstream::consumer::config::Limits as ConsumerLimits;
 use crate::router::Router;
 
 use super::JetStream;
@@ -55,4 +56,15 @@ pub(super) struct Context {
     /// The tasks of all drivers.
     pub tasks: TaskTracker,
     pub runtime: tokio::runtime::Handle,
+}
+
+impl Context {
+    /// What the account allows its consumers.
+    fn limits(&self) -> ConsumerLimits {
+        let account = self.jetstream.upgrade().map(|jetstream| jetstream.limits());
+        ConsumerLimits {
+            max_ack_pending: account.map_or(0, |limits| limits.ack_pending.max(0)),
+            ..ConsumerLimits::default()
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::ack_subject::AckPrefix;
 use crate::jetstream::consumer::advisory::Advisory;
 use crate::jetstream::consumer::config::{
-    ConsumerConfig, CreateRequest, Limits, Plan, Retention as Waits, Standing, StreamFacts, WireTime, plan,
+    ConsumerConfig, CreateRequest, Plan, Retention as Waits, Standing, StreamFacts, WireTime, plan,
 };
 use crate::jetstream::consumer::start::{Start, StreamIndex};
 use crate::jetstream::consumer::state::{Consumer, ConsumerOptions};
@@ -137,7 +137,7 @@ impl Consumers {
                 }
             }
         };
-        match plan(request, &facts(&stream), &Limits::default(), &standing, fresh)? {
+        match plan(request, &facts(&stream), &self.context.limits(), &standing, fresh)? {
             Plan::Create(config) if !room && !config.direct => {
                 drop(config);
                 Err(error::MAXIMUM_CONSUMERS)

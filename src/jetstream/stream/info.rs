@@ -116,14 +116,14 @@ pub struct StreamInfo {
 }
 
 #[derive(Serialize)]
-struct Wire<'a> {
+struct Wire<'a, State: Serialize, Cluster: Serialize> {
     config: &'a StreamConfig,
     created: String,
-    state: WireState<'a>,
+    state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<Cluster<'a>>,
+    cluster: Option<Cluster>,
     ts: String,
 }
 
@@ -132,27 +132,39 @@ struct Cluster<'a> {
     leader: &'a str,
 }
 
+impl StreamInfo {
+    /// The `state` object alone.
+    pub fn shown_state(&self) -> impl Serialize {
+        let state = &self.state;
+        WireState {
+            messages: state.messages,
+            bytes: state.bytes,
+            first_seq: state.first_seq,
+            first_ts: rfc3339(state.first_time),
+            last_seq: state.last_seq,
+            last_ts: rfc3339(state.last_time),
+            num_subjects: state.subjects,
+            subjects: &self.subjects,
+            num_deleted: state.deleted,
+            deleted: &self.deleted,
+            consumer_count: state.consumers,
+        }
+    }
+
+    /// The `cluster` object alone, where a leader is named.
+    pub fn shown_cluster(&self) -> Option<impl Serialize> {
+        self.leader.as_deref().map(|leader| Cluster { leader })
+    }
+}
+
 impl Serialize for StreamInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let state = &self.state;
         let wire = Wire {
             config: &self.config,
             created: rfc3339(self.created),
-            state: WireState {
-                messages: state.messages,
-                bytes: state.bytes,
-                first_seq: state.first_seq,
-                first_ts: rfc3339(state.first_time),
-                last_seq: state.last_seq,
-                last_ts: rfc3339(state.last_time),
-                num_subjects: state.subjects,
-                subjects: &self.subjects,
-                num_deleted: state.deleted,
-                deleted: &self.deleted,
-                consumer_count: state.consumers,
-            },
+            state: self.shown_state(),
             domain: self.domain.as_deref(),
-            cluster: self.leader.as_deref().map(|leader| Cluster { leader }),
+            cluster: self.shown_cluster(),
             ts: rfc3339(self.time),
         };
         wire.serialize(serializer)

@@ -39,7 +39,9 @@ impl State {
         if size_max >= 0 && message.len() as i64 > size_max {
             return Err(error::MESSAGE_TOO_LARGE);
         }
+        let bytes = (message.len() + message.subject.len() + store::RECORD_OVERHEAD) as u64;
         if message.headers.is_empty() {
+            self.share.ask(self.bytes, bytes)?;
             return self
                 .store(message, &Asked::default(), None, now)
                 .map(Taken::Stored);
@@ -66,6 +68,7 @@ impl State {
             return Err(error::WRONG_LAST_MSG_ID.with(last));
         }
         self.check_rollup(&asked)?;
+        self.share.ask(self.bytes, bytes)?;
         let ttl = self.ttl(&asked)?;
         self.store(message, &asked, ttl, now).map(Taken::Stored)
     }

@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{Notify, watch};
 
 use crate::jetstream::api::error::{self, ApiError};
+use crate::jetstream::quota::{Quota, Share};
 use crate::jetstream::time::now_ns;
 use crate::router::{Batch, Publisher, Router, Service};
 use crate::store::{self, Log};
@@ -92,10 +93,14 @@ impl Stream {
         log: Log,
         router: Arc<Router>,
         domain: Option<&str>,
+        quota: Arc<Quota>,
     ) -> Result<Arc<Self>, store::Error> {
         let prefix = AckPrefix::new(&config.name, domain);
         let name = config.name.clone();
+        let storage = config.storage;
         let mut state = State::recover(Arc::new(config), log.clone(), now_ns())?;
+        state.share = Share::new(quota, storage);
+        state.share.tell(state.bytes);
         let next_expiry = AtomicI64::new(state.next_expiry());
         Ok(Arc::new_cyclic(|me| Self {
             name,
@@ -170,6 +175,7 @@ impl Stream {
                 .map_err(|error| store_error(&error))?;
             let old = std::mem::replace(&mut *state, again);
             state.audience = old.audience;
+            state.share = old.share;
             state.audience.trimmed();
             (state.started, state.landed) = (old.started, old.landed);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use crate::jetstream::quota::Share;
 use crate::store::{self, Log, RecordRef};
 
 use super::audience::{Audience, Listener};
@@ -64,6 +65,8 @@ pub(super) struct State {
     pub pinned: BTreeSet<u64>,
     /// The consumers: told of what comes and goes, asked who would get a message of an interest stream.
     pub audience: Audience,
+    /// What it holds of what its account may.
+    pub share: Share,
     /// Changes since the last checkpoint.
     pub changes: u64,
     /// Set when the log may differ from what is here: after a panic in the middle of a change.
@@ -97,6 +100,7 @@ impl State {
             expiries: BTreeSet::new(),
             pinned: BTreeSet::new(),
             audience: Audience::default(),
+            share: Share::default(),
             changes: 0,
             doubtful: false,
             gone: false,
@@ -233,6 +237,7 @@ impl State {
             // Nothing is there: the log may begin behind what went by. It cannot fail without a removal.
             self.log.truncate_front(self.last_seq + 1).ok();
         }
+        self.share.tell(self.bytes);
         self.started += 1;
         self.audience.commit_started(self.started);
         self.started

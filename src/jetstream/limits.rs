@@ -1,0 +1,54 @@
+//! What an account's streams may be configured to take.
+
+use crate::account::StreamLimits;
+
+use super::JetStream;
+use super::api::error::{self, ApiError};
+use super::stream::config::{Storage, StreamConfig};
+
+impl StreamLimits {
+    /// Holds a stream's configuration to what the account may ask for.
+    pub(super) fn cap(&self, config: &mut StreamConfig) -> Result<(), ApiError> {
+        if self.bytes_required && config.max_bytes <= 0 {
+            return Err(error::MAX_BYTES_REQUIRED);
+        }
+        if config.max_consumers > 0 && self.consumers > 0 && config.max_consumers > self.consumers {
+            return Err(error::MAXIMUM_CONSUMERS);
+        }
+        let max = match config.storage {
+            Storage::Memory => self.memory_stream,
+            Storage::File => self.storage_stream,
+        };
+        if max <= 0 {
+            return Ok(());
+        }
+        if config.max_bytes > max {
+            return Err(error::MAX_STREAM_BYTES_EXCEEDED);
+        }
+        if config.max_bytes <= 0 {
+            config.max_bytes = max;
+        }
+        Ok(())
+    }
+}
+
+impl JetStream {
+    /// Whether what streams may grow to, where limited, leaves room for this one.
+    pub(super) fn check_reserve(&self, config: &StreamConfig) -> Result<(), ApiError> {
+        let others = self.streams();
+        let others = others.iter().map(|stream| stream.config());
+        let others = others.filter(|other| other.storage == config.storage && other.name != config.name);
+        let reserved: i64 = others.map(|other| other.max_bytes.max(0)).sum();
+        let wanted = reserved.saturating_add(config.max_bytes.max(1));
+        let quota = &self.options.quota;
+        let above = quota.above().map_or(-1, |above| above.max(config.storage));
+        let over = |max: i64| max >= 0 && wanted > max;
+        if !over(quota.max(config.storage)) && !over(above) {
+            return Ok(());
+        }
+        Err(match config.storage {
+            Storage::Memory => error::MEMORY_RESOURCES_EXCEEDED,
+            Storage::File => error::STORAGE_RESOURCES_EXCEEDED,
+        })
+    }
+}
