@@ -13,7 +13,7 @@ mod shown;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::account::{Auth, Spec};
+use crate::account::{Auth, GLOBAL, Spec};
 use crate::connection::{self, tls};
 use crate::jetstream::stream::config::StreamConfig;
 use crate::store::Sync;
@@ -117,6 +117,15 @@ impl Config {
             store_dir: None,
             ..Self::default()
         }
+    }
+
+    /// Whether an account has streams, where any are kept; the rule stands at [`Config::accounts`].
+    pub fn has_streams(&self, account: &str) -> bool {
+        if self.accounts.is_empty() {
+            return account == GLOBAL;
+        }
+        let mut specs = self.accounts.iter();
+        specs.any(|spec| &*spec.name == account && spec.streams.is_some())
     }
 }
 

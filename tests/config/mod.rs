@@ -1,5 +1,6 @@
 //! Configuration files, the stand-in for nats-server, and reload, as people and test suites use them.
 
+mod accounts;
 mod check;
 mod credentials;
 mod operator;
