@@ -126,25 +126,11 @@ impl Server {
                 Some(listen(address).map_err(|error| ServerError::BindMonitor { address, error })?)
             }
         };
-        let id = server_id();
-        let (host, port) = advertised(&config, address);
-        let info = Info {
-            server_name: config.name.clone().unwrap_or_else(|| id.clone()),
-            server_id: id,
-            version: NATS_VERSION.to_owned(),
-            mesh: env!("CARGO_PKG_VERSION").to_owned(),
-            proto: 1,
-            go: "rust".to_owned(),
-            host,
-            port,
-            headers: true,
-            auth_required: config.auth.is_required(),
-            max_payload: config.connections.payload_max,
-            api_lvl: API_LEVEL,
-            jetstream: config.store_dir.is_some(),
-            ..Info::default()
-        };
-        let context = Arc::new(Context::new(config.connections.clone(), accounts(&config)?, info));
+        let context = Arc::new(Context::new(
+            config.connections.clone(),
+            accounts(&config)?,
+            info(&config, address),
+        ));
         context.set_tls(tls::load(&config).await?);
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
@@ -419,6 +405,28 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
     addresses
         .next()
         .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))
+}
+
+/// What every client is told of the server.
+fn info(config: &Config, address: SocketAddr) -> Info {
+    let id = server_id();
+    let (host, port) = advertised(config, address);
+    Info {
+        server_name: config.name.clone().unwrap_or_else(|| id.clone()),
+        server_id: id,
+        version: NATS_VERSION.to_owned(),
+        mesh: env!("CARGO_PKG_VERSION").to_owned(),
+        proto: 1,
+        go: "rust".to_owned(),
+        host,
+        port,
+        headers: true,
+        auth_required: config.auth.is_required(),
+        max_payload: config.connections.payload_max,
+        api_lvl: API_LEVEL,
+        jetstream: config.store_dir.is_some(),
+        ..Info::default()
+    }
 }
 
 /// Host and port as INFO gives them: those by which clients elsewhere reach the server.

@@ -23,6 +23,8 @@ pub(super) async fn start(
     let accounts = context.accounts.all();
     let server_name = context.info.server_name.clone();
     let message_bytes_max = context.options().payload_max;
+    let limit = |max: Option<u64>| max.map_or(-1, |max| i64::try_from(max).unwrap_or(i64::MAX));
+    let bytes_max = (limit(config.memory_max), limit(config.storage_max));
     let runtime = tokio::runtime::Handle::current();
     let started = tokio::task::spawn_blocking(move || {
         let store = Store::open(options)?;
@@ -34,7 +36,7 @@ pub(super) async fn start(
             message_bytes_max,
             strict,
             progress,
-            bytes_max: (-1, -1),
+            bytes_max,
         };
         Ok(PerAccount::start(common, &accounts)?)
     });

@@ -121,6 +121,28 @@ fn users_are_named_by_certificates() {
         .wait_for("none of the users is named by its certificate: \"b@mesh.example\", \"CN=nobody,O=Mesh\"");
 }
 
+/// The user that a certificate names brings its account along.
+#[test]
+fn certificates_lead_to_accounts() {
+    let authority = Authority::new();
+    for name in ["one", "two"] {
+        authority.client(name, vec![dns(name)], &[]);
+    }
+    let accounts = "accounts { ONE { users: [ { user: one } ] }, TWO { users: [ { user: two } ] } }";
+    let tls = format!("{}, verify_and_map: true", authority.believed());
+    let process = authority.serve(&tls, accounts);
+    let [mut one, mut two] = ["one", "two"].map(|name| come(&process, &authority, name, "").unwrap());
+    assert_eq!(two.ask("SUB a 1\r\nPING\r\n").unwrap(), "PONG");
+    assert_eq!(one.ask("PUB a 1\r\n1\r\nPING\r\n").unwrap(), "PONG");
+    // What comes first in the one account is what was published there.
+    assert_eq!(two.ask("PUB a 2\r\n22\r\n").unwrap(), "MSG a 1 2");
+    let rows = page(&process, "/connz?auth=1")["connections"].clone();
+    assert_eq!(
+        (&rows[0]["account"], &rows[1]["account"]),
+        (&"ONE".into(), &"TWO".into())
+    );
+}
+
 #[test]
 fn keys_are_pinned() {
     let authority = Authority::new();

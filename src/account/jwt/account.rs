@@ -81,7 +81,7 @@ impl Member {
                 }
                 SigningKey::Scoped { template, .. } => {
                     limits::check_text(template)?;
-                    Some(template.clone())
+                    Some((**template).clone())
                 }
             };
             signers.insert(signer.key().to_owned(), role);
