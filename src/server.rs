@@ -5,20 +5,20 @@ mod reload;
 mod streams;
 mod system;
 mod testing;
+mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::account::{Accounts, GLOBAL};
+use crate::account::{self, Accounts, Auth, GLOBAL};
 use crate::config::{Assets, Config};
-use crate::connection::tls::{self, Tls};
 use crate::connection::{self, Context, Totals, Transport};
 use crate::jetstream::{self, JetStream, PerAccount};
 use crate::local::{self, InvalidSubject, Subscriber};
@@ -30,7 +30,7 @@ use crate::store;
 use system::System;
 
 pub use assets::{AssetError, Planned, Step};
-pub use reload::{Fixed, ReloadError};
+pub use reload::ReloadError;
 pub use system::ReloadRequest;
 pub use testing::TestServer;
 
@@ -81,10 +81,13 @@ pub enum ServerError {
     Asset(#[from] AssetError),
     /// A certificate, or what else TLS is made of, is not usable.
     #[error("cannot have TLS: {0}")]
-    Tls(#[from] tls::Error),
+    Tls(#[from] connection::tls::Error),
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", reload::told(.0))]
+    Accounts(Vec<account::Problem>),
 }
 
 /// A running server. Dropping it without [`Server::shutdown`] stops accepting and cuts its connections.
@@ -112,7 +115,6 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
-        let tls = load_tls(&config).await?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {
@@ -124,34 +126,12 @@ impl Server {
                 Some(listen(address).map_err(|error| ServerError::BindMonitor { address, error })?)
             }
         };
-        let id = server_id();
-        let (host, port) = advertised(&config, address);
-        let info = Info {
-            server_name: config.name.clone().unwrap_or_else(|| id.clone()),
-            server_id: id,
-            version: NATS_VERSION.to_owned(),
-            mesh: env!("CARGO_PKG_VERSION").to_owned(),
-            proto: 1,
-            go: "rust".to_owned(),
-            host,
-            port,
-            headers: true,
-            auth_required: config.auth.is_required(),
-            max_payload: config.connections.payload_max,
-            api_lvl: API_LEVEL,
-            jetstream: config.store_dir.is_some(),
-            ..Info::default()
-        };
         let context = Arc::new(Context::new(
             config.connections.clone(),
-            Accounts::new(
-                config.auth.clone(),
-                &config.accounts,
-                config.system_account.as_deref(),
-            ),
-            info,
+            accounts(&config)?,
+            info(&config, address),
         ));
-        context.set_tls(tls);
+        context.set_tls(tls::load(&config).await?);
         let accepting = CancellationToken::new();
         let progress = Arc::new(jetstream::Progress::default());
         // Before the store is opened: a server that recovers says so.
@@ -225,8 +205,8 @@ impl Server {
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
         let mut changed = reload::compare(&self.config(), &config)?;
         // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
-        let tls = load_tls(&config).await?;
-        if reload::tls_differs(self.context.tls().as_deref(), tls.as_deref()) {
+        let tls = tls::load(&config).await?;
+        if tls::differs(self.context.tls().as_deref(), tls.as_deref()) {
             changed.push("tls");
         }
         self.context.set_tls(tls);
@@ -388,32 +368,31 @@ impl Drop for Server {
     }
 }
 
+/// What makes no sense about the accounts. What tokens say of imports was written by others: of that, what is not granted is
+/// left out, and said.
+fn problems(config: &Config) -> Vec<account::Problem> {
+    match &config.auth {
+        Auth::Operator(_) => Vec::new(),
+        _ => account::check(&config.accounts),
+    }
+}
+
+/// The accounts of a server; none of them when they make no sense together.
+fn accounts(config: &Config) -> Result<Accounts, ServerError> {
+    let problems = problems(config);
+    if !problems.is_empty() {
+        return Err(ServerError::Accounts(problems));
+    }
+    let system = config.system_account.as_deref();
+    Ok(Accounts::new(config.auth.clone(), &config.accounts, system))
+}
+
 /// Gives up, now and then, requests to other accounts that nobody has answered.
 async fn sweep(context: Arc<Context>, stopping: CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_EVERY);
     while tokio::select! { () = stopping.cancelled() => false, _ = interval.tick() => true } {
         context.accounts.sweep();
     }
-}
-
-/// Reads certificates and keys, off the runtime: those are files. Says when one has expired.
-async fn load_tls(config: &Config) -> Result<Option<Arc<Tls>>, tls::Error> {
-    let Some(options) = config.tls.clone() else {
-        if config.monitor_tls {
-            return Err(tls::Error::new(
-                "HTTPS needs a certificate: give one in tls { ... }",
-            ));
-        }
-        return Ok(None);
-    };
-    let loading = tokio::task::spawn_blocking(|| Tls::load(options));
-    let tls = loading.await.expect("reading certificates does not panic")?;
-    if let Some(expires) = tls.expires().filter(|expires| *expires < SystemTime::now()) {
-        let since =
-            jiff::Timestamp::try_from(expires).map_or_else(|_| String::new(), |time| format!(" on {time}"));
-        tracing::warn!("A certificate in the tls block has expired{since}: clients will refuse it");
-    }
-    Ok(Some(Arc::new(tls)))
 }
 
 async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
@@ -426,6 +405,28 @@ async fn resolve(host: &str, port: u16) -> Result<SocketAddr, ServerError> {
     addresses
         .next()
         .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))
+}
+
+/// What every client is told of the server.
+fn info(config: &Config, address: SocketAddr) -> Info {
+    let id = server_id();
+    let (host, port) = advertised(config, address);
+    Info {
+        server_name: config.name.clone().unwrap_or_else(|| id.clone()),
+        server_id: id,
+        version: NATS_VERSION.to_owned(),
+        mesh: env!("CARGO_PKG_VERSION").to_owned(),
+        proto: 1,
+        go: "rust".to_owned(),
+        host,
+        port,
+        headers: true,
+        auth_required: config.auth.is_required(),
+        max_payload: config.connections.payload_max,
+        api_lvl: API_LEVEL,
+        jetstream: config.store_dir.is_some(),
+        ..Info::default()
+    }
 }
 
 /// Host and port as INFO gives them: those by which clients elsewhere reach the server.

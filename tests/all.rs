@@ -2,6 +2,7 @@
 // All of it is tests, helpers included: a broken expectation may panic anywhere.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod cli;
 mod clients;
 mod config;
@@ -17,4 +18,5 @@ mod store;
 mod support;
 mod system;
 mod tidy;
+mod tls;
 mod wire;

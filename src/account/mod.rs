@@ -6,6 +6,7 @@
 mod auth;
 mod bridge;
 mod certificate;
+mod check;
 pub mod jwt;
 mod mapping;
 mod permissions;
@@ -21,6 +22,7 @@ use crate::router::{Counters, Router, RouterStats};
 
 pub use auth::{Auth, Login, User, Users, Verdict, Verification, is_bcrypt, is_usable_bcrypt, is_user_nkey};
 pub use certificate::Certificate;
+pub use check::{Problem, check, granting, renaming};
 pub use mapping::{Mapped, Mappings};
 pub use permissions::{Permissions, RESPONSES_EXPIRE, RESPONSES_MAX, Rule, Rules};
 pub use spec::{Export, Import, Kind, Limits, Mapping, Response, Spec, StreamLimits, THRESHOLD, Weighted};

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::protocol::subject;
-use crate::protocol::transform::Transform;
 use crate::router::{self, Router, Service, Subscription};
 
 use super::bridge::{Bridge, Terms};
+use super::check::{granting, renaming};
 use super::spec::{Export, Import, Kind};
 use super::{Account, Spec};
 
@@ -100,41 +99,16 @@ fn offered(
 ) -> Option<(Arc<Account>, Export)> {
     let exporter = accounts.get(&import.account)?;
     let spec = exporter.spec();
-    let export = spec
-        .exports
-        .iter()
-        .find(|export| export.is_for(importer, import))?;
+    let export = granting(&spec, &importer.name, import)?;
     Some((exporter.clone(), export.clone()))
 }
 
-impl Export {
-    /// Whether an account may import something by this export.
-    pub fn is_for(&self, importer: &Spec, import: &Import) -> bool {
-        let named = self.account_token_position.checked_sub(1);
-        self.kind == import.kind
-            && subject::is_subset(import.subject.as_bytes(), self.subject.as_bytes())
-            && self
-                .accounts
-                .as_ref()
-                .is_none_or(|accounts| accounts.contains(&importer.name))
-            && (!self.token_required || import.activated)
-            && named.is_none_or(|at| import.subject.split('.').nth(at) == Some(&importer.name))
-    }
-}
-
-impl Import {
-    /// From the names there to those here.
-    pub fn rename(&self) -> Result<Transform, String> {
-        Transform::between(&self.subject, self.to.as_deref().unwrap_or(&self.subject))
-    }
-}
-
 fn taken(exporter: &Account, import: &Import) -> Option<router::Import> {
-    router::Import::new(&exporter.router, import.rename().ok()?)
+    router::Import::new(&exporter.router, renaming(import).ok()?)
 }
 
 fn bind(importer: &Account, exporter: &Account, import: &Import, export: Export) -> Option<Bound> {
-    let back = import.rename().ok()?.inverse()?;
+    let back = renaming(import).ok()?.inverse()?;
     let here = back.source().to_vec();
     let terms = Terms {
         response: export.response,

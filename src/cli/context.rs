@@ -54,6 +54,10 @@ pub struct Context {
         value_name = "TOKEN"
     )]
     pub token: Option<String>,
+    /// File with a user's JWT and seed (.creds), for a server in operator mode
+    #[arg(long, env = "MESH_CREDS", global = true, value_name = "FILE")]
+    pub creds: Option<PathBuf>,
+    /// How the server is believed, and what it is shown
     #[command(flatten)]
     /// How it is encrypted.
     pub tls: TlsArgs,
@@ -142,6 +146,20 @@ impl Context {
     }
 
     fn credentials(&self, options: ConnectOptions) -> Result<ConnectOptions, Failure> {
+        if let Some(file) = &self.creds {
+            if self.user.is_some() || self.pass.is_some() || self.token.is_some() {
+                return Err(Failure::usage(
+                    "--creds stands alone: without --user, --pass and --token",
+                ));
+            }
+            let unusable = |error| {
+                let file = file.display();
+                Failure::usage(format!("{file} cannot be used as credentials: {error}"))
+                    .hint("expected the JWT of a user and its seed, as `nsc generate creds` writes them")
+            };
+            let text = std::fs::read_to_string(file).map_err(unusable)?;
+            return options.credentials(&text).map_err(unusable);
+        }
         match (&self.user, &self.pass, &self.token) {
             (None, None, None) => Ok(match self.server.split(',').find_map(Userinfo::of) {
                 None => options,
@@ -160,7 +178,11 @@ impl Context {
         let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
         match error.kind() {
             // A server that asks for a certificate says so after the handshake.
-            kind if kind == ConnectErrorKind::Tls || cause.contains("received fatal alert") => {
+            kind if kind == ConnectErrorKind::Tls
+                || ["received fatal alert", "peer certificate"]
+                    .iter()
+                    .any(|says| cause.contains(says)) =>
+            {
                 Failure::unhealthy(format!("no TLS with the server at {server}: {cause}")).hint(
                     "--tlsca names the authority of its certificate; --tlscert and --tlskey show one of yours",
                 )
@@ -171,7 +193,7 @@ impl Context {
                 Failure::unhealthy(format!(
                     "the server at {server} refused these credentials: authorization violation"
                 ))
-                .hint("give them with --user and --pass, --token, or in the URL")
+                .hint("give them with --user and --pass, --token, --creds, or in the URL")
             }
             ConnectErrorKind::TimedOut => Failure::unhealthy(format!(
                 "the server at {server} did not answer within {}",
@@ -364,6 +386,7 @@ mod tests {
             user: None,
             pass: None,
             token: None,
+            creds: None,
             tls: TlsArgs::default(),
             json: false,
             timeout: Duration::from_secs(1),

@@ -88,7 +88,7 @@ enum Command {
     #[command(visible_alias = "req")]
     Request(request::Request),
     Rtt(rtt::Rtt),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Service(service::Service),
     Setup(mesh::setup::Setup),
     Store(store::Store),

@@ -53,6 +53,20 @@ fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= far).then_some(name)
 }
 
+impl Node {
+    /// A map in a list of `what`.
+    pub(super) fn map(&self, what: &str, notes: &mut Notes) -> Option<&Map> {
+        match &self.value {
+            Value::Map(map) => Some(map),
+            _ => {
+                let text = format!("expected {what}, not {}", self.kind());
+                notes.errors.push(Problem::at(&self.spot, text));
+                None
+            }
+        }
+    }
+}
+
 impl Entry {
     /// The key for comparison.
     pub(super) fn name(&self) -> String {

@@ -8,11 +8,12 @@ mod file;
 pub mod language;
 mod process;
 mod settings;
+mod shown;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::account::{Auth, Spec};
+use crate::account::{Auth, GLOBAL, Spec};
 use crate::connection::{self, tls};
 use crate::jetstream::stream::config::StreamConfig;
 use crate::store::Sync;
@@ -47,6 +48,10 @@ pub struct Config {
     pub domain: Option<String>,
     /// Refuse JetStream requests with fields that are not known.
     pub strict: bool,
+    /// Bytes that the memory streams of all accounts may hold together; none is no limit.
+    pub memory_max: Option<u64>,
+    /// Bytes that the file streams of all accounts may hold together; none is no limit.
+    pub storage_max: Option<u64>,
     /// Streams and consumers that are to be there once the server serves.
     pub assets: Assets,
     /// The server's name; its id when absent.
@@ -57,9 +62,12 @@ pub struct Config {
     pub tags: Vec<String>,
     /// What clients must show.
     pub auth: Auth,
-    /// Accounts besides `$G` and the system account.
+    /// Accounts: what they share, and what they may use. `$G` and the system account are there even when they are not among
+    /// them. Empty: everyone is in `$G`, which has streams without limits. Otherwise an account has streams when its
+    /// [`Spec::streams`] says so, and `$G` has none unless it is among them and says so too. What makes no sense together
+    /// ([`crate::account::check`]) keeps a server from starting.
     pub accounts: Vec<Spec>,
-    /// The account in which the server speaks of itself; `$SYS` when absent.
+    /// The account in which the server speaks of itself, made when it is not among `accounts`; `$SYS` when absent.
     pub system_account: Option<String>,
     /// Listen beyond loopback even though anybody may come in.
     pub open_to_all: bool,
@@ -83,6 +91,8 @@ impl Default for Config {
             sync: Sync::Always,
             domain: None,
             strict: true,
+            memory_max: None,
+            storage_max: None,
             assets: Assets::default(),
             name: None,
             advertise: None,
@@ -107,6 +117,15 @@ impl Config {
             store_dir: None,
             ..Self::default()
         }
+    }
+
+    /// Whether an account has streams, where any are kept; the rule stands at [`Config::accounts`].
+    pub fn has_streams(&self, account: &str) -> bool {
+        if self.accounts.is_empty() {
+            return account == GLOBAL;
+        }
+        let mut specs = self.accounts.iter();
+        specs.any(|spec| &*spec.name == account && spec.streams.is_some())
     }
 }
 
@@ -135,6 +154,7 @@ pub fn size(text: &str) -> Result<usize, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
         _ => return Err("expected bytes such as 4096, 64k or 8MiB".to_owned()),
     };
     let number: usize = number

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::account::{Auth, Login, Users};
+use crate::account::{Auth, GLOBAL, Login, Users};
 use crate::store::Sync;
 
 use crate::connection::tls::{First, Pair, Version};
@@ -46,7 +46,7 @@ fn optional(
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -67,7 +67,7 @@ fn bytes(number: usize) -> String {
     }
 }
 
-fn time(duration: Duration) -> String {
+pub(super) fn time(duration: Duration) -> String {
     quoted(&format!(
         "{:#}",
         jiff::SignedDuration::try_from(duration).unwrap_or_default()
@@ -316,6 +316,20 @@ fn streams(config: &Config) -> Vec<Row> {
             false,
             "Refuse requests with fields that are not known.",
         ),
+        optional(
+            "max_mem",
+            config.memory_max.map(|bytes| bytes.to_string()),
+            "1GiB",
+            false,
+            "Bytes of all memory streams together; no limit when absent.",
+        ),
+        optional(
+            "max_file",
+            config.storage_max.map(|bytes| bytes.to_string()),
+            "100GiB",
+            false,
+            "Bytes of all other streams together; no limit when absent.",
+        ),
     ]
 }
 
@@ -399,6 +413,24 @@ const AFTERWORD: &str = r#"}
 # allow_non_tls: false
 # Monitoring over HTTPS, with the same certificate, instead of monitor_port.
 # https_port: 8778
+# --- Accounts: nothing crosses from one to another but by what one exports and another imports [reload]
+# With accounts, those have streams that say so. Users of "authorization" are in the account $G.
+# accounts {
+#   SHOP {
+#     users: [ { user: shop, password: $MESH_SECRET } ]
+#     exports: [ { stream: "orders.>" }, { service: "prices", accounts: [OFFICE] } ]
+#     jetstream { max_file: 10GiB, max_streams: 20 }
+#   }
+#   OFFICE {
+#     users: [ { user: office, password: $MESH_SECRET } ]
+#     imports: [ { stream: { account: SHOP, subject: "orders.>" }, prefix: shop }, { service: { account: SHOP, subject: prices } } ]
+#     limits { max_connections: 100, max_payload: 64KiB }
+#   }
+#   WATCH { users: [ { user: admin, password: $MESH_SECRET } ] }
+# }
+# system_account: WATCH
+# What clients of $G publish goes under another name.
+# mappings { "old.orders.*": "orders.$1", "try": [ { destination: "new", weight: 10% } ] }
 
 # --- Streams and consumers that are to be there: created or updated at start, never deleted
 # streams {
@@ -440,6 +472,11 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
     lines.push((format!("jetstream {{ {} }}", kept.join(", ")), false));
     lines.extend(encryption(config).map(|line| (line, true)));
     lines.push((authorization(config), true));
+    if let Some(system) = &config.system_account {
+        lines.push((format!("# system_account: {}", quoted(system)), false));
+    }
+    let of_accounts = super::shown::accounts(config);
+    lines.extend(of_accounts.into_iter().map(|line| (line, true)));
     for stream in &config.assets.streams {
         lines.push((
             format!("# stream {} on {}", stream.name, stream.subjects.join(", ")),
@@ -549,15 +586,17 @@ fn authorization(config: &Config) -> String {
             };
             format!(
                 "# authorization {{ users: [{}], timeout: {timeout} }}{default}",
-                names(users)
+                names(users, GLOBAL)
             )
         }
     }
 }
 
-fn names(users: &Users) -> String {
+/// The users of an account, without what they must show.
+pub(super) fn names(users: &Users, account: &str) -> String {
     let mut names: Vec<_> = users
         .iter()
+        .filter(|user| &*user.account == account)
         .map(|user| {
             let how = match &user.login {
                 Login::Password(password) if password.is_empty() => " without password",

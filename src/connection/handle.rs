@@ -41,7 +41,7 @@ pub struct Handle {
     /// What it was given to sign.
     nonce: OnceLock<String>,
     /// What its TLS handshake has led to.
-    tls: OnceLock<Agreed>,
+    tls: OnceLock<Box<Agreed>>,
     /// Milliseconds after `start` of the last sign of life.
     active_ms: AtomicU64,
     rtt_ns: AtomicU64,
@@ -188,11 +188,11 @@ impl Handle {
 
     /// What its TLS handshake has led to; none when it is not encrypted.
     pub fn tls(&self) -> Option<&Agreed> {
-        self.tls.get()
+        self.tls.get().map(Box::as_ref)
     }
 
     pub(super) fn set_tls(&self, agreed: Agreed) {
-        self.tls.set(agreed).ok();
+        self.tls.set(Box::new(agreed)).ok();
     }
 
     /// Whether it is a pipe inside this process.

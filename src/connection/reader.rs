@@ -33,7 +33,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     let admitted = context.registry.add(&handle, options.connections_max);
     let mut session = Session::new(context.clone(), handle.clone());
     let secured = match context.tls().filter(|_| admitted) {
-        Some(tls) => tls::secure(transport, &tls, &mut session).await,
+        // On the heap: a connection in clear has no room for a handshake.
+        Some(tls) => Box::pin(tls::secure(transport, &tls, &mut session)).await,
         None => {
             session.greet();
             Ok(transport)

@@ -46,7 +46,10 @@ pub(super) fn check(
         return Ok(());
     }
     let shown = headers.get(header::AUTHORIZATION).and_then(credentials);
-    if shown.is_some_and(|connect| view.context.accounts.auth().admits(&connect)) {
+    // Where certificates say who somebody is, users have no password, and a name alone must not do for one.
+    let by_certificate = view.context.tls().is_some_and(|tls| tls.options().map);
+    let is_whole = |connect: &Connect| !by_certificate || connect.pass.as_deref() != Some("");
+    if shown.is_some_and(|connect| is_whole(&connect) && view.context.accounts.auth().admits(&connect)) {
         return Ok(());
     }
     Err(

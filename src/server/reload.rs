@@ -1,35 +1,31 @@
 //! Which settings a running server can change, and changing them.
 
+use crate::account;
 use crate::config::Config;
-use crate::connection::tls::{self, Tls};
+use crate::connection::tls;
 
-/// Settings that differ and cannot change while the server runs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
-pub struct Fixed(pub Vec<&'static str>);
-
-/// Why nothing was reloaded.
+/// Why a reload changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// Settings differ that only a restart changes.
-    #[error(transparent)]
-    Fixed(#[from] Fixed),
+    /// Settings that differ and cannot change while the server runs.
+    #[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
+    Fixed(Vec<&'static str>),
+    /// Accounts that make no sense together.
+    #[error("accounts make no sense together: {}", told(.0))]
+    Accounts(Vec<account::Problem>),
     /// A new certificate, or what else TLS is made of, is not usable: the old one stays in force.
     #[error("cannot have TLS: {0}")]
     Tls(#[from] tls::Error),
 }
 
-/// Whether settings of TLS or its files differ.
-pub(super) fn tls_differs(old: Option<&Tls>, new: Option<&Tls>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => !old.is_same(new),
-        (None, None) => false,
-        _ => true,
-    }
+/// All problems in one line.
+pub(super) fn told(problems: &[account::Problem]) -> String {
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    told.join("; ")
 }
 
 /// What a reload changed, by name; or what stands in its way.
-pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, Fixed> {
+pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, ReloadError> {
     let fixed = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
@@ -48,6 +44,8 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
         ("sync", old.sync != new.sync),
         ("domain", old.domain != new.domain),
         ("strict", old.strict != new.strict),
+        ("max_mem", old.memory_max != new.memory_max),
+        ("max_file", old.storage_max != new.storage_max),
         ("streams, consumers", old.assets != new.assets),
     ];
     let fixed: Vec<_> = fixed
@@ -56,7 +54,11 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
         .map(|(name, _)| *name)
         .collect();
     if !fixed.is_empty() {
-        return Err(Fixed(fixed));
+        return Err(ReloadError::Fixed(fixed));
+    }
+    let problems = super::problems(new);
+    if !problems.is_empty() {
+        return Err(ReloadError::Accounts(problems));
     }
     let (before, after) = (&old.connections, &new.connections);
     let changed = [
@@ -94,16 +96,34 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, F
 mod tests {
     use super::*;
 
+    fn compared(old: &Config, new: &Config) -> Result<Vec<&'static str>, String> {
+        compare(old, new).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn some_settings_change_and_some_stand_in_the_way() {
         let old = Config::default();
         let mut new = old.clone();
-        assert_eq!(compare(&old, &new), Ok(Vec::new()));
+        assert_eq!(compared(&old, &new), Ok(Vec::new()));
         new.connections.payload_max = 100;
         new.auth = crate::account::Auth::Token("t".to_owned());
-        assert_eq!(compare(&old, &new), Ok(vec!["authorization", "max_payload"]));
+        assert_eq!(compared(&old, &new), Ok(vec!["authorization", "max_payload"]));
+        new.accounts = vec![account::Spec::new("A")];
+        assert_eq!(
+            compared(&old, &new),
+            Ok(vec!["authorization", "accounts", "max_payload"])
+        );
+        new.accounts.push(account::Spec::new("A"));
+        let told = compared(&old, &new).unwrap_err();
+        assert_eq!(
+            told,
+            "accounts make no sense together: account A: account \"A\" is there twice"
+        );
         new.port = 1;
         new.store_dir = Some("x".into());
-        assert_eq!(compare(&old, &new), Err(Fixed(vec!["port", "store_dir"])));
+        assert_eq!(
+            compared(&old, &new),
+            Err("not changed by a reload, only by a restart: port, store_dir".to_owned())
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! Configuration files, the stand-in for nats-server, and reload, as people and test suites use them.
 
+mod accounts;
 mod check;
 mod credentials;
+mod operator;
 mod reload;
 mod stand_in;
 

@@ -365,3 +365,34 @@ fn a_real_prometheus_alerts_when_the_disk_fills_up() {
         Some(1.0)
     );
 }
+
+#[test]
+fn a_real_prometheus_alerts_when_the_peers_are_gone() {
+    let (server, monitor) = serve(mesh_command(), &[]);
+    let Some(prometheus) = Prometheus::start(monitor) else {
+        return;
+    };
+    let peers = |count: f64| prometheus.value("mesh_peers").filter(|&peers| peers == count);
+    until("a mesh without peers", || peers(0.0));
+    let state = tempfile::tempdir().unwrap();
+    let mut joined = mesh(&["join", "--heartbeat", "1s", "--lapse", "2s"])
+        .env("MESH_URL", format!("nats://{}", server.address()))
+        .env("MESH_STATE_DIR", state.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("a peer", || peers(1.0));
+    let fires = |name: &str| {
+        let alerts = prometheus.alerts();
+        alerts.iter().any(|alert| alert == name).then_some(())
+    };
+    for name in ["MeshPeersGone", "MeshLapseUnreported"] {
+        assert_eq!(fires(name), None, "{name}");
+    }
+    joined.kill().unwrap();
+    joined.wait().unwrap();
+    until("MeshPeersGone", || fires("MeshPeersGone"));
+    until("MeshLapseUnreported", || fires("MeshLapseUnreported"));
+}

@@ -96,15 +96,6 @@ pub fn user_of_role(key: &KeyPair, name: &str, account: &KeyPair) -> Value {
     })
 }
 
-/// A token and the seed that goes with it, as client libraries read them.
-pub fn credentials(token: &str, key: &KeyPair) -> String {
-    let seed = key.seed().unwrap();
-    format!(
-        "-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    )
-}
-
 /// The fields of a CONNECT that shows a token and signs a nonce.
 pub fn shown(token: &str, key: &KeyPair, nonce: &str) -> String {
     let signature = URL_SAFE_NO_PAD.encode(key.sign(nonce.as_bytes()).unwrap());

@@ -44,6 +44,18 @@ impl Process {
         Self::listening(command, directory)
     }
 
+    /// `mesh serve` with a configuration file on a free port, and a temporary store directory.
+    pub fn mesh_with(config: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let file = directory.path().join("mesh.conf");
+        std::fs::write(&file, config).expect("writing the configuration");
+        let mut command = mesh_command();
+        command.args(["serve", "-p", "-1", "--monitor-port", "0", "--no-mesh", "-c"]);
+        command.arg(file);
+        command.arg("--store-dir").arg(directory.path().join("store"));
+        Self::listening(command, directory)
+    }
+
     /// A real nats-server with `config` on a free port; none when there is no such program.
     pub fn nats(config: &str) -> Option<Self> {
         let program = nats_server()?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_nats::{Client, ConnectOptions, RequestErrorKind, Subscriber};
 use futures_util::StreamExt;
 use serde_json::Value;
-use sovereign_mesh::account::{Auth, Login, Permissions, Rule, Rules, Spec, User, Users};
+use sovereign_mesh::account::{Auth, Login, Permissions, Rule, Rules, Spec, StreamLimits, User, Users};
 use sovereign_mesh::router::Responses;
 use sovereign_mesh::{Config, TestServer};
 use tokio::time::timeout;
@@ -82,7 +82,15 @@ fn server() -> TestServer {
         name: Some("likeness".to_owned()),
         tags: vec!["a".to_owned(), "b:c".to_owned()],
         auth: Auth::Users(Arc::new(users())),
-        accounts: ["SYS", "A", "B"].map(Spec::new).to_vec(),
+        accounts: vec![
+            Spec::new("SYS"),
+            Spec::new("A"),
+            Spec::new("B"),
+            Spec {
+                streams: Some(StreamLimits::default()),
+                ..Spec::new("$G")
+            },
+        ],
         system_account: Some("SYS".to_owned()),
         ..Config::default()
     })

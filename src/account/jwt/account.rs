@@ -60,24 +60,6 @@ pub(super) struct Rights {
 }
 
 impl Member {
-    /// An account that nothing is known of but its key, which signs its users.
-    pub fn of_key(key: &str) -> Self {
-        Self {
-            jwt: String::new(),
-            key: key.into(),
-            name: key.to_owned(),
-            tags: Vec::new(),
-            signers: HashMap::from([(key.to_owned(), None)]),
-            revocations: Revocations::new(),
-            disallow_bearer: false,
-            expires: None,
-            not_before: 0,
-            default_permissions: None,
-            subs: -1,
-            payload: -1,
-        }
-    }
-
     /// From a token; `strict` accounts do not sign with the key that is their name.
     pub fn new(claims: &AccountClaims, jwt: &str, strict: bool) -> Result<Self, String> {
         let mut signers = HashMap::new();
@@ -99,7 +81,7 @@ impl Member {
                 }
                 SigningKey::Scoped { template, .. } => {
                     limits::check_text(template)?;
-                    Some(template.clone())
+                    Some((**template).clone())
                 }
             };
             signers.insert(signer.key().to_owned(), role);

@@ -177,8 +177,8 @@ pub(crate) enum SigningKey {
         key: String,
         #[serde(default)]
         role: String,
-        #[serde(default = "Grants::unlimited", deserialize_with = "template")]
-        template: Grants,
+        #[serde(default = "unlimited", deserialize_with = "template")]
+        template: Box<Grants>,
     },
 }
 
@@ -190,9 +190,20 @@ impl SigningKey {
     }
 }
 
-fn template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Grants, D::Error> {
+fn unlimited() -> Box<Grants> {
+    Box::new(Grants {
+        subs: -1,
+        data: -1,
+        payload: -1,
+        ..Grants::default()
+    })
+}
+
+fn template<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<Grants>, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    Grants::or_unlimited(&value).map_err(serde::de::Error::custom)
+    Grants::or_unlimited(&value)
+        .map(Box::new)
+        .map_err(serde::de::Error::custom)
 }
 
 /// An export.
@@ -264,15 +275,6 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
-    fn unlimited() -> Self {
-        Self {
-            subs: -1,
-            data: -1,
-            payload: -1,
-            ..Self::default()
-        }
-    }
-
     /// Reads them where what is not mentioned is not limited.
     fn or_unlimited(value: &Value) -> Result<Self, serde_json::Error> {
         let mut grants = Self::deserialize(value)?;

@@ -9,6 +9,8 @@
 
 mod account;
 #[cfg(test)]
+mod account_tests;
+#[cfg(test)]
 #[path = "../../../tests/support/chain.rs"]
 mod chain;
 mod claims;
@@ -186,20 +188,6 @@ impl Accounts {
         let warning = claims.common.check_times(now.as_second()).err();
         self.operator.members.insert(member.key.clone(), member);
         Ok(warning.map(|why| format!("nobody can come into account {}: {why}", claims.common.name)))
-    }
-
-    /// Makes sure that an account is there: one of which no token is known has users that its own key has signed.
-    pub fn ensure(&mut self, key: &str, rule: &str) -> bool {
-        if self.operator.members.contains_key(key) {
-            return true;
-        }
-        let member = Member::of_key(key);
-        self.operator.members.insert(member.key.clone(), member);
-        let mut spec = Spec::new(key);
-        spec.rule = rule.to_owned();
-        self.specs.push(spec);
-        self.revocations.push(Vec::new());
-        false
     }
 
     /// Lets in users of some accounts only.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -9,14 +10,16 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::Server;
-use crate::account::{Auth, Login, User, Users, is_bcrypt};
+use crate::account::{Auth, GLOBAL, Login, User, is_bcrypt};
+use crate::config::Config;
 use crate::mesh::setup::{Options, setup};
 
 /// A server that does not answer itself in this time has other troubles.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the server cannot sign in to itself.
-const NO_USER: &str = "no user without restrictions has a password that the server knows in clear";
+const NO_USER: &str =
+    "no user without restrictions, in an account with streams, has a password that the server knows in clear";
 
 /// Makes what is missing. The server serves without it all the same: what went wrong is said in the log.
 pub(super) async fn make(server: &Server) {
@@ -26,7 +29,7 @@ pub(super) async fn make(server: &Server) {
     let config = server.config();
     let making = async {
         if config.tls.is_none() {
-            return connect_and_make(server.local_addr(), ConnectOptions::new(), &config.auth).await;
+            return connect_and_make(server.local_addr(), ConnectOptions::new(), &config).await;
         }
         let side_door = SideDoor::open().await.map_err(|error| error.to_string())?;
         let options = ConnectOptions::new().local_address(side_door.guest);
@@ -35,7 +38,7 @@ pub(super) async fn make(server: &Server) {
             .local_addr()
             .map_err(|error| error.to_string())?;
         tokio::select! {
-            made = connect_and_make(address, options, &config.auth) => made,
+            made = connect_and_make(address, options, &config) => made,
             error = side_door.serve(server) => Err(error.to_string()),
         }
     };
@@ -86,21 +89,22 @@ impl SideDoor {
 async fn connect_and_make(
     mut address: SocketAddr,
     options: ConnectOptions,
-    auth: &Auth,
+    config: &Config,
 ) -> Result<(), String> {
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     let options = options.name("mesh serve");
-    let options = match auth {
+    let options = match &config.auth {
+        Auth::Users(users) => {
+            let (name, pass) = unrestricted(users.iter(), config).ok_or(NO_USER)?;
+            options.user_and_password(name, pass)
+        }
+        _ if !config.has_streams(GLOBAL) => return Err(format!("the account {GLOBAL} has no streams")),
         Auth::Open => options,
         Auth::Token(token) if !is_bcrypt(token) => options.token(token.clone()),
         Auth::User { user, pass } if !is_bcrypt(pass) => {
             options.user_and_password(user.clone(), pass.clone())
-        }
-        Auth::Users(users) => {
-            let (name, pass) = unrestricted(users).ok_or(NO_USER)?;
-            options.user_and_password(name, pass)
         }
         Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => return Err(NO_USER.to_owned()),
     };
@@ -114,13 +118,16 @@ async fn connect_and_make(
     made.map_err(|error| error.to_string())
 }
 
-/// The first user by name that may do everything, with the password in clear.
-fn unrestricted(users: &Users) -> Option<(String, String)> {
+/// The first user by name that may do everything where there are streams, with the password in clear.
+fn unrestricted<'a>(users: impl Iterator<Item = &'a Arc<User>>, config: &Config) -> Option<(String, String)> {
     let usable = |user: &User| match &user.login {
         Login::Password(pass) if user.permissions.is_none() && !is_bcrypt(pass) => {
             Some((user.name.clone(), pass.clone()))
         }
         _ => None,
     };
-    users.iter().filter_map(|user| usable(user)).min()
+    users
+        .filter(|user| config.has_streams(&user.account))
+        .filter_map(|user| usable(user))
+        .min()
 }

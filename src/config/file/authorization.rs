@@ -1,4 +1,4 @@
-//! The `authorization` block: credentials and permissions.
+//! The `authorization` block, and users wherever they stand: credentials and permissions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::account::{
     is_usable_bcrypt, is_user_nkey,
 };
 use crate::config::fields::Notes;
-use crate::config::language::{Entry, Node, Problem, Value};
+use crate::config::language::{Entry, Node, Problem, Spot, Value};
 use crate::router::Responses;
 
 const KEYS: [&str; 8] = [
@@ -45,8 +45,14 @@ pub(super) struct Authorization {
     pass: Option<String>,
     token: Option<String>,
     pub timeout: Option<Duration>,
-    users: Option<Vec<User>>,
+    users: Option<Vec<Found>>,
     default_permissions: Option<Arc<Permissions>>,
+}
+
+/// A user, and where it stands.
+pub(super) struct Found {
+    pub spot: Spot,
+    pub user: User,
 }
 
 /// Reads the block; what is wrong is noted.
@@ -127,11 +133,19 @@ fn proxy_required(entry: &Entry, notes: &mut Notes) {
     }
 }
 
-fn users(entry: &Entry, notes: &mut Notes) -> Vec<User> {
+/// A list of users, those that are usable.
+pub(super) fn users(entry: &Entry, notes: &mut Notes) -> Vec<Found> {
     let Some(nodes) = entry.list(notes) else {
         return Vec::new();
     };
-    nodes.iter().filter_map(|node| user(node, notes)).collect()
+    let found = |node: &Node| {
+        let spot = node.spot.clone();
+        Some(Found {
+            user: user(node, notes)?,
+            spot,
+        })
+    };
+    nodes.iter().filter_map(found).collect()
 }
 
 /// One user; one that is not usable is noted and left out.
@@ -199,7 +213,7 @@ fn connection_types(entry: &Entry, notes: &mut Notes) {
     }
 }
 
-fn permissions(block: &Entry, notes: &mut Notes) -> Option<Permissions> {
+pub(super) fn permissions(block: &Entry, notes: &mut Notes) -> Option<Permissions> {
     let map = block.map(notes)?;
     let mut permissions = Permissions::default();
     for entry in map.entries() {
@@ -285,37 +299,45 @@ fn responses(entry: &Entry, notes: &mut Notes) -> Option<Responses> {
 }
 
 /// Says that `no_auth_user` names nobody.
-pub(super) fn no_such_user(entry: &Entry, notes: &mut Notes) {
+fn no_such_user(entry: &Entry, notes: &mut Notes) {
     let name = entry.text(notes).unwrap_or_default();
     let name = name.escape_debug();
     notes.error(
         entry,
-        format!("no_auth_user: \"{name}\" is none of the users in the authorization block"),
+        format!("no_auth_user: \"{name}\" is none of the users in the authorization block or in accounts"),
     );
 }
 
 impl Authorization {
-    /// What clients must show; none when the block asks for nothing.
-    pub fn auth(self, no_auth_user: Option<&Entry>, notes: &mut Notes) -> Option<Auth> {
+    /// What clients must show, where accounts have users too; none when nothing is asked for.
+    pub fn auth(self, mut more: Vec<Found>, no_auth_user: Option<&Entry>, notes: &mut Notes) -> Option<Auth> {
         let block = &self.entry;
         let single = self.user.is_some() || self.pass.is_some();
         match (&self.users, single, &self.token) {
             (_, true, Some(_)) => notes.error(block, "Cannot have a user/pass and token"),
             (Some(_), true, _) => notes.error(block, "Can not have a single user/pass and a users array"),
             (Some(_), _, Some(_)) => notes.error(block, "Can not have a token and a users array"),
+            (_, true, _) if !more.is_empty() => {
+                notes.error(block, "Can not have a single user/pass and accounts");
+            }
+            (_, _, Some(_)) if !more.is_empty() => notes.error(block, "Can not have a token and accounts"),
             _ => {}
         }
         if self.default_permissions.is_some() && self.users.is_none() {
             notes.warn(block, "permissions hold for \"users\" alone, and there are none");
         }
-        if let Some(users) = self.users {
-            return Some(several(
-                users,
-                self.default_permissions,
-                block,
-                no_auth_user,
-                notes,
-            ));
+        if self.users.as_ref().is_some_and(Vec::is_empty) && more.is_empty() {
+            notes.error(block, "\"users\" is empty: nobody could come in");
+        }
+        if let Some(mut users) = self.users {
+            for found in users.iter_mut().filter(|found| found.user.permissions.is_none()) {
+                found.user.permissions.clone_from(&self.default_permissions);
+            }
+            users.append(&mut more);
+            return Some(with_default(users, no_auth_user, notes));
+        }
+        if !more.is_empty() {
+            return Some(with_default(more, no_auth_user, notes));
         }
         if let Some(entry) = no_auth_user {
             no_such_user(entry, notes);
@@ -331,7 +353,8 @@ impl Authorization {
                     account: GLOBAL.into(),
                     rule: block.spot.to_string(),
                 };
-                Some(several(vec![user], None, block, None, notes))
+                let spot = block.spot.clone();
+                Some(with_default(vec![Found { spot, user }], None, notes))
             }
             (None, None, Some(_)) => {
                 notes.error(block, "a password without a user");
@@ -342,37 +365,67 @@ impl Authorization {
     }
 }
 
-fn several(
-    list: Vec<User>,
-    default_permissions: Option<Arc<Permissions>>,
-    block: &Entry,
+/// What clients must show when accounts alone have users; none when they have none. Where the system account alone has users
+/// (`is_system_alone`), whoever shows nothing is let into `$G`, as in nats-server.
+pub(super) fn of_accounts(
+    mut list: Vec<Found>,
+    is_system_alone: bool,
     no_auth_user: Option<&Entry>,
     notes: &mut Notes,
-) -> Auth {
-    if list.is_empty() {
-        notes.error(block, "\"users\" is empty: nobody could come in");
+) -> Option<Auth> {
+    let Some(first) = list.first() else {
+        if let Some(entry) = no_auth_user {
+            no_such_user(entry, notes);
+        }
+        return None;
+    };
+    if no_auth_user.is_some() || !is_system_alone {
+        return Some(with_default(list, no_auth_user, notes));
     }
-    let default = no_auth_user
-        .and_then(|entry| entry.text(notes))
-        .unwrap_or_default();
-    let mut users = Users::default();
-    for mut user in list {
-        if user.permissions.is_none() {
-            user.permissions.clone_from(&default_permissions);
-        }
-        let name = user.name.clone();
-        if user.login == Login::Password(String::new()) && name != default {
-            let text = format!("user \"{name}\" {NAME_ALONE}");
-            notes.warnings.push(Problem::at(&block.spot, text));
-        }
-        if !users.add(user) {
-            notes.error(block, format!("Duplicate user \"{name}\" detected"));
-        }
-    }
+    let anybody = User {
+        name: GLOBAL.to_owned(),
+        login: Login::Password(String::new()),
+        permissions: None,
+        account: GLOBAL.into(),
+        rule: first.spot.to_string(),
+    };
+    let spot = first.spot.clone();
+    list.push(Found { spot, user: anybody });
+    Some(Auth::Users(Arc::new(several(list, Some(GLOBAL), notes))))
+}
+
+fn with_default(list: Vec<Found>, no_auth_user: Option<&Entry>, notes: &mut Notes) -> Auth {
+    let name = no_auth_user.and_then(|entry| entry.text(notes));
+    let users = several(list, name.as_deref(), notes);
     if let Some(entry) = no_auth_user
-        && !users.set_default(&default)
+        && users.default_user().is_none()
     {
         no_such_user(entry, notes);
     }
     Auth::Users(Arc::new(users))
+}
+
+/// All of them; `default` is who a client is that shows nothing.
+fn several(list: Vec<Found>, default: Option<&str>, notes: &mut Notes) -> Users {
+    let mut users = Users::default();
+    for Found { spot, user } in list {
+        let name = user.name.clone();
+        if user.login == Login::Password(String::new()) && Some(name.as_str()) != default {
+            let text = format!("user \"{name}\" {NAME_ALONE}");
+            notes.warnings.push(Problem::at(&spot, text));
+        }
+        if let Some(other) = users.get(&name) {
+            let what = match user.login {
+                Login::NKey => "nkey",
+                Login::Password(_) | Login::Jwt(_) => "user",
+            };
+            let text = format!("Duplicate {what} \"{name}\" detected, first at {}", other.rule);
+            notes.errors.push(Problem::at(&spot, text));
+        }
+        users.add(user);
+    }
+    if let Some(name) = default {
+        users.set_default(name);
+    }
+    users
 }

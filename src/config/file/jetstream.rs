@@ -24,7 +24,7 @@ const KEYS: [&str; 12] = [
     "unique_tag",
 ];
 /// What tunes another implementation.
-const TUNING: [&str; 12] = [
+const TUNING: [&str; 11] = [
     "extension_hint",
     "unique_tag",
     "max_outstanding_catchup",
@@ -36,7 +36,14 @@ const TUNING: [&str; 12] = [
     "meta_compact_size",
     "meta_compact_sync",
     "max_concurrent_io",
-    "limits",
+];
+/// Limits that are not kept here: consumers and streams say their own.
+const LIMITS: [&str; 5] = [
+    "max_ack_pending",
+    "max_ha_assets",
+    "max_request_batch",
+    "duplicate_window",
+    "batch",
 ];
 
 /// What a file says of streams.
@@ -78,9 +85,11 @@ impl Streams {
                 "domain" => config.domain = entry.text(notes).filter(|text| !text.is_empty()),
                 "strict" => set(&mut config.strict, entry.flag(notes)),
                 "sync" | "sync_interval" => set(&mut config.sync, sync_of(entry, notes)),
-                "max_memory_store" | "max_mem_store" | "max_mem" | "max_file_store" | "max_file" => {
-                    storage_limit(entry, notes);
+                "max_memory_store" | "max_mem_store" | "max_mem" => {
+                    set(&mut config.memory_max, limit(entry, notes));
                 }
+                "max_file_store" | "max_file" => set(&mut config.storage_max, limit(entry, notes)),
+                "limits" => limits(entry, notes),
                 "key"
                 | "ek"
                 | "encryption_key"
@@ -127,20 +136,44 @@ fn sync_of(entry: &Entry, notes: &mut Notes) -> Option<Sync> {
     })
 }
 
-fn storage_limit(entry: &Entry, notes: &mut Notes) {
-    match &entry.node.value {
-        Value::Integer(_) => {}
-        Value::Text(text) if crate::config::size(text).is_ok() => {}
-        _ => {
-            return notes.error(
-                entry,
-                format!("\"{}\" is a number of bytes such as 1GB", entry.key),
-            );
-        }
+/// Bytes; -1, or nothing said, is no limit.
+fn limit(entry: &Entry, notes: &mut Notes) -> Option<Option<u64>> {
+    let limit = match &entry.node.value {
+        Value::Integer(number) => Some(u64::try_from(*number).ok()),
+        Value::Text(text) => crate::config::size(text).ok().map(|size| Some(size as u64)),
+        _ => None,
+    };
+    if limit.is_none() {
+        notes.error(
+            entry,
+            format!(
+                "\"{}\" is a number of bytes such as 1GB, or -1 for no limit",
+                entry.key
+            ),
+        );
     }
-    let text = format!(
-        "\"{}\" is not enforced: limit streams with their max_bytes",
-        entry.key
-    );
-    notes.warn(entry, text);
+    limit
+}
+
+/// Looked at, so that mistakes are told of; nothing is limited by them.
+fn limits(block: &Entry, notes: &mut Notes) {
+    let Some(map) = block.map(notes) else { return };
+    for entry in map.entries() {
+        match entry.name().as_str() {
+            "duplicate_window" => {
+                entry.duration(notes);
+            }
+            "batch" => {
+                entry.map(notes);
+            }
+            name if LIMITS.contains(&name) => {
+                entry.integer(notes);
+            }
+            _ => {
+                notes.unknown(entry, &LIMITS);
+                continue;
+            }
+        }
+        notes.warn(entry, format!("\"{}\" has no effect on this server", entry.key));
+    }
 }

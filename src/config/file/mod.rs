@@ -4,10 +4,13 @@
 //! and `consumers` are our own. A key of a part that is not built is named: an error where somebody relies on it, a warning
 //! where it is harmless (`unsupported`). All problems of a file are reported at once.
 
+mod accounts;
 mod assets;
 mod authorization;
 mod jetstream;
+mod mappings;
 mod operator;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,7 +32,8 @@ const LAME_DUCK_MIN: Duration = Duration::from_secs(30);
 const PAYLOAD_MAX: usize = (1 << 31) - 1;
 
 /// The keys that mean something.
-const KEYS: [&str; 61] = [
+const KEYS: [&str; 62] = [
+    "accounts",
     "addr",
     "allow_non_tls",
     "authorization",
@@ -52,6 +56,7 @@ const KEYS: [&str; 61] = [
     "logfile",
     "logtime",
     "logtime_utc",
+    "mappings",
     "max_conn",
     "max_connections",
     "max_control_line",
@@ -86,7 +91,6 @@ const KEYS: [&str; 61] = [
     "trace_verbose",
     "write_deadline",
     // What is not built, where a misspelling is likely.
-    "accounts",
     "cluster",
     "gateway",
     "leafnodes",
@@ -136,6 +140,7 @@ fn read(loaded: Loaded, config: Config, process: Process) -> Result<File, Vec<Pr
         config,
         process,
         jetstream: jetstream::Streams::default(),
+        accounts: accounts::Accounts::default(),
         authorization: None,
         no_auth_user: None,
         tls: None,
@@ -174,6 +179,7 @@ struct Reading {
     config: Config,
     process: Process,
     jetstream: jetstream::Streams,
+    accounts: accounts::Accounts,
     authorization: Option<Authorization>,
     no_auth_user: Option<Entry>,
     tls: Option<tls::Block>,
@@ -362,6 +368,9 @@ impl Reading {
         let notes = &mut self.notes;
         match name {
             "authorization" => self.authorization = authorization::read(entry, notes),
+            "accounts" => self.accounts.read(entry, notes),
+            "mappings" | "maps" => self.accounts.global_mappings(entry, notes),
+            "system_account" | "system" => self.accounts.set_system(entry),
             "no_auth_user" => self.no_auth_user = Some(entry.clone()),
             "jetstream" => self.jetstream.read(entry, &mut self.config, notes),
             "store_dir" | "storedir" => self.jetstream.set_dir(entry, notes),
@@ -406,15 +415,24 @@ impl Reading {
     fn credentials(&mut self, is_operator: bool) {
         let notes = &mut self.notes;
         let no_auth_user = self.no_auth_user.as_ref();
-        if let Some(authorization) = self.authorization.take() {
-            self.has_auth_timeout = authorization.timeout.is_some();
-            set(&mut self.config.connections.auth_timeout, authorization.timeout);
-            if !is_operator {
-                set(&mut self.config.auth, authorization.auth(no_auth_user, notes));
+        if is_operator {
+            // Who is who, and what accounts there are, the tokens say.
+            if let Some(authorization) = self.authorization.take() {
+                self.has_auth_timeout = authorization.timeout.is_some();
+                set(&mut self.config.connections.auth_timeout, authorization.timeout);
             }
-        } else if let Some(entry) = no_auth_user {
-            authorization::no_such_user(entry, notes);
+            return;
         }
+        let accounts = std::mem::take(&mut self.accounts).finish(&mut self.config, notes);
+        let auth = match self.authorization.take() {
+            Some(authorization) => {
+                self.has_auth_timeout = authorization.timeout.is_some();
+                set(&mut self.config.connections.auth_timeout, authorization.timeout);
+                authorization.auth(accounts.users, no_auth_user, notes)
+            }
+            None => authorization::of_accounts(accounts.users, accounts.is_system_alone, no_auth_user, notes),
+        };
+        set(&mut self.config.auth, auth);
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn knows(name: &str, is_on: bool) -> bool {
         || names(&TRUSTED)
         || names(&RESOLVER)
         || names(&REST)
-        || is_on && (names(&SYSTEM) || name == "accounts" || name == "no_auth_user")
+        || is_on && (names(&SYSTEM) || names(&["accounts", "mappings", "maps", "no_auth_user"]))
 }
 
 fn find<'a>(map: &'a Map, names: &[&str]) -> Option<&'a Entry> {
@@ -74,15 +74,10 @@ pub(super) fn read(map: &Map, config: &mut Config, notes: &mut Notes) {
     preload(map, &mut accounts, now, notes);
     let system = system_account(map, &operators, notes);
     if let Some((key, spot)) = &system
-        && !accounts.ensure(key, &spot.to_string())
+        && !named(map).any(|name| name == key)
     {
-        let text = format!("the system account {key} is not in resolver_preload");
-        if operators.len() == 1 {
-            let text = format!("{text}: its own key alone signs its users");
-            notes.warnings.push(Problem::at(spot, text));
-        } else {
-            notes.errors.push(Problem::at(spot, text));
-        }
+        let text = format!("error resolving system account: {key} is not in resolver_preload");
+        notes.errors.push(Problem::at(spot, text));
     }
     let system = system.map(|(key, _)| key);
     pinned(map, system.as_deref(), &mut accounts, notes);
@@ -101,6 +96,16 @@ pub(super) fn read(map: &Map, config: &mut Config, notes: &mut Notes) {
     config.auth = Auth::Operator(Arc::new(operator));
     config.accounts = specs;
     config.system_account = system;
+}
+
+/// The accounts that are preloaded, usable or not.
+fn named(map: &Map) -> impl Iterator<Item = &str> {
+    let preload = find(map, &["resolver_preload"]).map(|entry| &entry.node.value);
+    let entries = match preload {
+        Some(Value::Map(map)) => map.entries(),
+        _ => &[],
+    };
+    entries.iter().map(|entry| entry.key.as_str())
 }
 
 /// Without an operator the rest says nothing.
@@ -124,8 +129,10 @@ fn refuse_others(map: &Map, notes: &mut Notes) {
         Value::Array(nodes) => !nodes.is_empty(),
         _ => true,
     };
-    if let Some(entry) = find(map, &["accounts"]).filter(|entry| is_filled(entry)) {
-        notes.error(entry, "operators do not allow Accounts to be configured directly");
+    for name in ["accounts", "mappings", "maps"] {
+        if let Some(entry) = find(map, &[name]).filter(|entry| is_filled(entry)) {
+            notes.error(entry, "operators do not allow Accounts to be configured directly");
+        }
     }
     if let Some(entry) = find(map, &["no_auth_user"]) {
         notes.error(entry, "no_auth_user not compatible with Trusted Operator");
@@ -257,6 +264,7 @@ fn resolver(map: &Map, operators: &[(OperatorFacts, Spot)], notes: &mut Notes) {
                 let text = format!("a resolver that fetches accounts by HTTP is not supported yet: {ALONE}");
                 notes.error(entry, text);
             }
+            Value::Map(map) if is_memory(map) => {}
             Value::Map(map) => {
                 let kind = find(map, &["type"]).map(|entry| entry.node.to_json().to_string());
                 let kind = kind.unwrap_or_else(|| "no type".to_owned());
@@ -286,6 +294,11 @@ fn resolver(map: &Map, operators: &[(OperatorFacts, Spot)], notes: &mut Notes) {
         (Some(entry), _) => notes.error(entry, "operators require an account resolver to be configured"),
         (None, _) => {}
     }
+}
+
+fn is_memory(resolver: &Map) -> bool {
+    let kind = find(resolver, &["type"]).map(|entry| &entry.node.value);
+    matches!(kind, Some(Value::Text(kind)) if kind.to_ascii_lowercase().starts_with("mem"))
 }
 
 fn preload(map: &Map, accounts: &mut Accounts, now: Timestamp, notes: &mut Notes) {

@@ -10,6 +10,8 @@ use crate::store::Sync;
 
 use super::*;
 
+mod accounts;
+
 fn read(text: &str) -> Result<File, Vec<Problem>> {
     load_text("test.conf", text, Config::default(), Process::default())
 }
@@ -39,7 +41,7 @@ fn every_setting() {
         log_size_limit: 10M, log_max_num: 5, log_file: /tmp/log, log_format: json, pid_file: /tmp/pid, ports_file_dir: /tmp
         lame_duck_duration: "1m", no_mesh: true
         store_dir: /tmp/store
-        jetstream { domain: hub, strict: false, sync_interval: "5s" }
+        jetstream { domain: hub, strict: false, sync_interval: "5s", max_mem: "1G", max_file: -1 }
         authorization { user: u, password: p, timeout: 0.5 }
         streams { S { subjects: "s.>", max_age: "1h", max_bytes: 1MB } }
         consumers { S { c { ack_wait: "30s", backoff: ["1s", "2s"] } } }
@@ -61,6 +63,7 @@ fn every_setting() {
         (2, &["prometheus".to_owned()][..])
     );
     assert!(config.open_to_all && !config.strict && options.trace);
+    assert_eq!((config.memory_max, config.storage_max), (Some(1 << 30), None));
     assert_eq!(
         (options.payload_max, options.control_line_max, options.pending_max),
         (131_072, 2000, 8 << 20)
@@ -201,6 +204,14 @@ fn mistakes_are_told_with_their_place() {
             "1:13: unknown field \"stor_dir\", did you mean \"store_dir\"?",
         ),
         (
+            "jetstream { max_mem: 1.5 }",
+            "1:13: \"max_mem\" is a number of bytes such as 1GB, or -1 for no limit",
+        ),
+        (
+            "jetstream { limits { duplicate_widow: 1 } }",
+            "1:22: unknown field \"duplicate_widow\", did you mean \"duplicate_window\"?",
+        ),
+        (
             "jetstream { key: x }",
             "1:13: \"key\": encryption at rest is not supported by this server",
         ),
@@ -243,15 +254,15 @@ fn mistakes_are_told_with_their_place() {
         ),
         (
             "authorization { users: [{user: a, password: p}, {user: a, password: q}] }",
-            { "1:1: Duplicate user \"a\" detected" },
+            { "1:49: Duplicate user \"a\" detected, first at test.conf:1:25" },
         ),
         (
             "authorization { users: [{user: a, password: p}] }\nno_auth_user: b",
-            { "2:1: no_auth_user: \"b\" is none of the users in the authorization block" },
+            { "2:1: no_auth_user: \"b\" is none of the users in the authorization block or in accounts" },
         ),
         (
             "no_auth_user: b",
-            "1:1: no_auth_user: \"b\" is none of the users in the authorization block",
+            "1:1: no_auth_user: \"b\" is none of the users in the authorization block or in accounts",
         ),
         (
             "authorization { users: [{user: a, password: p, permissions { publish: \"a..b\" }}] }",
@@ -267,12 +278,9 @@ fn mistakes_are_told_with_their_place() {
                 "1:48: connections other than STANDARD are not supported by this server yet: this user could not come in"
             },
         ),
-        ("accounts { A {} }", {
-            "1:1: \"accounts\" is not supported: several accounts and subject mappings are not supported by this server yet"
-        }),
         (
             "tls { cert_file: x }",
-            "1:1: \"tls\" is not supported: TLS is not supported by this server yet",
+            "1:1: missing 'key_file' in TLS configuration",
         ),
         ("cluster { routes: [nats://a:1] }", {
             "1:1: \"cluster\" is not supported: this server connects to no other servers yet"
@@ -319,8 +327,8 @@ fn harmless_things_are_warned_of() {
         ("websocket { port: -1, no_tls: true }", {
             "1:1: \"websocket\" has no effect: no such port is opened, and the ports file lists none"
         }),
-        ("jetstream { max_file: 1G }", {
-            "1:13: \"max_file\" is not enforced: limit streams with their max_bytes"
+        ("jetstream { limits { max_ack_pending: 5 } }", {
+            "1:22: \"max_ack_pending\" has no effect on this server"
         }),
         ("authorization { user: a }", {
             "1:1: user \"a\" has no password: whoever knows the name comes in"
@@ -414,6 +422,26 @@ fn odd() -> impl Strategy<Value = String> {
             "port",
             "routes",
             "nkey",
+            "exports",
+            "imports",
+            "mappings",
+            "limits",
+            "jetstream",
+            "default_permissions",
+            "stream",
+            "service",
+            "account",
+            "subject",
+            "accounts",
+            "to",
+            "prefix",
+            "response_type",
+            "account_token_position",
+            "latency",
+            "max_payload",
+            "max_mem",
+            "destination",
+            "weight",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(|nodes| format!("[{}]", nodes.join(", "))),
@@ -505,6 +533,7 @@ fn the_sample_is_the_defaults() {
     let file = read(&all).unwrap_or_else(|problems| panic!("{}\n{all}", problems[0]));
     let assets = &file.config.assets;
     assert_eq!((assets.streams.len(), assets.consumers.len()), (1, 1));
+    assert_eq!(file.config.accounts.len(), 4);
     assert!(file.config.auth.has_nkeys() && file.process.pid_file.is_some() && file.config.name.is_some());
 }
 

@@ -290,7 +290,7 @@ fn ciphers(entry: &Entry, options: &mut Options, notes: &mut Notes) {
         match cipher(name) {
             Ok(Some(cipher)) => options.cipher_suites.push(cipher),
             Ok(None) => notes.warn(entry, format!("{name} is not offered: it is weak")),
-            Err(()) => notes.error(entry, format!("unrecognized cipher {}", name.escape_debug())),
+            Err(_) => notes.error(entry, format!("unrecognized cipher {}", name.escape_debug())),
         }
     }
     if options.cipher_suites.is_empty() {
@@ -307,7 +307,7 @@ fn curves(entry: &Entry, options: &mut Options, notes: &mut Notes) {
         match curve(&name) {
             Ok(true) => options.curves.push(name),
             Ok(false) => notes.warn(entry, format!("{name} is not offered by this server")),
-            Err(()) => {
+            Err(_) => {
                 let known: Vec<_> = tls::CURVES.iter().map(|(known, _)| *known).collect();
                 let name = name.escape_debug();
                 let text = format!(

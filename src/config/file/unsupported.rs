@@ -8,7 +8,7 @@ use crate::config::language::{Entry, Map, Value};
 
 /// Notes a key that is known to nats-server; false when it is not.
 pub(super) fn key(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
-    others(name, entry, notes) || credentials(name, entry, notes) || habits(name, entry, notes)
+    others(name, entry, notes) || credentials(name) || habits(name, entry, notes)
 }
 
 /// Other servers and other protocols.
@@ -28,21 +28,8 @@ fn others(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
 }
 
 /// Who may come in, and where their messages go.
-fn credentials(name: &str, entry: &Entry, notes: &mut Notes) -> bool {
+fn credentials(name: &str) -> bool {
     match name {
-        "accounts" | "mappings" | "maps" => {
-            let why = "several accounts and subject mappings are not supported by this server yet";
-            refuse(entry, why, notes);
-        }
-        "system_account" | "system" => {
-            if !matches!(&entry.node.value, Value::Text(name) if name == "$SYS") {
-                refuse(
-                    entry,
-                    "several accounts are not supported by this server yet",
-                    notes,
-                );
-            }
-        }
         "no_system_account" | "no_system" | "no_sys_acc" => {}
         _ => return false,
     }

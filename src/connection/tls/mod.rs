@@ -26,7 +26,7 @@ use crate::protocol::info::Info;
 use super::handle::Handle;
 
 pub use load::Tls;
-pub use suites::{CURVES, CipherName, cipher, curve};
+pub use suites::{CURVES, CipherName, Unknown, cipher, curve};
 
 pub(super) use handshake::secure;
 pub(super) use stream::{Read, Write, split};

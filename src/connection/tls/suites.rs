@@ -59,8 +59,12 @@ pub(super) fn shown(suite: CipherSuite) -> String {
     suite.as_str().unwrap_or("UNKNOWN").replace("TLS13_", "TLS_")
 }
 
-/// A suite by its name. `Ok(None)`: one that is not here because it is weak; `Err`: none at all.
-pub fn cipher(name: &str) -> Result<Option<CipherName>, ()> {
+/// A name that means nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+/// A suite by its name; none for one that is not here because it is weak.
+pub fn cipher(name: &str) -> Result<Option<CipherName>, Unknown> {
     let name = match name {
         "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" => "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
         "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
@@ -71,14 +75,14 @@ pub fn cipher(name: &str) -> Result<Option<CipherName>, ()> {
     match found {
         Some(suite) => Ok(Some(CipherName(suite))),
         None if WEAK.contains(&name) => Ok(None),
-        None => Err(()),
+        None => Err(Unknown),
     }
 }
 
-/// Whether a key exchange of that name is here; `Err`: there is none.
-pub fn curve(name: &str) -> Result<bool, ()> {
+/// Whether a key exchange of that name is here.
+pub fn curve(name: &str) -> Result<bool, Unknown> {
     let known = CURVES.iter().find(|(known, _)| *known == name);
-    known.map(|(_, group)| group.is_some()).ok_or(())
+    known.map(|(_, group)| group.is_some()).ok_or(Unknown)
 }
 
 /// The provider with nothing but what is named. As in nats-server suites of TLS 1.3 stay when none of them is named.
@@ -123,10 +127,10 @@ mod tests {
         let chacha = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
         assert_eq!(here(chacha), Ok(Some(format!("{chacha}_SHA256"))));
         assert_eq!(here("TLS_RSA_WITH_AES_128_CBC_SHA"), Ok(None));
-        assert_eq!(here("TLS_NO_SUCH"), Err(()));
+        assert_eq!(here("TLS_NO_SUCH"), Err(Unknown));
         assert_eq!(
             (curve("X25519"), curve("CurveP521"), curve("P1")),
-            (Ok(true), Ok(false), Err(()))
+            (Ok(true), Ok(false), Err(Unknown))
         );
     }
 

@@ -1,0 +1,674 @@
+//! Operator mode: the same file and the same tokens, shown to this server and to the real nats-server.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use futures_util::StreamExt;
+use nkeys::KeyPair;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::chain::{self, now, shown, sign, with};
+use crate::support::{Process, Wire, skip};
+
+use super::{Site, mesh};
+
+/// An operator with its key; accounts come with each file.
+struct Operator {
+    key: KeyPair,
+    claims: Value,
+}
+
+impl Operator {
+    fn new() -> Self {
+        let key = KeyPair::new_operator();
+        Self {
+            claims: chain::operator(&key),
+            key,
+        }
+    }
+
+    /// A file that preloads accounts, for either server.
+    fn file(&self, accounts: &[Value], more: &str) -> String {
+        let token = sign(&self.claims, &self.key);
+        let mut text = format!("operator: {token}\nresolver: MEMORY\n{more}\nresolver_preload {{\n");
+        for account in accounts {
+            let key = account["sub"].as_str().unwrap();
+            writeln!(text, "  {key}: {}", sign(account, &self.key)).unwrap();
+        }
+        text + "}\n"
+    }
+}
+
+fn site(file: &str) -> Site {
+    Site::new(&format!("port: -1\nmonitor_port: -1\n{file}"))
+}
+
+/// Both servers with one file, with their names.
+fn both(test: &str, file: &str) -> Vec<(&'static str, Process)> {
+    let mut servers = vec![("ours", site(file).serve(&[]))];
+    match Process::nats(file) {
+        Some(theirs) => servers.push(("theirs", theirs)),
+        None => skip(test, "no nats-server in NATS_SERVER or on the search path"),
+    }
+    servers
+}
+
+/// Shows a token, and signs for it; what the server says.
+fn come(server: &Process, token: &str, key: &KeyPair) -> (Wire, String) {
+    let mut wire = Wire::connect(server.address());
+    let nonce = wire.info()["nonce"].as_str().expect("a nonce").to_owned();
+    wire.send(format!(
+        "CONNECT {{\"verbose\":false,\"protocol\":1,{}}}\r\nPING\r\n",
+        shown(token, key, &nonce)
+    ));
+    let line = wire.line();
+    (wire, line)
+}
+
+/// The same for one that is let in, past the INFO that follows.
+fn enter(server: &Process, token: &str, key: &KeyPair) -> (Wire, Value) {
+    let (mut wire, line) = come(server, token, key);
+    assert_eq!(line, "PONG");
+    let info = wire.line();
+    let info = info.strip_prefix("INFO ").expect("INFO follows").to_owned();
+    (wire, serde_json::from_str(&info).unwrap())
+}
+
+const REFUSED: &str = "-ERR 'Authorization Violation'";
+
+/// Tokens of a user, and whether they let it in.
+fn table(
+    account: &KeyPair,
+    signer: &KeyPair,
+    role: &KeyPair,
+    key: &KeyPair,
+) -> Vec<(&'static str, String, bool)> {
+    let claims = |more: Value| with(chain::user(key, "ann"), &more);
+    let signed = |more: Value| sign(&claims(more), account);
+    let for_account = json!({ "nats": { "issuer_account": account.public_key() } });
+    let old = json!({ "sub": key.public_key(), "name": "ann", "iat": now(), "type": "user",
+        "nats": { "pub": {}, "sub": {} } });
+    let of_role = chain::user_of_role(key, "ann", account);
+    let stranger = KeyPair::new_account();
+    let good = signed(json!({}));
+    let cut = good[..good.len() - 2].to_owned();
+    let tampered = {
+        let other = signed(json!({ "name": "bob" }));
+        let payload = other.split('.').nth(1).unwrap();
+        let parts: Vec<_> = good.split('.').collect();
+        format!("{}.{payload}.{}", parts[0], parts[2])
+    };
+    vec![
+        ("plain", good, true),
+        ("cut short", cut, false),
+        ("another payload", tampered, false),
+        ("later", signed(json!({ "exp": now() + 1000 })), true),
+        ("over", signed(json!({ "exp": now() - 10 })), false),
+        ("not yet", signed(json!({ "nbf": now() + 1000 })), false),
+        (
+            "at the right place",
+            signed(json!({ "nats": { "src": ["10.0.0.0/8", "127.0.0.0/8"] } })),
+            true,
+        ),
+        (
+            "at the wrong place",
+            signed(json!({ "nats": { "src": ["10.0.0.0/8"] } })),
+            false,
+        ),
+        (
+            "at no place",
+            signed(json!({ "nats": { "src": ["everywhere"] } })),
+            false,
+        ),
+        (
+            "all day",
+            signed(
+                json!({ "nats": { "times": [{ "start": "00:00:00", "end": "23:59:59" }], "times_location": "UTC" } }),
+            ),
+            true,
+        ),
+        (
+            "nowhere",
+            signed(json!({ "nats": { "times_location": "Atlantis/Capital" } })),
+            false,
+        ),
+        (
+            "by wire",
+            signed(json!({ "nats": { "allowed_connection_types": ["standard", "PIGEON"] } })),
+            true,
+        ),
+        (
+            "by mqtt",
+            signed(json!({ "nats": { "allowed_connection_types": ["MQTT"] } })),
+            false,
+        ),
+        (
+            "by pigeon",
+            signed(json!({ "nats": { "allowed_connection_types": ["PIGEON"] } })),
+            false,
+        ),
+        (
+            "three words",
+            signed(json!({ "nats": { "sub": { "allow": ["a b c"] } } })),
+            false,
+        ),
+        (
+            "queue to publish",
+            signed(json!({ "nats": { "pub": { "allow": ["a b"] } } })),
+            false,
+        ),
+        ("by a stranger", sign(&claims(json!({})), &stranger), false),
+        (
+            "by a stranger for the account",
+            sign(&claims(for_account.clone()), &stranger),
+            false,
+        ),
+        ("by a signer for itself", sign(&claims(json!({})), signer), false),
+        ("by a signer", sign(&claims(for_account.clone()), signer), true),
+        ("by a role", sign(&of_role, role), true),
+        (
+            "by a role with rights",
+            sign(&with(claims(for_account), &json!({})), role),
+            false,
+        ),
+        ("old", sign(&old, account), true),
+        (
+            "old, over",
+            sign(&with(old.clone(), &json!({ "exp": now() - 10 })), account),
+            false,
+        ),
+        ("old, by a stranger", sign(&old, &stranger), false),
+        (
+            "old, by a signer",
+            sign(
+                &with(old, &json!({ "issuer_account": account.public_key() })),
+                signer,
+            ),
+            true,
+        ),
+        (
+            "of another kind",
+            signed(json!({ "nats": { "type": "account" } })),
+            false,
+        ),
+        (
+            "of the future",
+            signed(json!({ "nats": { "version": 3 } })),
+            false,
+        ),
+        (
+            "of no version",
+            signed(json!({ "nats": { "version": 0 } })),
+            false,
+        ),
+        (
+            "with nulls",
+            signed(json!({ "exp": null, "nats": { "src": null, "tags": null, "resp": null } })),
+            true,
+        ),
+        ("nothing", String::new(), false),
+        ("no token", "hello".to_owned(), false),
+        ("some dots", "a.b.c".to_owned(), false),
+    ]
+}
+
+#[test]
+fn both_servers_let_the_same_tokens_in() {
+    let operator = Operator::new();
+    let [account, signer, role] = [(); 3].map(|()| KeyPair::new_account());
+    let key = KeyPair::new_user();
+    let keys = json!([signer.public_key(), {
+        "kind": "user_scope", "key": role.public_key(), "role": "r", "template": { "pub": { "allow": ["a"] } },
+    }]);
+    let claims = with(
+        chain::account(&account, "acme"),
+        &json!({ "nats": { "signing_keys": keys } }),
+    );
+    let file = operator.file(&[claims], "");
+    for (name, server) in both("tokens with nats-server", &file) {
+        for (what, token, good) in table(&account, &signer, &role, &key) {
+            let (_, line) = come(&server, &token, &key);
+            let expected = if good { "PONG" } else { REFUSED };
+            assert_eq!(line, expected, "{name}: {what}");
+            if good {
+                let (_, line) = come(&server, &token, &KeyPair::new_user());
+                assert_eq!(line, REFUSED, "{name}: {what}, signed by another");
+            }
+        }
+        // Without a signature, and without a nonce of this connection.
+        let token = sign(&chain::user(&key, "ann"), &account);
+        for fields in [
+            format!("\"jwt\":\"{token}\""),
+            shown(&token, &key, "PXoWU7zWAMt75FY"),
+        ] {
+            let mut wire = Wire::connect(server.address());
+            assert_eq!(wire.info()["auth_required"], true);
+            wire.ask(
+                format!("CONNECT {{\"verbose\":false,{fields}}}\r\n"),
+                format!("{REFUSED}\r\n"),
+            );
+            wire.expect_end();
+        }
+        let bearer = with(
+            chain::user(&key, "ann"),
+            &json!({ "nats": { "bearer_token": true } }),
+        );
+        let bearer = sign(&bearer, &account);
+        Wire::quiet(server.address(), &format!("\"jwt\":\"{bearer}\""));
+    }
+}
+
+#[test]
+fn both_servers_judge_accounts_alike() {
+    let operator = Operator::new();
+    let key = KeyPair::new_user();
+    let accounts: Vec<_> = (0..6).map(|_| KeyPair::new_account()).collect();
+    let nats = |more: Value| json!({ "nats": more });
+    let more = [
+        json!({}),
+        json!({ "exp": now() - 10 }),
+        nats(json!({ "revocations": { key.public_key(): now() } })),
+        nats(json!({ "revocations": { "*": now() - 1000 } })),
+        nats(json!({ "limits": { "disallow_bearer": true } })),
+        nats(json!({ "limits": { "conn": 0 } })),
+    ];
+    let claims: Vec<_> = accounts
+        .iter()
+        .zip(&more)
+        .map(|(account, more)| with(chain::account(account, "one"), more))
+        .collect();
+    let bearer = json!({ "nats": { "bearer_token": true } });
+    let expected = [
+        ("PONG", "PONG"),
+        (REFUSED, REFUSED),
+        (REFUSED, REFUSED),
+        ("PONG", "PONG"),
+        ("PONG", REFUSED),
+        (
+            "-ERR 'maximum account active connections exceeded'",
+            "-ERR 'maximum account active connections exceeded'",
+        ),
+    ];
+    for (name, server) in both("accounts with nats-server", &operator.file(&claims, "")) {
+        for ((account, more), expected) in accounts.iter().zip(&more).zip(expected) {
+            let user = chain::user(&key, "ann");
+            let (_, plain) = come(&server, &sign(&user, account), &key);
+            let (_, of_bearer) = come(&server, &sign(&with(user, &bearer), account), &key);
+            assert_eq!((&*plain, &*of_bearer), expected, "{name}: {more}");
+        }
+    }
+}
+
+#[test]
+fn accounts_are_isolated_and_roles_hold() {
+    let operator = Operator::new();
+    let [one, two, role] = [(); 3].map(|()| KeyPair::new_account());
+    let key = KeyPair::new_user();
+    let template = json!({
+        "pub": { "allow": ["done.{{name()}}.>"] }, "sub": { "allow": ["work.{{tag(team)}}"] },
+        "subs": 2, "payload": 10,
+    });
+    let keys =
+        json!([{ "kind": "user_scope", "key": role.public_key(), "role": "worker", "template": template }]);
+    let first = with(
+        chain::account(&one, "one"),
+        &json!({ "nats": { "signing_keys": keys } }),
+    );
+    let file = operator.file(&[first, chain::account(&two, "two")], "");
+    for (name, server) in both("isolation with nats-server", &file) {
+        let (mut ours, info) = enter(&server, &sign(&chain::user(&key, "a"), &one), &key);
+        assert_eq!(info["remote_account"], one.public_key(), "{name}");
+        let (mut theirs, _) = enter(&server, &sign(&chain::user(&key, "b"), &two), &key);
+        ours.send("SUB > 1\r\n");
+        ours.expect_nothing();
+        theirs.send("PUB secret 1\r\nx\r\n");
+        theirs.expect_nothing();
+        ours.expect_nothing();
+
+        let worker = chain::user_of_role(&key, "ann", &one);
+        let worker = with(worker, &json!({ "nats": { "tags": ["team:red"] } }));
+        let (mut worker, _) = enter(&server, &sign(&worker, &role), &key);
+        worker.send("PUB done.ann.x 1\r\ny\r\n");
+        ours.expect("MSG done.ann.x 1 1\r\ny\r\n");
+        worker.ask(
+            "PUB done.bob.x 1\r\ny\r\n",
+            "-ERR 'Permissions Violation for Publish to \"done.bob.x\"'\r\n",
+        );
+        worker.ask(
+            "SUB work.blue 1\r\n",
+            "-ERR 'Permissions Violation for Subscription to \"work.blue\"'\r\n",
+        );
+        worker.ask(
+            "SUB work.red 2\r\nSUB work.red 3\r\nSUB work.red 4\r\n",
+            "-ERR 'maximum subscriptions exceeded'\r\n",
+        );
+        worker.ask(
+            "PUB done.ann.x 11\r\n01234567890\r\n",
+            "-ERR 'Maximum Payload Violation'\r\n",
+        );
+        worker.expect_end();
+    }
+}
+
+#[test]
+fn what_is_over_ends() {
+    let operator = Operator::new();
+    let [lasting, short] = [(); 2].map(|()| KeyPair::new_account());
+    let key = KeyPair::new_user();
+    // Time for both servers to start.
+    let passing = with(chain::account(&short, "short"), &json!({ "exp": now() + 6 }));
+    let file = operator.file(&[chain::account(&lasting, "lasting"), passing], "");
+    let servers = both("expiry with nats-server", &file);
+    let soon_over = with(chain::user(&key, "a"), &json!({ "exp": now() + 2 }));
+    let inside: Vec<_> = servers
+        .iter()
+        .map(|(name, server)| {
+            let (user, _) = enter(server, &sign(&soon_over, &lasting), &key);
+            let (stays, _) = enter(server, &sign(&chain::user(&key, "b"), &lasting), &key);
+            let (account, _) = enter(server, &sign(&chain::user(&key, "c"), &short), &key);
+            (name, server, user, stays, account)
+        })
+        .collect();
+    for (name, server, mut user, mut stays, mut account) in inside {
+        user.expect("-ERR 'User Authentication Expired'\r\n");
+        user.expect_end();
+        account.expect("-ERR 'Account Authentication Expired'\r\n");
+        account.expect_end();
+        stays.expect_nothing();
+        let (_, line) = come(server, &sign(&soon_over, &lasting), &key);
+        assert_eq!(line, REFUSED, "{name}");
+    }
+}
+
+#[test]
+fn a_reload_revokes_and_the_log_says_why() {
+    let operator = Operator::new();
+    let account = KeyPair::new_account();
+    let [goes, stays, bearer] = [(); 3].map(|()| KeyPair::new_user());
+    let claims = chain::account(&account, "acme");
+    let revoked = json!({ "nats": {
+        "revocations": { goes.public_key(): now() + 1 }, "limits": { "disallow_bearer": true },
+    } });
+    let head = "port: -1\nmonitor_port: -1\n";
+    let conf = Site::new(&format!(
+        "{head}{}",
+        operator.file(std::slice::from_ref(&claims), "")
+    ));
+    let server = conf.serve(&[]);
+    let token = |key: &KeyPair| sign(&chain::user(key, "u"), &account);
+    let (mut leaving, _) = enter(&server, &token(&goes), &goes);
+    let (mut staying, _) = enter(&server, &token(&stays), &stays);
+    let secret = with(
+        chain::user(&bearer, "b"),
+        &json!({ "nats": { "bearer_token": true } }),
+    );
+    let mut carrying = Wire::quiet(
+        server.address(),
+        &format!("\"jwt\":\"{}\"", sign(&secret, &account)),
+    );
+    conf.write(&format!("{head}{}", operator.file(&[with(claims, &revoked)], "")));
+    server.signal(Signal::HUP);
+    leaving.expect("-ERR 'User Authentication Revoked'\r\n");
+    leaving.expect_end();
+    carrying.expect("-ERR 'Authorization Violation'\r\n");
+    carrying.expect_end();
+    staying.expect_nothing();
+    let (_, line) = come(&server, &token(&goes), &goes);
+    assert_eq!(line, REFUSED);
+    let log = server.wait_for("account acme has revoked it");
+    let who = format!("user {} of account {}", goes.public_key(), account.public_key());
+    assert!(log.contains(&who), "{log}");
+    // Nobody's secret is in the log.
+    assert!(!log.contains(&sign(&secret, &account)), "{log}");
+}
+
+#[test]
+fn wrong_tokens_slow_nobody() {
+    let operator = Operator::new();
+    let account = KeyPair::new_account();
+    let key = KeyPair::new_user();
+    let file = operator.file(&[chain::account(&account, "acme")], "");
+    let server = site(&file).serve(&[]);
+    let good = sign(&chain::user(&key, "ann"), &account);
+    // As costly as a wrong one can be: all but the last signature holds.
+    let (mut honest, _) = enter(&server, &good, &key);
+    let before = server.resident_kib();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..30 {
+        let wrong: Vec<_> = (0..10)
+            .map(|_| {
+                let mut wire = Wire::connect(server.address());
+                let fields = shown(&good, &key, "PXoWU7zWAMt75FY");
+                wire.send(format!("CONNECT {{\"verbose\":false,{fields}}}\r\n"));
+                wire
+            })
+            .collect();
+        let began = std::time::Instant::now();
+        honest.send("PING\r\n");
+        while honest.line() != "PONG" {}
+        slowest = slowest.max(began.elapsed());
+        for mut wire in wrong {
+            wire.expect(format!("{REFUSED}\r\n"));
+        }
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more");
+}
+
+#[tokio::test]
+async fn client_libraries_come_with_credentials() {
+    let operator = Operator::new();
+    let account = KeyPair::new_account();
+    let key = KeyPair::new_user();
+    let server = site(&operator.file(&[chain::account(&account, "acme")], "")).serve(&[]);
+    let token = sign(&chain::user(&key, "ann"), &account);
+    let credentials = format!(
+        "-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        key.seed().unwrap()
+    );
+    let options = ConnectOptions::with_credentials(&credentials).unwrap();
+    let client = options.connect(server.address()).await.unwrap();
+    let mut subscriber = client.subscribe("a.*").await.unwrap();
+    client.publish("a.b", "hello".into()).await.unwrap();
+    let message = tokio::time::timeout(crate::support::PATIENCE, subscriber.next()).await;
+    assert_eq!(&*message.unwrap().unwrap().payload, b"hello");
+
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("ann.creds");
+    std::fs::write(&file, credentials).unwrap();
+    let url = format!("nats://{}", server.address());
+    let publish = |more: &[&str]| mesh(&[&["-s", &url, "pub", "a.c", "again"], more].concat());
+    let (done, text) = publish(&[]);
+    assert!(!done.status.success() && text.contains("--creds"), "{text}");
+    let (done, text) = publish(&["--creds", file.to_str().unwrap()]);
+    assert!(done.status.success(), "{text}");
+    let message = tokio::time::timeout(crate::support::PATIENCE, subscriber.next()).await;
+    assert_eq!(&*message.unwrap().unwrap().payload, b"again");
+    let (done, text) = publish(&["--creds", "/nowhere.creds"]);
+    assert!(
+        !done.status.success() && text.contains("/nowhere.creds"),
+        "{text}"
+    );
+}
+
+/// The page of connections, by HTTP.
+fn connections(server: &Process) -> Value {
+    use std::io::{Read, Write};
+    let log = server.wait_for("Listening for client connections");
+    let mut says = ["http://", "http monitor on "].iter();
+    let monitor = says.find_map(|says| log.split(says).nth(1));
+    let monitor = monitor.expect("monitoring is on");
+    let monitor = monitor.split_whitespace().next().unwrap();
+    let mut socket = std::net::TcpStream::connect(monitor).unwrap();
+    write!(socket, "GET /connz?auth=1 HTTP/1.0\r\nHost: {monitor}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn connections_show_who_came_with_which_token() {
+    let operator = Operator::new();
+    let account = KeyPair::new_account();
+    let key = KeyPair::new_user();
+    let file = operator.file(&[chain::account(&account, "acme")], "http: \"127.0.0.1:-1\"");
+    let claims = with(
+        chain::user(&key, "ann"),
+        &json!({ "nats": { "tags": ["team:red"] } }),
+    );
+    let token = sign(&claims, &account);
+    let secret = with(claims, &json!({ "nats": { "bearer_token": true } }));
+    let secret = sign(&secret, &account);
+    for (name, server) in both("connz with nats-server", &file) {
+        let (_wire, _) = enter(&server, &token, &key);
+        let _bearer = Wire::quiet(server.address(), &format!("\"jwt\":\"{secret}\""));
+        let page = connections(&server);
+        let rows = page["connections"].as_array().unwrap();
+        assert_eq!(rows.len(), 2, "{page}");
+        for row in rows {
+            assert_eq!(row["authorized_user"], key.public_key(), "{name}: {row}");
+            assert_eq!(row["account"], account.public_key(), "{name}: {row}");
+            assert_eq!(row["issuer_key"], account.public_key(), "{name}: {row}");
+            assert_eq!(row["name_tag"], "acme", "{name}: {row}");
+            assert_eq!(row["tags"], json!(["team:red"]), "{name}: {row}");
+        }
+        assert_eq!(rows[0]["jwt"], token, "{name}");
+        assert_eq!(rows[1].get("jwt"), None, "{name}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_are_told_where_and_why() {
+    let operator = Operator::new();
+    let account = KeyPair::new_account();
+    let claims = chain::account(&account, "acme");
+    let good = operator.file(std::slice::from_ref(&claims), "");
+    let stranger = Operator::new();
+    let token = sign(&operator.claims, &operator.key);
+    let own = |more: Value| Operator {
+        claims: with(operator.claims.clone(), &more),
+        key: KeyPair::from_seed(&operator.key.seed().unwrap()).unwrap(),
+    };
+    let key = account.public_key();
+    let other = KeyPair::new_account().public_key();
+    let foreign = sign(&claims, &stranger.key);
+    for (file, says) in [
+        (
+            own(json!({ "exp": now() - 10 })).file(&[], ""),
+            "1:11: error parsing operator JWT: it has expired",
+        ),
+        (
+            format!("operator: {token}x\nresolver: MEMORY\n"),
+            "1:11: error parsing operator JWT: its signature",
+        ),
+        (
+            "operator: nowhere.jwt\nresolver: MEMORY\n".to_owned(),
+            "1:11: error parsing operator JWT: cannot read",
+        ),
+        (
+            "operator: []\nresolver: MEMORY\n".to_owned(),
+            "1:1: \"operator\" is empty",
+        ),
+        (
+            format!("operator: {token}\n"),
+            "1:1: operators require an account resolver",
+        ),
+        (
+            format!("operator: {token}\nresolver {{ type: full, dir: x }}\n"),
+            "2:1: a resolver with a directory (\"full\") is not supported yet",
+        ),
+        (
+            format!("operator: {token}\nresolver: \"URL(http://x/)\"\n"),
+            "2:1: a resolver that fetches accounts by HTTP",
+        ),
+        (
+            format!("operator: {token}\nresolver: foo\n"),
+            "2:1: error parsing account resolver",
+        ),
+        (
+            format!("operator: {token}\nresolver: MEMORY\nresolver_preload {{ {key}: {foreign} }}\n"),
+            "3:20: invalid account JWT of A",
+        ),
+        (
+            format!("operator: {token}\nresolver: MEMORY\nresolver_preload {{ {key}: {foreign} }}\n"),
+            "no trusted operator has signed it",
+        ),
+        (
+            format!(
+                "operator: {token}\nresolver: MEMORY\nresolver_preload {{ {other}: {} }}\n",
+                sign(&claims, &operator.key)
+            ),
+            "it is the token of another account",
+        ),
+        (
+            good.clone() + "no_auth_user: x\n",
+            "no_auth_user not compatible with Trusted Operator",
+        ),
+        (
+            good.clone() + "accounts { A { } }\n",
+            "operators do not allow Accounts to be configured directly",
+        ),
+        (
+            good.clone() + "authorization { users: [ { user: a, password: b } ] }\n",
+            "operators do not allow users to be configured directly",
+        ),
+        (
+            good.clone() + "default_sentinel: x\n",
+            "\"default_sentinel\" is not usable",
+        ),
+        (
+            good.clone() + "resolver_pinned_accounts: [x]\n",
+            "pinned account key \"x\" is not a valid",
+        ),
+        (
+            good.clone() + &format!("system_account: {other}\n"),
+            "error resolving system account",
+        ),
+        (good.clone() + "trusted: x\n", "conflicting options"),
+        (
+            own(json!({ "nats": { "system_account": key } }))
+                .file(std::slice::from_ref(&claims), &format!("system_account: {other}")),
+            "system_account in config and operator JWT must be identical",
+        ),
+        (
+            own(json!({ "nats": { "assert_server_version": "99.0.0" } })).file(&[], ""),
+            "wants nats-server 99.0.0",
+        ),
+        (
+            "default_sentinel: x\n".to_owned(),
+            "default sentinel requires operators and accounts",
+        ),
+    ] {
+        let site = Site::new(&file);
+        let (done, text) = mesh(&["config", "check", &site.file()]);
+        assert_eq!(done.status.code(), Some(1), "{file}\n{text}");
+        assert!(text.contains(says), "{says}\n{file}\n{text}");
+    }
+    let in_a_file = Site::new("operator: op.jwt\nresolver: MEMORY\n");
+    let decorated =
+        format!("-----BEGIN NATS OPERATOR JWT-----\n{token}\n------END NATS OPERATOR JWT------\n");
+    std::fs::write(in_a_file.path("op.jwt"), decorated).unwrap();
+    let trusted = format!("trusted: [{}]\nresolver: MEM\n", operator.key.public_key());
+    let expired = operator.file(
+        &[with(claims, &json!({ "exp": 10 }))],
+        "authorization { timeout: 3 }",
+    );
+    for (site, says) in [
+        (in_a_file, "0 accounts"),
+        (Site::new(&trusted), "0 accounts"),
+        (Site::new(&good), "1 accounts"),
+        (
+            Site::new(&expired),
+            "nobody can come into account acme: it has expired",
+        ),
+    ] {
+        let (done, text) = mesh(&["config", "check", &site.file()]);
+        assert_eq!(done.status.code(), Some(0), "{text}");
+        assert!(text.contains(says), "{text}");
+    }
+}
