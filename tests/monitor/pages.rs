@@ -318,10 +318,13 @@ fn subsz_lists_and_tests() {
 }
 
 #[test]
-fn there_is_one_account_and_no_link() {
+fn there_are_two_accounts_and_no_link() {
     let stage = Stage::new();
     let _client = stage.client("one");
-    assert_eq!(page(stage.monitor(), "/accountz")["accounts"], json!(["$G"]));
+    assert_eq!(
+        page(stage.monitor(), "/accountz")["accounts"],
+        json!(["$G", "$SYS"])
+    );
     let detail = page(stage.monitor(), "/accountz?acc=$G")["account_detail"].clone();
     assert_eq!(
         (&detail["client_connections"], &detail["jetstream_enabled"]),

@@ -76,6 +76,15 @@ fn expect(wire: &mut Wire, message: &str) {
     assert_eq!(lines.join("\r\n") + "\r\n", message);
 }
 
+/// Processor time that the server has used.
+fn processor_time(server: &Process) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.id())).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 fn median_and_worst(mut trips: Vec<Duration>) -> (Duration, Duration) {
     trips.sort();
     (trips[trips.len() / 2], trips[trips.len() - 1])
@@ -93,7 +102,7 @@ fn flood(what: &str, authorization: &str, login: &str, wrong: &[String]) {
             trips.join().unwrap()
         })
     };
-    let before = server.resident_kib();
+    let (before, used) = (server.resident_kib(), processor_time(&server));
     let (stop, guesses) = (AtomicBool::new(false), AtomicUsize::new(0));
     let began = Instant::now();
     let trips = std::thread::scope(|scope| {
@@ -135,14 +144,15 @@ fn flood(what: &str, authorization: &str, login: &str, wrong: &[String]) {
     let told = log.matches("Authentication Failure").count();
     let most = 20 * (elapsed.as_secs() as usize + 3);
     assert!(told > 0 && told <= most, "{what}: {told} lines");
+    let each = (processor_time(&server) - used) / guesses as u32;
     let (quiet, loud) = (median_and_worst(quiet), median_and_worst(trips));
+    let rate = guesses as f64 / elapsed.as_secs_f64();
     println!(
-        "{what}: {guesses} wrong logins in {elapsed:.1?} ({:.0}/s), {grown} KiB more, {told} lines; round trip p50 {:?} worst {:?}, before {:?} worst {:?}",
-        guesses as f64 / elapsed.as_secs_f64(),
-        loud.0,
-        loud.1,
-        quiet.0,
-        quiet.1,
+        "{what}: {guesses} wrong logins in {elapsed:.1?} ({rate:.0}/s, {each:.0?} of a processor each), {grown} KiB more, {told} lines"
+    );
+    println!(
+        "{what}: round trip p50 {:.0?}, worst {:.0?}; before {:.0?}, worst {:.0?}",
+        loud.0, loud.1, quiet.0, quiet.1
     );
 }
 
