@@ -224,13 +224,19 @@ async fn an_account_has_limits_of_its_own() {
     on_both(ACCOUNTS, |address| async move {
         let c = connect(&address, "c").await;
         let mut wire = Wire::quiet(&*address, r#""user":"a","pass":"a""#);
-        wire.ask(format!("PUB x 101\r\n{}\r\nPING\r\n", "x".repeat(101)), "PONG\r\n");
+        wire.ask(
+            format!("PUB x 101\r\n{}\r\nPING\r\n", "x".repeat(101)),
+            "PONG\r\n",
+        );
         let mut wire = Wire::quiet(&*address, r#""user":"c","pass":"c""#);
         wire.ask("PUB x 101\r\n", "-ERR 'Maximum Payload Violation'\r\n");
         wire.expect_end();
         let mut wire = Wire::quiet(&*address, r#""user":"c","pass":"c""#);
         wire.ask("SUB a 1\r\nSUB b 2\r\nSUB c 3\r\nPING\r\n", "PONG\r\n");
-        wire.ask("SUB d 4\r\nPING\r\n", "-ERR 'maximum subscriptions exceeded'\r\nPONG\r\n");
+        wire.ask(
+            "SUB d 4\r\nPING\r\n",
+            "-ERR 'maximum subscriptions exceeded'\r\nPONG\r\n",
+        );
         let options = ConnectOptions::with_user_and_password("c".to_owned(), "c".to_owned());
         let third = options.connect(format!("nats://{address}")).await;
         assert!(third.is_err(), "a third connection came in");
