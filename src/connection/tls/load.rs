@@ -46,7 +46,7 @@ impl Tls {
     /// Reads the files that `options` names.
     pub fn load(options: Options) -> Result<Self, Error> {
         if options.certificates.is_empty() {
-            return Err(Error::setting("missing 'cert_file' in TLS configuration"));
+            return Err(Error::new("missing 'cert_file' in TLS configuration"));
         }
         let provider = Arc::new(suites::provider(&options.cipher_suites, &options.curves)?);
         let mut digest = Sha256::new();
@@ -130,13 +130,13 @@ fn server_config(
     };
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
-        .map_err(|error| Error::setting(error.to_string()))?;
+        .map_err(|error| Error::new(error.to_string()))?;
     let builder = match roots {
         None => builder.with_no_client_auth(),
         Some(roots) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
                 .build()
-                .map_err(|error| Error::setting(error.to_string()))?;
+                .map_err(|error| Error::new(error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -198,7 +198,7 @@ fn roots(file: Option<&Path>, digest: &mut Sha256) -> Result<RootCertStore, Erro
         let system = rustls_native_certs::load_native_certs();
         roots.add_parsable_certificates(system.certs);
         if roots.is_empty() {
-            return Err(Error::setting(
+            return Err(Error::new(
                 "clients are to be verified, but there is no 'ca_file' and the system trusts no authority",
             ));
         }

@@ -140,10 +140,6 @@ pub struct Error {
 impl Error {
     /// Something other than a file is wrong.
     pub fn new(why: impl Into<String>) -> Self {
-        Self::setting(why)
-    }
-
-    fn setting(why: impl Into<String>) -> Self {
         Self {
             file: None,
             why: why.into(),

@@ -108,7 +108,7 @@ pub(super) fn provider(ciphers: &[CipherName], curves: &[String]) -> Result<Cryp
         };
         let groups: Vec<_> = curves.iter().filter_map(group).collect();
         if groups.is_empty() {
-            return Err(Error::setting("none of the curve_preferences is supported"));
+            return Err(Error::new("none of the curve_preferences is supported"));
         }
         provider.kx_groups = groups;
     }
