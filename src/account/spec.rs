@@ -146,7 +146,7 @@ pub struct Weighted {
 pub struct Limits {
     /// Connections.
     pub connections: Option<usize>,
-    /// Subscriptions of all its clients.
+    /// Subscriptions of one connection, as in nats-server.
     pub subscriptions: Option<usize>,
     /// Bytes of headers and payload in one message.
     pub payload: Option<usize>,

@@ -272,7 +272,10 @@ fn what_cannot_start_says_so_at_once() {
     for (arguments, says) in [
         (vec!["-c", &bad], "bad.conf:1:1: unknown field \"prot\""),
         (vec!["-c", "/nowhere.conf"], "cannot read /nowhere.conf"),
-        (vec!["-c", &tls], "\"tls\" is not supported"),
+        (
+            vec!["-c", &tls],
+            "tls.conf:1:1: missing 'key_file' in TLS configuration",
+        ),
         (
             vec!["-a", "127.0.0.1", "-p", &port],
             "Error listening on port: 127.0.0.1:",
@@ -292,7 +295,7 @@ fn what_cannot_start_says_so_at_once() {
         ),
         (
             vec!["-p", "-1", "--tls", "--tlscert", "x"],
-            "TLS is not supported",
+            "TLS Server private key must be present and valid",
         ),
         (
             vec!["-p", "-1", "--routes", "nats://a:1"],

@@ -145,14 +145,14 @@ impl Accounts {
         let system = named.as_deref().unwrap_or(SYSTEM);
         let is_alone = specs.iter().all(|spec| &*spec.name == system);
         let has_own = specs.iter().any(|spec| &*spec.name == system);
-        if let Some(entry) = self.system.as_ref().filter(|_| !has_own) {
-            if ![GLOBAL, SYSTEM].contains(&system) {
-                let system = system.escape_debug();
-                notes.error(
-                    entry,
-                    format!("\"{}\": account \"{system}\" is not defined", entry.key),
-                );
-            }
+        if let Some(entry) = self.system.as_ref().filter(|_| !has_own)
+            && ![GLOBAL, SYSTEM].contains(&system)
+        {
+            let system = system.escape_debug();
+            notes.error(
+                entry,
+                format!("\"{}\": account \"{system}\" is not defined", entry.key),
+            );
         }
         for spec in specs
             .iter()

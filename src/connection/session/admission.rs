@@ -240,12 +240,8 @@ impl Session {
         let max = self.options.subscriptions_max;
         let (own_max, _) = self.own_limits;
         let count = self.handle.client.subscription_count();
-        if max > 0 && count >= max || own_max.is_some_and(|max| count >= max) {
-            return self.error("maximum subscriptions exceeded");
-        }
-        if let Some(max) = self.spec.limits.subscriptions
-            && self.account.router.stats().subscriptions >= max
-        {
+        let limits = [own_max, self.spec.limits.subscriptions];
+        if max > 0 && count >= max || limits.into_iter().flatten().any(|max| count >= max) {
             return self.error("maximum subscriptions exceeded");
         }
         if !subject::is_pattern(pattern) {
