@@ -410,8 +410,7 @@ const AFTERWORD: &str = r#"}
 # }
 # Clients may stay in clear.
 # allow_non_tls: false
-# Monitoring over HTTPS, with the same certificate, instead of monitor_port.
-# https_port: 8778
+# Monitoring over HTTPS, with the same certificate: https_port in the place of monitor_port.
 # --- Accounts: nothing crosses from one to another but by what one exports and another imports [reload]
 # With accounts, those have streams that say so. Users of "authorization" are in the account $G.
 # accounts {

@@ -272,7 +272,7 @@ fn what_cannot_start_says_so_at_once() {
     for (arguments, says) in [
         (vec!["-c", &bad], "bad.conf:1:1: unknown field \"prot\""),
         (vec!["-c", "/nowhere.conf"], "cannot read /nowhere.conf"),
-        (vec!["-c", &tls], "\"tls\" is not supported"),
+        (vec!["-c", &tls], "missing 'key_file' in TLS configuration"),
         (
             vec!["-a", "127.0.0.1", "-p", &port],
             "Error listening on port: 127.0.0.1:",
