@@ -292,7 +292,7 @@ fn what_cannot_start_says_so_at_once() {
         ),
         (
             vec!["-p", "-1", "--tls", "--tlscert", "x"],
-            "TLS is not supported",
+            "private key must be present",
         ),
         (
             vec!["-p", "-1", "--routes", "nats://a:1"],
