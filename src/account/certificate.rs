@@ -286,7 +286,7 @@ mod tests {
         for (name, written) in [
             ("CN=a", "CN=a"),
             ("cn = a b , O= c ;OU=d", "CN=a b,O=c,OU=d"),
-            (r"CN=a\, b+OU=\20c\e4\bd\a0,DC=x", "CN=a\\, b+OU=\\ c你,DC=x"),
+            (r"CN=a\, b+OU=\20c\e4\bd\a0,DC=x", "OU=\\ c你+CN=a\\, b,DC=x"),
             ("1.2.3=x,OID.2.5.4.3=y,E=m@x", "1.2.3=x,CN=y,EMAILADDRESS=m@x"),
         ] {
             assert_eq!(certificate(&[], name).subject(), written, "{name}");

@@ -530,6 +530,16 @@ fn the_sample_is_the_defaults() {
         })
         .collect();
     let all = all.replace("$MESH_SECRET", "x").replace("$ORDERS_SECRET", "y");
+    // The certificate that it names must be there.
+    let directory = tempfile::TempDir::new().unwrap();
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("server.pem"), issued.cert.pem()).unwrap();
+    std::fs::write(
+        directory.path().join("server.key"),
+        issued.signing_key.serialize_pem(),
+    )
+    .unwrap();
+    let all = all.replace("/etc/mesh", directory.path().to_str().unwrap());
     let file = read(&all).unwrap_or_else(|problems| panic!("{}\n{all}", problems[0]));
     let assets = &file.config.assets;
     assert_eq!((assets.streams.len(), assets.consumers.len()), (1, 1));
