@@ -142,7 +142,7 @@ impl Subscriber {
         let queue = Arc::new(Queue::default());
         let service: Arc<dyn Service> = queue.clone();
         Ok(Self {
-            subscription: router.subscribe_service(&service, pattern.as_bytes(), None),
+            subscription: router.subscribe_service_as_client(&service, pattern.as_bytes()),
             queue,
             router: router.clone(),
         })

@@ -217,10 +217,10 @@ impl Server {
             context
                 .reload(config.connections, config.auth, &config.accounts, system)
                 .await;
-            if let Some(jetstream) = &self.jetstream
-                && let Err(error) = jetstream.renew(&context.accounts.all()).await
-            {
-                tracing::error!("streams of accounts that are new: {error}");
+            if let Some(jetstream) = &self.jetstream {
+                for (account, error) in jetstream.renew(context.accounts.all()).await {
+                    tracing::error!("Streams of account {account}: {error}");
+                }
             }
         }
         Ok(changed)

@@ -11,9 +11,9 @@ use crate::account::{Account, Auth, User, Verdict};
 use crate::protocol::connect::Connect;
 use crate::router::{About, Client};
 
-use super::Context;
 use super::reason::Reason;
 use super::tls::Agreed;
+use super::{Context, Options};
 
 /// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
 const CAUSE_MAX: usize = 512;
@@ -204,6 +204,29 @@ impl Handle {
     pub fn may_subscribe(&self, pattern: &[u8], queue: Option<&[u8]>) -> bool {
         let permissions = self.user().and_then(|user| user.permissions.clone());
         permissions.is_none_or(|permissions| permissions.may_subscribe(pattern, queue))
+    }
+
+    /// Bytes of a message it may publish: the least of what the server, its account and its user allow.
+    pub(super) fn payload_max(&self, options: &Options) -> usize {
+        let user = self.user();
+        let own = user
+            .as_ref()
+            .and_then(|user| user.grant())
+            .and_then(|grant| grant.payload);
+        let limits = [own, self.account().spec().limits.payload];
+        limits.into_iter().flatten().fold(options.payload_max, usize::min)
+    }
+
+    /// Subscriptions it may have, where that is limited.
+    pub(super) fn subscriptions_max(&self, options: &Options) -> Option<usize> {
+        let user = self.user();
+        let own = user
+            .as_ref()
+            .and_then(|user| user.grant())
+            .and_then(|grant| grant.subscriptions);
+        let server = Some(options.subscriptions_max).filter(|max| *max > 0);
+        let limits = [own, self.account().spec().limits.subscriptions, server];
+        limits.into_iter().flatten().min()
     }
 
     /// How long it has been there.

@@ -49,10 +49,8 @@ pub async fn serve(transport: Transport, context: Arc<Context>) {
     };
     let (read, write) = transport.split();
     let writing = tokio::spawn(writer::run(handle.clone(), write, options.write_deadline));
-    let reason = if let Some(reason) = session.unwelcome() {
-        session.refuse(reason);
-        reason
-    } else if admitted {
+    let reason = if admitted {
+        session.admit_unasked();
         tracing::debug!("{} - client connection created", session.label());
         // A panic ends this connection alone, and leaves nothing of it behind.
         let reading = AssertUnwindSafe(Reader::new(read, &mut session).run());

@@ -41,9 +41,20 @@ impl JetStream {
         let reserved: i64 = others.map(|other| other.max_bytes.max(0)).sum();
         let wanted = reserved.saturating_add(config.max_bytes.max(1));
         let quota = &self.options.quota;
+        let over = |wanted: i64, max: i64| max >= 0 && wanted > max;
         let above = quota.above().map_or(-1, |above| above.max(config.storage));
-        let over = |max: i64| max >= 0 && wanted > max;
-        if !over(quota.max(config.storage)) && !over(above) {
+        let elsewhere = match self.options.peers.upgrade().filter(|_| above >= 0) {
+            Some(peers) => {
+                let (memory, storage) = peers.reserved_but(&self.options.account);
+                let reserved = match config.storage {
+                    Storage::Memory => memory,
+                    Storage::File => storage,
+                };
+                i64::try_from(reserved).unwrap_or(i64::MAX)
+            }
+            None => 0,
+        };
+        if !over(wanted, quota.max(config.storage)) && !over(wanted.saturating_add(elsewhere), above) {
             return Ok(());
         }
         Err(match config.storage {

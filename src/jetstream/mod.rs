@@ -194,7 +194,7 @@ impl JetStream {
         let subscribe = |pattern: &String| {
             self.options
                 .router
-                .subscribe_service(&service, pattern.as_bytes(), None)
+                .subscribe_service_as_client(&service, pattern.as_bytes())
         };
         subjects.iter().map(subscribe).collect()
     }
@@ -439,6 +439,7 @@ impl JetStream {
         for stream in &streams {
             stream.settled().await;
             stream.checkpoint(true);
+            stream.forget();
         }
     }
 

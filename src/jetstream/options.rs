@@ -1,13 +1,13 @@
 //! The settings of JetStream, and why it did not start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::account::{GLOBAL, StreamLimits};
 use crate::router::Router;
 use crate::store::{self, Store, StreamRow};
 
-use super::Progress;
 use super::quota::Quota;
+use super::{PerAccount, Progress};
 
 /// What [`super::JetStream::start`] is given.
 pub struct Options {
@@ -15,6 +15,8 @@ pub struct Options {
     pub store: Option<Store>,
     /// The account whose streams these are.
     pub account: Arc<str>,
+    /// The same in other accounts of this server.
+    pub(super) peers: Weak<PerAccount>,
     /// What the store holds for it; found there when absent.
     pub rows: Option<Vec<StreamRow>>,
     /// Where everyone is met.
@@ -43,6 +45,7 @@ impl Options {
         Self {
             store,
             account: GLOBAL.into(),
+            peers: Weak::new(),
             rows: None,
             router,
             server_name: "mesh".to_owned(),

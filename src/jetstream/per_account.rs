@@ -4,10 +4,11 @@
 //! that is not there, or no longer has streams, stays in the store untouched.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use crate::account::{Account, GLOBAL, StreamLimits};
+use crate::account::{Account, GLOBAL, Import, Kind, StreamLimits};
 use crate::protocol::encode::Message;
+use crate::protocol::subject;
 use crate::router::{Batch, Publisher, Router, Service, Subscription};
 use crate::store::{Store, StreamRow};
 
@@ -40,6 +41,9 @@ pub struct PerAccount {
     by_account: RwLock<BTreeMap<Arc<str>, Arc<JetStream>>>,
     /// Accounts that are told that they have no streams.
     without: Mutex<Vec<(Arc<Router>, Arc<Subscription>)>>,
+    /// One reload at a time.
+    renewing: tokio::sync::Mutex<()>,
+    me: Weak<Self>,
 }
 
 impl PerAccount {
@@ -48,18 +52,24 @@ impl PerAccount {
         let rows = rows_by_account(common.store.as_ref())?;
         common.progress.begin(rows.values().map(Vec::len).sum());
         let (memory, storage) = common.bytes_max;
-        let all = Arc::new(Self {
+        let all = Arc::new_cyclic(|me| Self {
             quota: Quota::new(memory, storage, None),
             common,
             by_account: RwLock::default(),
             without: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+            me: me.clone(),
         });
-        all.admit(accounts, rows)?;
-        Ok(all)
+        match all.admit(accounts, rows).into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(all),
+        }
     }
 
-    /// Takes on what a reload has changed: accounts that are new, have other limits, or no streams any more.
-    pub async fn renew(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
+    /// Takes on what a reload has changed: accounts that are new, have other limits, or no streams any more. Says of which
+    /// accounts the streams could not be had; the others have theirs.
+    pub async fn renew(&self, accounts: Vec<Arc<Account>>) -> Vec<(Arc<str>, Error)> {
+        let _one = self.renewing.lock().await;
         let stays = |name: &str| {
             let account = accounts.iter().find(|account| &**account.name() == name);
             account.is_some_and(|account| account.spec().streams.is_some())
@@ -72,34 +82,53 @@ impl PerAccount {
         for jetstream in gone {
             jetstream.end().await;
         }
-        let is_new = |account: &&Arc<Account>| stays(account.name()) && self.get(account.name()).is_none();
-        let rows = if accounts.iter().any(|account| is_new(&account)) {
-            rows_by_account(self.common.store.as_ref())?
-        } else {
-            HashMap::new()
+        let Some(me) = self.me.upgrade() else {
+            return Vec::new();
         };
-        self.admit(accounts, rows)
+        let runtime = tokio::runtime::Handle::current();
+        // Recovery reads files.
+        let admitting = tokio::task::spawn_blocking(move || {
+            let _inside = runtime.enter();
+            let is_new =
+                |account: &Arc<Account>| account.spec().streams.is_some() && me.get(account.name()).is_none();
+            let rows = match accounts.iter().any(is_new) {
+                true => rows_by_account(me.common.store.as_ref()),
+                false => Ok(HashMap::new()),
+            };
+            match rows {
+                Ok(rows) => me.admit(&accounts, rows),
+                Err(error) => vec![("".into(), error)],
+            }
+        });
+        admitting.await.expect("recovering streams does not panic")
     }
 
+    /// Gives each account its streams, or its refusal; says which could not have theirs.
     fn admit(
         &self,
         accounts: &[Arc<Account>],
         mut rows: HashMap<String, Vec<StreamRow>>,
-    ) -> Result<(), Error> {
+    ) -> Vec<(Arc<str>, Error)> {
+        let mut failed = Vec::new();
         let old = std::mem::take(&mut *lock(&self.without));
         for account in accounts {
-            let Some(limits) = account.spec().streams.clone() else {
-                lock(&self.without).push((account.router.clone(), refuse(&account.router)));
+            let spec = account.spec();
+            let Some(limits) = spec.streams.clone() else {
+                if !spec.imports.iter().any(is_api) {
+                    lock(&self.without).push((account.router.clone(), refuse(&account.router)));
+                }
                 continue;
             };
             let rows = rows.remove(&**account.name()).unwrap_or_default();
             match self.get(account.name()) {
                 Some(jetstream) => jetstream.set_limits(limits),
-                None => {
-                    let jetstream = self.open(account, limits, rows)?;
-                    let mut known = self.by_account.write().unwrap_or_else(PoisonError::into_inner);
-                    known.insert(account.name().clone(), jetstream);
-                }
+                None => match self.open(account, limits, rows) {
+                    Ok(jetstream) => {
+                        let mut known = self.by_account.write().unwrap_or_else(PoisonError::into_inner);
+                        known.insert(account.name().clone(), jetstream);
+                    }
+                    Err(error) => failed.push((account.name().clone(), error)),
+                },
             }
         }
         for (router, subscription) in old {
@@ -111,7 +140,17 @@ impl PerAccount {
                 rows.len()
             );
         }
-        Ok(())
+        failed
+    }
+
+    /// What the streams of all accounts but one may grow to, where limited: of memory and of file streams.
+    pub(super) fn reserved_but(&self, account: &str) -> (u64, u64) {
+        let others = self.all();
+        let others = others.iter().filter(|(name, _)| &**name != account);
+        let sums = others.map(|(_, jetstream)| jetstream.snapshot());
+        sums.fold((0, 0), |(memory, storage), sums| {
+            (memory + sums.reserved_memory, storage + sums.reserved_storage)
+        })
     }
 
     fn open(
@@ -124,6 +163,7 @@ impl PerAccount {
         let mut options = Options::new(account.router.clone(), common.store.clone());
         options.account = account.name().clone();
         options.rows = Some(rows);
+        options.peers = self.me.clone();
         options.server_name.clone_from(&common.server_name);
         options.domain.clone_from(&common.domain);
         options.message_bytes_max = common.message_bytes_max;
@@ -195,9 +235,15 @@ pub(super) fn account_of(row: &StreamRow) -> Result<String, Error> {
     Ok(owner.account.unwrap_or_else(|| GLOBAL.to_owned()))
 }
 
+/// Whether an account without streams of its own has the API of another one under the usual name.
+fn is_api(import: &Import) -> bool {
+    let here = import.to.as_ref().unwrap_or(&import.subject);
+    import.kind == Kind::Service && subject::matches(here.as_bytes(), b"$JS.API.INFO")
+}
+
 /// Answers the API of an account that has no streams.
 struct Refusal {
-    router: std::sync::Weak<Router>,
+    router: Weak<Router>,
 }
 
 fn refuse(router: &Arc<Router>) -> Arc<Subscription> {

@@ -31,15 +31,17 @@ pub fn status(block: &[u8]) -> Option<u16> {
 
 /// A block with one more line; lines of the same name that it had, whatever the case, are dropped.
 pub fn with(block: &[u8], key: &str, value: &str) -> Vec<u8> {
-    let mut rest = block.split_inclusive(|&byte| byte == b'\n');
-    let mut made = match rest.next() {
-        Some(first) if first.ends_with(b"\r\n") => first.to_vec(),
-        _ => [VERSION, b"\r\n"].concat(),
+    let mut rest = block.split_inclusive(|&byte| byte == b'\n').peekable();
+    let mut made = match rest.next_if(|first| first.starts_with(VERSION)) {
+        Some(first) => first.trim_ascii_end().to_vec(),
+        None => VERSION.to_vec(),
     };
+    made.extend_from_slice(b"\r\n");
     for line in rest.filter(|line| !line.trim_ascii().is_empty()) {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
         if !name.trim_ascii().eq_ignore_ascii_case(key.as_bytes()) {
-            made.extend_from_slice(line);
+            made.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line).trim_ascii_end());
+            made.extend_from_slice(b"\r\n");
         }
     }
     made.extend_from_slice(format!("{key}: {value}\r\n\r\n").as_bytes());
@@ -83,5 +85,24 @@ mod tests {
         let block = b"NATS/1.0\r\nno colon\r\nKey:value\r\n\r\n";
         assert_eq!(lines(block).collect::<Vec<_>>(), [(&b"Key"[..], &b"value"[..])]);
         assert_eq!(status(b"NATS/1.0 x"), None);
+    }
+
+    #[test]
+    fn a_line_is_added_whatever_stood_there() {
+        for (block, made) in [
+            ("", "NATS/1.0\r\nK: v\r\n\r\n"),
+            ("NATS/1.0\r\nA: b\r\n\r\n", "NATS/1.0\r\nA: b\r\nK: v\r\n\r\n"),
+            ("NATS/1.0 503\r\n\r\n", "NATS/1.0 503\r\nK: v\r\n\r\n"),
+            // What stands there under the name is gone, however it is written, and nothing swallows the new line.
+            (
+                "NATS/1.0\r\nk : x\r\nA: b\r\nK:y\r\n\r\n",
+                "NATS/1.0\r\nA: b\r\nK: v\r\n\r\n",
+            ),
+            ("NATS/1.0\r\nA: b", "NATS/1.0\r\nA: b\r\nK: v\r\n\r\n"),
+            ("K: x\r\n", "NATS/1.0\r\nK: v\r\n\r\n"),
+            ("NATS/1.0\nA: b\n\n", "NATS/1.0\r\nA: b\r\nK: v\r\n\r\n"),
+        ] {
+            assert_eq!(with(block.as_bytes(), "K", "v"), made.as_bytes(), "{block:?}");
+        }
     }
 }

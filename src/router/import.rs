@@ -39,6 +39,12 @@ impl Import {
     }
 }
 
+impl PartialEq for Import {
+    fn eq(&self, other: &Self) -> bool {
+        self.from.ptr_eq(&other.from) && self.here == other.here && self.back == other.back
+    }
+}
+
 /// The imports of one router.
 #[derive(Default)]
 pub(super) struct Imports {
@@ -53,11 +59,14 @@ impl Router {
         let any = !imports.is_empty();
         {
             let mut list = self.imports.list.write().unwrap_or_else(PoisonError::into_inner);
+            if *list.1 == *imports {
+                return;
+            }
             *list = (Arc::downgrade(self), imports.into());
         }
         if self.imports.any.swap(any, Ordering::SeqCst) || any {
             let all = self.table.read().unwrap_or_else(PoisonError::into_inner).all();
-            for subscription in all.iter().filter(|subscription| subscription.shadow.is_none()) {
+            for subscription in all.iter().filter(|subscription| subscription.takes_imports) {
                 self.cast_shadows(subscription);
             }
         }
@@ -72,7 +81,7 @@ impl Router {
     /// Makes the shadows of a subscription anew.
     pub(super) fn cast_shadows(&self, subscription: &Arc<Subscription>) {
         let mut shadows = subscription.shadows();
-        let old = std::mem::take(&mut *shadows);
+        let mut old = std::mem::take(&mut *shadows);
         // Read under the lock of the shadows: the last one to make them has the newest imports.
         let (home, imports) = self
             .imports
@@ -90,6 +99,18 @@ impl Router {
             let Some(pattern) = import.back.map(&common, 0) else {
                 continue;
             };
+            let same = |(router, shadow): &(Weak<Router>, Weak<Subscription>)| {
+                router.ptr_eq(&import.from)
+                    && shadow.upgrade().is_some_and(|shadow| {
+                        let rename = shadow.shadow.as_ref().and_then(|shadow| shadow.rename.as_ref());
+                        *shadow.pattern == *pattern && rename == import.rename.as_ref()
+                    })
+            };
+            // One that stays is left alone: nobody gets a message by the old one and the new one.
+            if let Some(at) = old.iter().position(same) {
+                shadows.push(old.swap_remove(at));
+                continue;
+            }
             let shadow = Shadow {
                 primary: subscription.clone(),
                 home: home.clone(),
@@ -118,6 +139,7 @@ impl Router {
             primary.target.clone(),
             primary.target_id,
         );
+        made.takes_imports = false;
         made.shadow = Some(Box::new(shadow));
         let made = Arc::new(made);
         self.services.fetch_add(1, Ordering::Relaxed);
@@ -218,6 +240,37 @@ mod tests {
         assert_eq!(publish(&theirs, "ev.a"), 0);
         assert_eq!((theirs.stats().subscriptions, ours.stats().subscriptions), (0, 3));
         ours.remove_client(&client);
+    }
+
+    /// Takes nothing; counted by the router alone.
+    struct Room;
+
+    impl super::super::Service for Room {
+        fn accept(&self, _: super::super::Batch) {}
+    }
+
+    #[test]
+    fn rooms_of_the_server_are_not_talked_to_from_elsewhere() {
+        let (ours, theirs) = (Arc::new(Router::new()), Arc::new(Router::new()));
+        ours.set_imports(vec![import(&theirs, ">", ">")]);
+        let room: Arc<dyn super::super::Service> = Arc::new(Room);
+        ours.subscribe_service(&room, b"$JS.API.>", None);
+        ours.subscribe_service_as_client(&room, b"orders.>");
+        assert_eq!(
+            (publish(&theirs, "$JS.API.INFO"), publish(&theirs, "orders.a")),
+            (0, 1)
+        );
+        // Imports that come later, or again, change nothing of that.
+        ours.set_imports(vec![
+            import(&theirs, "orders.>", "orders.>"),
+            import(&theirs, "$JS.>", "$JS.>"),
+        ]);
+        assert_eq!(
+            (publish(&theirs, "$JS.API.INFO"), publish(&theirs, "orders.a")),
+            (0, 1)
+        );
+        ours.set_imports(Vec::new());
+        assert_eq!(publish(&theirs, "orders.a"), 0);
     }
 
     #[tokio::test]

@@ -130,16 +130,38 @@ impl Router {
     }
 
     /// Subscribes a room of this server; keep the handle to end it with [`Router::remove`].
+    ///
+    /// It gets what is published here, not what is imported: nobody in another account talks to this account's API.
     pub fn subscribe_service(
         &self,
         service: &Arc<dyn Service>,
         pattern: &[u8],
         queue: Option<&[u8]>,
     ) -> Arc<Subscription> {
+        self.admit_service(service, pattern, queue, false)
+    }
+
+    /// The same for one that takes imports as a client's subscription does: a stream, a program that embeds this server.
+    pub fn subscribe_service_as_client(
+        &self,
+        service: &Arc<dyn Service>,
+        pattern: &[u8],
+    ) -> Arc<Subscription> {
+        self.admit_service(service, pattern, None, true)
+    }
+
+    fn admit_service(
+        &self,
+        service: &Arc<dyn Service>,
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+        takes_imports: bool,
+    ) -> Arc<Subscription> {
         // The address is odd by the mark, a client's id even: the two never meet.
         let target_id = Arc::as_ptr(service).cast::<()>() as u64 | 1;
-        let subscription =
-            Arc::new(self.make(b"", pattern, queue, Target::Service(service.clone()), target_id));
+        let mut made = self.make(b"", pattern, queue, Target::Service(service.clone()), target_id);
+        made.takes_imports = takes_imports;
+        let subscription = Arc::new(made);
         self.services.fetch_add(1, Ordering::Relaxed);
         self.insert(subscription.clone());
         subscription
@@ -170,7 +192,7 @@ impl Router {
         self.generations.changed(hash, &subscription.pattern);
         drop(table);
         self.watches.changed(&subscription.pattern);
-        if !is_shadow && self.has_imports() {
+        if subscription.takes_imports && self.has_imports() {
             self.cast_shadows(&subscription);
         }
     }

@@ -43,6 +43,8 @@ pub struct Subscription {
     /// None for one that was asked for here.
     pub(super) shadow: Option<Box<Shadow>>,
     shadows: Mutex<Shadows>,
+    /// Whether it gets what its router imports: clients do, rooms of this server only where they stand for clients.
+    pub(super) takes_imports: bool,
     /// Deliveries allowed in all; zero is no limit.
     limit: AtomicU64,
     delivered: AtomicU64,
@@ -69,6 +71,7 @@ impl Subscription {
             target_id,
             shadow: None,
             shadows: Mutex::default(),
+            takes_imports: true,
             limit: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             closed: AtomicBool::new(false),

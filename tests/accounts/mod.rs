@@ -246,3 +246,59 @@ async fn an_account_has_limits_of_its_own() {
     })
     .await;
 }
+
+/// Those who need not show anything fill their own account, not the door of the others.
+#[tokio::test]
+async fn a_full_account_of_guests_keeps_nobody_else_out() {
+    let config = r#"
+accounts {
+  GUESTS { users [ { user: guest, password: guest } ], limits { max_connections: 1 } }
+  STAFF { users [ { user: a, password: a } ] }
+}
+no_auth_user: guest
+"#;
+    let server = Process::mesh_with(config);
+    let guest = Wire::quiet(server.address(), "");
+    let mut second = Wire::connect(server.address());
+    second.ask(
+        "CONNECT {}\r\n",
+        "-ERR 'maximum account active connections exceeded'\r\n",
+    );
+    second.expect_end();
+    let mut third = Wire::connect(server.address());
+    third.ask(
+        "PUB a 0\r\n\r\n",
+        "-ERR 'maximum account active connections exceeded'\r\n",
+    );
+    third.expect_end();
+    let staff = connect(server.address(), "a").await;
+    settled(&staff).await;
+    drop(guest);
+}
+
+/// What both kinds of export offer under one name: the import of one is not taken for the other.
+#[tokio::test]
+async fn a_service_inside_an_imported_stream_is_asked_once() {
+    let config = r#"
+accounts {
+  A { users [ { user: a, password: a } ], exports [ { stream: "sensors.>" }, { service: "sensors.cmd" } ] }
+  B {
+    users [ { user: b, password: b } ]
+    imports [
+      { stream: { account: A, subject: "sensors.>" } }
+      { service: { account: A, subject: "sensors.cmd" } }
+    ]
+  }
+}
+"#;
+    on_both(config, |address| async move {
+        let (a, b) = (connect(&address, "a").await, connect(&address, "b").await);
+        let mut asked = a.subscribe("sensors.cmd").await.unwrap();
+        settled(&a).await;
+        b.publish("sensors.cmd", "1".into()).await.unwrap();
+        a.publish("sensors.cmd", "2".into()).await.unwrap();
+        settled(&b).await;
+        assert_eq!(heard(&mut asked).await, set(&["sensors.cmd 1", "sensors.cmd 2"]));
+    })
+    .await;
+}

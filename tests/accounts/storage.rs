@@ -152,6 +152,45 @@ async fn streams_are_used_from_another_account() {
     .await;
 }
 
+/// A publisher that knows a stream still which is gone does not hold its room.
+#[tokio::test]
+async fn room_comes_back_with_a_stream_that_goes() {
+    on_both(ACCOUNTS, |address| async move {
+        let a = jetstream::new(connect(&address, "a").await);
+        let payload = bytes::Bytes::from(vec![0; 10_000]);
+        for round in 0..3 {
+            let name = format!("S{round}");
+            a.create_stream(config(&name)).await.unwrap();
+            for _ in 0..8 {
+                let subject = format!("{name}.x");
+                a.publish(subject, payload.clone()).await.unwrap().await.unwrap();
+            }
+            a.delete_stream(&name).await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// An account without streams may have another one's API under the usual name.
+#[tokio::test]
+async fn the_api_of_another_account_under_its_own_name() {
+    let accounts = r#"
+jetstream: enabled
+accounts {
+  A { users [ { user: a, password: a } ], jetstream: enabled, exports [ { service: "$JS.API.>", response_type: stream } ] }
+  B { users [ { user: b, password: b } ], imports [ { service: { account: A, subject: "$JS.API.>" } } ] }
+}
+"#;
+    on_both(accounts, |address| async move {
+        let in_a = jetstream::new(connect(&address, "a").await);
+        in_a.create_stream(config("S")).await.unwrap();
+        let in_b = jetstream::new(connect(&address, "b").await);
+        let mut stream = in_b.get_stream("S").await.unwrap();
+        assert_eq!(stream.info().await.unwrap().config.name, "S");
+    })
+    .await;
+}
+
 fn specs() -> (Vec<Spec>, Auth) {
     let mut users = Users::default();
     let specs = ["A", "B"].map(|name| {

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::account::Mapped;
 use crate::protocol::encode::{self, Message};
 use crate::protocol::plain::Verb;
 use crate::protocol::subject;
@@ -18,6 +19,7 @@ use crate::router::{Batch, Client, OUTBOX_WATERMARK, Publisher, Router, Service,
 
 use super::Context;
 use super::handle::Handle;
+use super::publish_line::is_reserved_subject;
 use super::session::PlainLine;
 use inbox::{NoAnswer, request};
 
@@ -89,6 +91,7 @@ impl Plain {
     async fn say(&self, arguments: &str, publisher: &mut Publisher) -> Outcome {
         let (to, text) = subject_and_text(Verb::Say, arguments)?;
         self.check_size(text)?;
+        let to = &self.name_of(to, publisher)?;
         if !publisher.may_publish(to.as_bytes()) {
             return Err(denied(to));
         }
@@ -110,8 +113,22 @@ impl Plain {
         Ok(String::new())
     }
 
+    /// What its account's mappings make of a subject that is published to.
+    fn name_of(&self, to: &str, publisher: &mut Publisher) -> Result<String, String> {
+        if is_reserved_subject(to.as_bytes()) {
+            return Err(denied(to));
+        }
+        let mapped = self.handle.account().mappings();
+        let mapped = mapped.map(|mappings| mappings.map(to.as_bytes(), || publisher.random()));
+        match mapped {
+            None | Some(Mapped::Kept) => Ok(to.to_owned()),
+            Some(Mapped::To(to)) => Ok(String::from_utf8_lossy(&to).into_owned()),
+            Some(Mapped::Dropped) => Err(format!("the mappings of this account drop what is said on {to}")),
+        }
+    }
+
     fn check_size(&self, text: &str) -> Result<(), String> {
-        let max = self.context.options().payload_max;
+        let max = self.handle.payload_max(&self.context.options());
         if text.len() > max {
             Err(format!("text of {} bytes, at most {max} are taken", text.len()))
         } else {
@@ -122,6 +139,7 @@ impl Plain {
     async fn ask(&self, arguments: &str, publisher: &mut Publisher) -> Outcome {
         let (to, text) = subject_and_text(Verb::Ask, arguments)?;
         self.check_size(text)?;
+        let to = &self.name_of(to, publisher)?;
         match request(&self.router(), publisher, to, text.as_bytes(), ASK_TIMEOUT).await {
             Ok(answer) => {
                 let text = printable(&answer.payload);
@@ -148,6 +166,11 @@ impl Plain {
                 "Permissions Violation for Subscription to \"{arguments}\""
             ));
         }
+        let count = self.watches.len() + self.handle.client.subscription_count();
+        let max = self.handle.subscriptions_max(&self.context.options());
+        if max.is_some_and(|max| count >= max) {
+            return Err("maximum subscriptions exceeded".to_owned());
+        }
         if self.watches.len() >= WATCHES_MAX {
             return Err(format!(
                 "{WATCHES_MAX} subjects are watched already, UNWATCH some first"
@@ -159,7 +182,7 @@ impl Plain {
         });
         let subscription = self
             .router()
-            .subscribe_service(&service, arguments.as_bytes(), None);
+            .subscribe_service_as_client(&service, arguments.as_bytes());
         self.watches.push(Watch {
             pattern: arguments.to_owned(),
             subscription,

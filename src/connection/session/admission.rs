@@ -24,7 +24,7 @@ pub(crate) struct Pending {
 
 impl Session {
     /// Lets in who need not show anything.
-    pub(super) fn admit_unasked(&mut self) {
+    pub fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
             let auth = self.context.accounts.auth();

@@ -76,7 +76,7 @@ pub(super) struct Session {
     mappings: Option<Arc<Mappings>>,
     /// Subscriptions and bytes of a message, where its user's token limits them.
     own_limits: (Option<usize>, Option<usize>),
-    /// Why it may not stay, though it need not show anything.
+    /// Why it was not let in as who shows nothing, should it show nothing.
     unwelcome: Option<Reason>,
     publisher: Publisher,
     plain: Option<Box<Plain>>,
@@ -98,7 +98,7 @@ impl Session {
     pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
         let epoch = context.epoch();
         let account = handle.account();
-        let mut session = Self {
+        Self {
             publisher: Publisher::of_client(account.router.clone(), handle.client.clone()),
             options: context.options(),
             epoch,
@@ -121,9 +121,7 @@ impl Session {
             repeat: PublishLine::default(),
             in_msgs: 0,
             in_bytes: 0,
-        };
-        session.admit_unasked();
-        session
+        }
     }
 
     pub fn options(&self) -> &Options {
@@ -153,9 +151,13 @@ impl Session {
         !self.authorised
     }
 
-    /// Why it is to be sent away at once, if it is.
-    pub fn unwelcome(&self) -> Option<Reason> {
-        self.unwelcome
+    /// Something else than a CONNECT from a client that is not in.
+    fn too_early(&self, line: &[u8]) -> Reason {
+        match self.unwelcome {
+            // The cause was noted then.
+            Some(reason) => reason,
+            None => self.fatal(Reason::AuthenticationFailure, || cause::too_early(line)),
+        }
     }
 
     /// Whether a PONG came since last asked.
@@ -289,7 +291,7 @@ impl Session {
             Err(error) => return Err(self.line_error(line, error)),
         };
         if !self.authorised && !matches!(operation, ClientOp::Connect(_)) {
-            return Err(self.fatal(Reason::AuthenticationFailure, || cause::too_early(line)));
+            return Err(self.too_early(line));
         }
         if self.options.trace {
             self.trace(&operation, line);

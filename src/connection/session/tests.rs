@@ -30,6 +30,7 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
     let client = Client::new(1, 64 << 20);
     let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1, &context));
     let mut session = Session::new(context.clone(), handle);
+    session.admit_unasked();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

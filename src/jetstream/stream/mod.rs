@@ -383,7 +383,13 @@ impl Stream {
     /// Takes nothing more.
     pub(super) fn retire(&self) {
         self.lock().gone = true;
+        self.forget();
         self.spare().clear();
+    }
+
+    /// It no longer counts for what its account may hold, whoever still knows of it.
+    pub(super) fn forget(&self) {
+        self.lock().share = Share::default();
     }
 }
 
