@@ -61,6 +61,10 @@ impl Cache {
     #[inline]
     pub fn find(&mut self, generations: &Generations, hash: u64, key: &[u8]) -> Option<usize> {
         let at = hash as usize & self.entries.len().checked_sub(2)?;
+        // The key lies elsewhere in memory: it is fetched only for what is most likely a hit.
+        if self.entries[at].hash != hash {
+            return None;
+        }
         self.is_current(generations, at, key).then_some(at)
     }
 
@@ -100,16 +104,31 @@ impl Cache {
     /// Where the cache has grown to its full size and another subject stands in the place, that one mostly stays: a
     /// publisher with more subjects than there are places would otherwise only ever replace.
     pub fn insert(&mut self, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) -> usize {
-        self.make_room(hash, key);
+        self.make_room(hash);
         let places = self.entries.len() - 1;
         let mut at = hash as usize & (places - 1);
         let occupant = &self.entries[at];
-        if places == SLOTS_MAX && occupant.live && occupant.key != key {
+        if places == SLOTS_MAX && occupant.live && occupant.hash != hash {
             self.refused = self.refused.wrapping_add(1);
             if !self.refused.is_multiple_of(REPLACE_EVERY) {
                 at = places;
             }
         }
+        self.fill(at, hash, key, fill);
+        at
+    }
+
+    /// The same for a subject that is hardly met again: it has the place behind the others until the next of its kind.
+    pub fn insert_once(&mut self, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) -> usize {
+        if self.entries.is_empty() {
+            self.make_room(hash);
+        }
+        let at = self.entries.len() - 1;
+        self.fill(at, hash, key, fill);
+        at
+    }
+
+    fn fill(&mut self, at: usize, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) {
         let entry = &mut self.entries[at];
         self.references -= entry.route.references();
         entry.route.clear();
@@ -117,16 +136,15 @@ impl Cache {
         self.references += entry.route.references();
         entry.hash = hash;
         entry.epoch = 0;
-        entry.live = at < places && key.len() <= KEY_MAX;
+        entry.live = key.len() <= KEY_MAX;
         entry.key.clear();
         if entry.live {
             entry.key.extend_from_slice(key);
         }
-        at
     }
 
     /// Grows while two live subjects meet in one place and there is room to grow.
-    fn make_room(&mut self, hash: u64, key: &[u8]) {
+    fn make_room(&mut self, hash: u64) {
         if self.entries.is_empty() || self.references > REFERENCES_MAX {
             self.entries.clear();
             self.entries.resize_with(SLOTS_MIN + 1, Entry::default);
@@ -135,12 +153,12 @@ impl Cache {
         }
         let places = self.entries.len() - 1;
         let occupant = &self.entries[hash as usize & (places - 1)];
-        if occupant.live && occupant.key != key && places < SLOTS_MAX {
+        if occupant.live && occupant.hash != hash && places < SLOTS_MAX {
             let grown = places * 4;
             let old = std::mem::take(&mut self.entries);
             self.entries.resize_with(grown + 1, Entry::default);
             self.references = 0;
-            for entry in old.into_iter().filter(|entry| entry.live) {
+            for entry in old.into_iter().take(places).filter(|entry| entry.live) {
                 self.references += entry.route.references();
                 let at = entry.hash as usize & (grown - 1);
                 self.entries[at] = entry;

@@ -10,7 +10,7 @@ use crate::protocol::encode::{self, Message};
 use crate::protocol::subject;
 
 use super::Router;
-use super::cache::Cache;
+use super::cache::{Cache, Route};
 use super::client::Client;
 use super::fanout::Fanout;
 use super::subscription::{Subscription, Target};
@@ -77,6 +77,19 @@ impl Publisher {
         self.deliver(message.subject, message, shared)
     }
 
+    /// Publishes on a subject that is hardly met again, such as the reply of one request: it takes no place in the cache.
+    pub fn publish_once(&mut self, message: &Message<'_>) -> usize {
+        self.matches += 1;
+        let to = message.subject;
+        let at = if self.cache.is_current(&self.router.generations, self.last, to) {
+            self.hits += 1;
+            self.last
+        } else {
+            self.look_up(self.router.hash(to), to, false)
+        };
+        self.hand_out(at, to, message, None)
+    }
+
     /// Routes by `to` what shows the subject of `message`; says how many receive it. With `shared` (the same bytes as the
     /// payload) the payload travels by reference.
     pub fn deliver(&mut self, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
@@ -87,6 +100,12 @@ impl Publisher {
         } else {
             self.find(to)
         };
+        self.hand_out(at, to, message, shared)
+    }
+
+    /// Hands a message to all of a route.
+    #[inline]
+    fn hand_out(&mut self, at: usize, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
         self.last = at;
         let Self {
             cache,
@@ -155,7 +174,7 @@ impl Publisher {
             ..
         } = self;
         let Some(at) = cache.find(&router.generations, hash, to) else {
-            return self.look_up(hash, to);
+            return self.look_up(hash, to, true);
         };
         self.hits += 1;
         // Met again: from now on its delivery lines are written once, not each time.
@@ -174,8 +193,8 @@ impl Publisher {
         at
     }
 
-    /// Matches afresh and caches the outcome.
-    fn look_up(&mut self, hash: u64, to: &[u8]) -> usize {
+    /// Matches afresh; the outcome is kept for those that come again, or until the next one.
+    fn look_up(&mut self, hash: u64, to: &[u8], keep: bool) -> usize {
         let Self {
             router,
             cache,
@@ -187,7 +206,7 @@ impl Publisher {
             _ => u64::MAX,
         };
         let takes = |member: &&Arc<Subscription>| member.target_id != own && !member.leaves_out(to);
-        cache.insert(hash, to, |route| {
+        let fill = |route: &mut Route| {
             // Groups of one name on several matching patterns are one group.
             let mut names: Vec<Box<[u8]>> = Vec::new();
             router.collect(hash, to, |leaf| {
@@ -204,7 +223,12 @@ impl Publisher {
                     route.groups[at].extend(others.map(|member| fanout.learn(member)));
                 }
             })
-        })
+        };
+        if keep {
+            cache.insert(hash, to, fill)
+        } else {
+            cache.insert_once(hash, to, fill)
+        }
     }
 
     /// A number drawn as those are that pick the member of a queue group.

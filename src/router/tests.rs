@@ -47,6 +47,34 @@ async fn delivers_in_order_and_own_words_last() {
 }
 
 #[tokio::test]
+async fn what_is_published_once_goes_where_the_rest_goes() {
+    let (router, client) = router_and_client();
+    router.subscribe(&client, b"1", b"a.*", None);
+    let mut publisher = Publisher::new(router.clone());
+    for n in 0..3 {
+        let to = format!("a.{n}");
+        // The second of each is answered by what the first has left.
+        assert_eq!(publisher.publish_once(&message(&to, "o")), 1);
+        assert_eq!(publisher.publish_once(&message(&to, "o")), 1);
+        assert_eq!(publisher.publish(&message(&to, "p"), None), 1);
+    }
+    router.unsubscribe(&client, b"1", None);
+    assert_eq!(publisher.publish_once(&message("a.2", "o")), 0);
+    router.subscribe(&client, b"2", b"a.2", None);
+    assert_eq!(publisher.publish_once(&message("a.2", "o")), 1);
+    publisher.flush();
+    let text = received(&client).await;
+    let told: Vec<_> = text
+        .split("\r\n")
+        .filter(|line| line.starts_with("MSG"))
+        .collect();
+    let three = |n: u32| vec![format!("MSG a.{n} 1 1"); 3];
+    let mut expected: Vec<_> = (0..3).flat_map(three).collect();
+    expected.push("MSG a.2 2 1".to_owned());
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn limits_count_from_the_subscription() {
     let (router, client) = router_and_client();
     router.subscribe(&client, b"1", b"a", None);

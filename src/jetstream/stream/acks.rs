@@ -117,7 +117,7 @@ impl Acks {
                 payload: &text,
                 ..Message::default()
             };
-            publisher.publish(&message, None);
+            publisher.publish_once(&message);
         }
         publisher.flush();
     }
