@@ -138,7 +138,10 @@ pub fn is_for_requests(subject: &[u8]) -> bool {
         return false;
     };
     // With a domain between, or without.
-    let after = rest.iter().position(|&byte| byte == b'.').map(|dot| &rest[dot + 1..]);
+    let after = rest
+        .iter()
+        .position(|&byte| byte == b'.')
+        .map(|dot| &rest[dot + 1..]);
     rest.starts_with(b"API.") || after.is_some_and(|rest| rest.starts_with(b"API."))
 }
 
@@ -156,7 +159,13 @@ mod tests {
         ] {
             assert!(is_for_requests(yes.as_bytes()), "{yes}");
         }
-        for no in ["$JS.API", "$JS.a.b.API.x", "_INBOX.$JS.API.x", "$SYS.REQ", "$JS.hub.APIs.x"] {
+        for no in [
+            "$JS.API",
+            "$JS.a.b.API.x",
+            "_INBOX.$JS.API.x",
+            "$SYS.REQ",
+            "$JS.hub.APIs.x",
+        ] {
             assert!(!is_for_requests(no.as_bytes()), "{no}");
         }
     }

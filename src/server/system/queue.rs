@@ -121,7 +121,10 @@ impl Desk {
             return batch;
         }
         let surplus = batch.len() - room;
-        tracing::debug!("{surplus} system requests dropped: their account has {} waiting", self.share_max);
+        tracing::debug!(
+            "{surplus} system requests dropped: their account has {} waiting",
+            self.share_max
+        );
         let mut taken = Batch::new(batch.origin().cloned());
         batch.iter().take(room).for_each(|request| taken.push(&request));
         taken
@@ -140,7 +143,11 @@ impl Service for Desk {
         let batch = self.within_share(batch);
         if let Some(account) = self.account.upgrade().filter(|_| !batch.is_empty()) {
             let share = self.share.clone();
-            self.queue.push(Asked { account, batch, share });
+            self.queue.push(Asked {
+                account,
+                batch,
+                share,
+            });
         }
     }
 
