@@ -147,3 +147,56 @@ fn end_subscriptions(handle: &Handle, user: Option<&Arc<User>>) {
         handle.client.outbox.flush(&mut wire);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::account::{Accounts, Auth};
+    use crate::connection::Options;
+    use crate::protocol::connect::Connect;
+    use crate::protocol::info::Info;
+    use crate::router::Client;
+
+    fn handle(context: &Context, id: u64, pass: &str) -> Arc<Handle> {
+        let client = Client::new(id, 1 << 20);
+        let handle = Arc::new(Handle::new(client, "192.0.2.1".to_owned(), 1, context));
+        handle.set_connect(Arc::new(Connect {
+            user: Some("u".to_owned()),
+            pass: Some(pass.to_owned()),
+            ..Connect::default()
+        }));
+        handle.admit(None);
+        assert!(context.registry.add(&handle, usize::MAX));
+        handle
+    }
+
+    #[tokio::test]
+    async fn what_many_have_in_common_is_compared_once() {
+        const MANY: u64 = 60;
+        let auth = Auth::User {
+            user: "u".to_owned(),
+            pass: bcrypt::hash("new", 8).unwrap(),
+        };
+        let began = Instant::now();
+        bcrypt::hash("other", 8).unwrap();
+        let one = began.elapsed();
+        let context = Context::new(
+            Options::default(),
+            Accounts::new(auth, &[], None),
+            Info::default(),
+        );
+        let wrong: Vec<_> = (0..MANY).map(|id| handle(&context, id, "old")).collect();
+        let right: Vec<_> = (MANY..2 * MANY).map(|id| handle(&context, id, "new")).collect();
+        let began = Instant::now();
+        enforce(&context).await;
+        let took = began.elapsed();
+        for handle in wrong {
+            assert_eq!(handle.reason(), Some(Reason::AuthenticationFailure));
+        }
+        assert!(right.iter().all(|handle| handle.reason().is_none()));
+        // Two comparisons, not a hundred and twenty.
+        assert!(took < one * MANY as u32, "{took:?}, one comparison {one:?}");
+    }
+}
