@@ -209,13 +209,14 @@ impl Server {
         if tls::differs(self.context.tls().as_deref(), tls.as_deref()) {
             changed.push("tls");
         }
-        self.context.set_tls(tls);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
-        if !changed.is_empty() {
+        if changed.is_empty() {
+            self.context.set_tls(tls);
+        } else {
             let system = config.system_account.as_deref();
             let context = &self.context;
             context
-                .reload(config.connections, config.auth, &config.accounts, system)
+                .reload(config.connections, config.auth, tls, &config.accounts, system)
                 .await;
             if let Some(jetstream) = &self.jetstream {
                 for (account, error) in jetstream.renew(context.accounts.all()).await {
@@ -451,11 +452,11 @@ async fn bind(config: &Config) -> Result<TcpListener, ServerError> {
     if let (Some(host), Some(port)) = (&config.monitor_host, config.monitor_port) {
         // Monitoring shows what goes on here.
         let monitor = resolve(host, port).await?;
-        if !is_loopback(monitor.ip()) && !config.auth.is_required() && !config.open_to_all {
+        if !is_loopback(monitor.ip()) && config.auth.admits_anybody() && !config.open_to_all {
             return Err(ServerError::OpenBind(monitor));
         }
     }
-    if !is_loopback(address.ip()) && !config.auth.is_required() && !config.open_to_all {
+    if !is_loopback(address.ip()) && config.auth.admits_anybody() && !config.open_to_all {
         return Err(ServerError::OpenBind(address));
     }
     listen(address).map_err(|error| ServerError::Bind { address, error })

@@ -174,6 +174,11 @@ impl Verification {
         name == Some(&user.name) && user.login == Login::Password(self.hash.clone())
     }
 
+    /// The same for one whose comparison is known to have failed.
+    pub fn known_bad(self) -> Verdict {
+        Verdict::Refused(self.rule)
+    }
+
     /// The outcome without comparing, for one whose comparison is known to have succeeded.
     pub fn known_good(self) -> Verdict {
         Verdict::Admitted(self.user)
@@ -187,6 +192,14 @@ impl Auth {
             Auth::Open => false,
             Auth::Token(_) | Auth::User { .. } | Auth::Operator(_) => true,
             Auth::Users(users) => users.default.is_none(),
+        }
+    }
+
+    /// Whether anybody who reaches the server comes in: shown nothing, it takes a client for somebody.
+    pub fn admits_anybody(&self) -> bool {
+        match self {
+            Auth::Operator(operator) => operator.admits_anybody(),
+            _ => !self.is_required(),
         }
     }
 
@@ -255,6 +268,7 @@ impl Auth {
     }
 
     /// The same for who can wait for the outcome.
+    #[cfg(test)]
     pub fn admits(&self, connect: &Connect) -> bool {
         let verdict = match self.check(connect, None) {
             Verdict::Later(verification) => verification.run(),
@@ -277,7 +291,7 @@ impl Users {
         let name = connect.user.as_deref().unwrap_or_default();
         if !name.is_empty() {
             let Some(user) = self.get(name) else {
-                return Verdict::Refused(format!("no user \"{name}\" is configured"));
+                return Verdict::Refused(format!("no user \"{}\" is configured", name.escape_debug()));
             };
             let Login::Password(password) = &user.login else {
                 return Verdict::Refused(format!("user {name} ({}) signs with its nkey", user.rule));

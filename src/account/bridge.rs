@@ -205,13 +205,19 @@ impl Service for Bridge {
         if self.waiting().len() >= WAITING_MAX {
             self.sweep(Instant::now());
         }
-        let mut publisher = self.publisher();
+        let mut publisher = match batch.is_answers() {
+            false => self.publisher(),
+            // What the server has said is no request over there either.
+            true => Publisher::of_answers(self.away.clone()),
+        };
         for message in batch.iter() {
             self.request(&mut publisher, batch.origin(), &message);
         }
         publisher.flush();
         self.congested.store(publisher.is_congested(), Ordering::Relaxed);
-        self.keep(publisher);
+        if !batch.is_answers() {
+            self.keep(publisher);
+        }
     }
 
     fn congested(&self) -> bool {
@@ -259,7 +265,7 @@ impl Reply {
 
     fn forward(&self, answer: &Message<'_>) {
         let Some(home) = self.home.upgrade() else { return };
-        let mut publisher = Publisher::new(home);
+        let mut publisher = Publisher::of_answers(home);
         self.pass(&mut publisher, answer);
         publisher.flush();
     }
@@ -282,7 +288,7 @@ impl Reply {
 impl Service for Reply {
     fn accept(&self, batch: Batch) {
         let Some(home) = self.home.upgrade() else { return };
-        let mut publisher = Publisher::new(home);
+        let mut publisher = Publisher::of_answers(home);
         if self.once {
             if self.done.swap(true, Ordering::AcqRel) {
                 return;

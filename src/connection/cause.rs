@@ -101,7 +101,7 @@ fn tell(handle: &Handle, reason: Reason) {
     } else {
         format!(" - {:?}", shown(connect.name.as_bytes()))
     };
-    let cause = handle.cause().unwrap_or_default();
+    let cause = harmless(handle.cause().unwrap_or_default());
     let because = if cause.is_empty() {
         String::new()
     } else {
@@ -139,6 +139,18 @@ pub(super) fn remains(connect: &Connect) -> Connect {
         auth_token: connect.auth_token.as_ref().map(|_| String::new()),
         ..Connect::default()
     }
+}
+
+/// A text for the log without what would end its line or steer a terminal; the rest as it is.
+pub(super) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\'' | '"' | '\\' => shown.push(letter),
+            _ => shown.extend(letter.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// The beginning of what a client sent, fit for a log.
@@ -209,5 +221,6 @@ mod tests {
         );
         assert_eq!(shown(&[b'x'; 70]).len(), 67);
         assert_eq!(shown(b"a\x1b[2J"), "a\\x1b[2J");
+        assert_eq!(harmless("no \"\u{e4}\"\n\x1b[2J"), "no \"\u{e4}\"\\n\\u{1b}[2J");
     }
 }

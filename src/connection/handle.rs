@@ -13,6 +13,7 @@ use crate::router::{About, Client};
 
 use super::reason::Reason;
 use super::tls::Agreed;
+use super::transport::IN_PROCESS;
 use super::{Context, Options};
 
 /// Bytes kept of what lies behind an end: it may hold what a client sent, and ended connections are remembered.
@@ -197,7 +198,7 @@ impl Handle {
 
     /// Whether it is a pipe inside this process.
     pub fn is_in_process(&self) -> bool {
-        self.port == 0
+        self.ip == IN_PROCESS
     }
 
     /// Whether its user may subscribe.

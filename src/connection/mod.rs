@@ -142,6 +142,12 @@ impl Context {
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
+    /// How connections are encrypted and what clients must show, as they belong together.
+    pub fn terms(&self) -> (Option<Arc<tls::Tls>>, Arc<Auth>) {
+        let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner);
+        (tls.clone(), self.accounts.auth())
+    }
+
     /// Tells a client that it should move on to another server; false when it would not understand.
     pub fn tell_lame_duck(&self, handle: &Handle) -> bool {
         if handle.connect().protocol < 1 {
@@ -162,11 +168,23 @@ impl Context {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Replaces limits, times and credentials, and ends what the new ones do not allow: connections whose credentials no
+    /// Replaces limits, times, credentials and how connections are encrypted, and ends what the new ones do not allow: connections whose credentials no
     /// longer hold, subscriptions that are no longer permitted.
-    pub async fn reload(&self, options: Options, auth: Auth, accounts: &[Spec], system: Option<&str>) {
+    pub async fn reload(
+        &self,
+        options: Options,
+        auth: Auth,
+        tls: Option<Arc<tls::Tls>>,
+        accounts: &[Spec],
+        system: Option<&str>,
+    ) {
         *self.options.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
-        self.accounts.apply(auth, accounts, system);
+        {
+            // Together: where certificates say who somebody is, users have a name alone, which must never do by itself.
+            let mut current = self.tls.write().unwrap_or_else(PoisonError::into_inner);
+            self.accounts.apply(auth, accounts, system);
+            *current = tls;
+        }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         reload::enforce(self).await;
         // Once more: those who were looked at have new permissions.

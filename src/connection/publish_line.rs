@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::protocol::subject;
+
 /// The last publish's control line and where its arguments stand in it. Publishers repeat themselves: a line equal to the
 /// one before it need not be found or parsed again.
 #[derive(Default)]
@@ -55,14 +57,16 @@ pub(super) fn is_reserved_subject(subject: &[u8]) -> bool {
         && (subject.starts_with(b"$NRG.") || is_longer(subject, b"_GR_.") || is_longer(subject, b"$GR."))
 }
 
-/// Replies that only the server itself may ask for.
+/// Replies that only the server itself may ask for, and those by which whoever answers would make a request: that takes rights
+/// which the asker may not have. Beyond nats-server, which executes such a request.
 #[inline]
 pub(super) fn is_reserved_reply(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'_' | b'$'))
         && (reply.starts_with(b"_R_.")
             || is_longer(reply, b"_GR_.")
             || is_longer(reply, b"$GR.")
-            || is_longer(reply, b"$JS.ACK."))
+            || is_longer(reply, b"$JS.ACK.")
+            || subject::is_for_requests(reply))
 }
 
 fn is_longer(text: &[u8], prefix: &[u8]) -> bool {

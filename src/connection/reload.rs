@@ -1,11 +1,13 @@
 //! What a reload means for those who are in.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::account::{Login, User, Verdict};
 use crate::protocol::encode;
 use crate::router::WireBuf;
 
+use super::cause::harmless;
 use super::handle::Handle;
 use super::reason::Reason;
 use super::{Context, gate, tls};
@@ -13,34 +15,72 @@ use super::{Context, gate, tls};
 /// Looks at every connection that is in: one whose credentials no longer hold is sent away, one whose permissions have
 /// shrunk loses the subscriptions they no longer cover.
 pub(super) async fn enforce(context: &Context) {
+    let mut hashed = Vec::new();
     for handle in context.registry.live() {
         if end_unpinned(context, &handle) {
             continue;
         }
         let Some(before) = handle.admitted() else { continue };
-        match verdict(context, &handle, before.as_ref()).await {
-            Verdict::Admitted(user) if has_moved(context, &handle, user.as_ref()) => {
-                // It comes back, into the other account.
-                handle.note("its user has moved to another account".to_owned());
-                handle.stop(Reason::Kicked);
-            }
-            Verdict::Admitted(user) => {
-                handle.admit(user.clone());
-                end_subscriptions(&handle, user.as_ref());
-                gate::impose(&handle.account().router, &handle.client, user.as_ref());
-            }
-            Verdict::Refused(rule) => {
-                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
-                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials no longer hold: {rule}");
-                handle.stop(Reason::AuthenticationFailure);
-            }
-            Verdict::Revoked(rule) => {
-                let (ip, port, id) = (&handle.ip, handle.port, handle.id());
-                tracing::warn!("{ip}:{port} - cid:{id} - reload: credentials revoked: {rule}");
-                handle.stop(Reason::CredentialsRevoked);
-            }
-            Verdict::Later(_) => unreachable!("a comparison has an outcome"),
+        match verdict(context, &handle, before.as_ref()) {
+            Verdict::Later(_) => hashed.push(handle),
+            verdict => carry_out(context, &handle, verdict),
         }
+    }
+    // Each comparison takes its time, so nobody else waits for them; what many have in common is compared once. What is right is
+    // remembered by the verifier.
+    let mut wrong = HashSet::new();
+    for handle in hashed {
+        // As it is now: it may have shown other credentials meanwhile.
+        let Some(before) = handle.admitted() else { continue };
+        let verdict = match verdict(context, &handle, before.as_ref()) {
+            Verdict::Later(verification) => {
+                let key = verification.key();
+                if wrong.contains(&key) {
+                    verification.known_bad()
+                } else {
+                    let verdict = context.verifier.verify(verification).await;
+                    if matches!(verdict, Verdict::Refused(_)) {
+                        wrong.insert(key);
+                    }
+                    verdict
+                }
+            }
+            verdict => verdict,
+        };
+        carry_out(context, &handle, verdict);
+    }
+}
+
+/// Makes of a connection what is now known of it.
+fn carry_out(context: &Context, handle: &Arc<Handle>, verdict: Verdict) {
+    match verdict {
+        Verdict::Admitted(user) if has_moved(context, handle, user.as_ref()) => {
+            // It comes back, into the other account.
+            handle.note("its user has moved to another account".to_owned());
+            handle.stop(Reason::Kicked);
+        }
+        Verdict::Admitted(user) => {
+            handle.admit(user.clone());
+            end_subscriptions(handle, user.as_ref());
+            gate::impose(&handle.account().router, &handle.client, user.as_ref());
+        }
+        Verdict::Refused(rule) => {
+            let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+            tracing::warn!(
+                "{ip}:{port} - cid:{id} - reload: credentials no longer hold: {}",
+                harmless(&rule)
+            );
+            handle.stop(Reason::AuthenticationFailure);
+        }
+        Verdict::Revoked(rule) => {
+            let (ip, port, id) = (&handle.ip, handle.port, handle.id());
+            tracing::warn!(
+                "{ip}:{port} - cid:{id} - reload: credentials revoked: {}",
+                harmless(&rule)
+            );
+            handle.stop(Reason::CredentialsRevoked);
+        }
+        Verdict::Later(_) => unreachable!("a comparison has an outcome"),
     }
 }
 
@@ -62,11 +102,11 @@ fn end_unpinned(context: &Context, handle: &Handle) -> bool {
     true
 }
 
-async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
-    let auth = context.accounts.auth();
+/// What its credentials are worth under the new rules.
+fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
+    let (encryption, auth) = context.terms();
     let connect = handle.connect();
-    let context_tls = context.tls();
-    if let Some(verdict) = tls::mapped(context_tls.as_deref(), &auth, &connect, handle) {
+    if let Some(verdict) = tls::mapped(encryption.as_deref(), &auth, &connect, handle) {
         return verdict;
     }
     match handle.judge(&auth, &connect) {
@@ -76,7 +116,7 @@ async fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>)
             if before.is_some_and(|user| matches!(user.login, Login::Password(_)) && same(user)) {
                 verification.known_good()
             } else {
-                context.verifier.verify(verification).await
+                Verdict::Later(verification)
             }
         }
         verdict => verdict,
@@ -105,5 +145,58 @@ fn end_subscriptions(handle: &Handle, user: Option<&Arc<User>>) {
     }
     if !wire.is_empty() {
         handle.client.outbox.flush(&mut wire);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::account::{Accounts, Auth};
+    use crate::connection::Options;
+    use crate::protocol::connect::Connect;
+    use crate::protocol::info::Info;
+    use crate::router::Client;
+
+    fn handle(context: &Context, id: u64, pass: &str) -> Arc<Handle> {
+        let client = Client::new(id, 1 << 20);
+        let handle = Arc::new(Handle::new(client, "192.0.2.1".to_owned(), 1, context));
+        handle.set_connect(Arc::new(Connect {
+            user: Some("u".to_owned()),
+            pass: Some(pass.to_owned()),
+            ..Connect::default()
+        }));
+        handle.admit(None);
+        assert!(context.registry.add(&handle, usize::MAX));
+        handle
+    }
+
+    #[tokio::test]
+    async fn what_many_have_in_common_is_compared_once() {
+        const MANY: u64 = 60;
+        let auth = Auth::User {
+            user: "u".to_owned(),
+            pass: bcrypt::hash("new", 8).unwrap(),
+        };
+        let began = Instant::now();
+        bcrypt::hash("other", 8).unwrap();
+        let one = began.elapsed();
+        let context = Context::new(
+            Options::default(),
+            Accounts::new(auth, &[], None),
+            Info::default(),
+        );
+        let wrong: Vec<_> = (0..MANY).map(|id| handle(&context, id, "old")).collect();
+        let right: Vec<_> = (MANY..2 * MANY).map(|id| handle(&context, id, "new")).collect();
+        let began = Instant::now();
+        enforce(&context).await;
+        let took = began.elapsed();
+        for handle in wrong {
+            assert_eq!(handle.reason(), Some(Reason::AuthenticationFailure));
+        }
+        assert!(right.iter().all(|handle| handle.reason().is_none()));
+        // Two comparisons, not a hundred and twenty.
+        assert!(took < one * MANY as u32, "{took:?}, one comparison {one:?}");
     }
 }

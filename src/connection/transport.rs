@@ -14,6 +14,9 @@ use super::tls;
 /// How long a client may take to take the end of an encrypted stream.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
+/// The address of who is in this process. No socket has it, not even one that cannot say where its peer is.
+pub(super) const IN_PROCESS: &str = "in-process";
+
 /// See the module documentation.
 pub enum Transport {
     /// From the network.
@@ -42,7 +45,7 @@ impl Transport {
         match self {
             Transport::Tcp(stream) => address(stream),
             Transport::Tls(stream) => address(stream.get_ref().0),
-            Transport::Pipe(_) => ("in-process".to_owned(), 0),
+            Transport::Pipe(_) => (IN_PROCESS.to_owned(), 0),
         }
     }
 

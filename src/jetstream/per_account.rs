@@ -258,7 +258,7 @@ impl Service for Refusal {
         let Some(router) = self.router.upgrade() else {
             return;
         };
-        let mut publisher = Publisher::new(router);
+        let mut publisher = Publisher::of_answers(router);
         for request in batch.iter().filter(|request| !request.reply.is_empty()) {
             let rest = request.subject.strip_prefix(b"$JS.API.").unwrap_or_default();
             let Some(kind) = kind_of(rest) else { continue };

@@ -351,7 +351,9 @@ impl Ask {
             );
         }
         if let Some(name) = &self.account {
-            entries.retain(|entry| **entry.handle.account().name() == **name);
+            // Who has not been let in is in no account yet.
+            let is_in = |handle: &Handle| handle.admitted().is_some() && **handle.account().name() == **name;
+            entries.retain(|entry| is_in(&entry.handle));
         }
         let total = entries.len();
         entries.retain(|entry| {

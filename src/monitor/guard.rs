@@ -9,13 +9,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::account::jwt::Peer;
+use crate::account::{Auth, Verdict};
 use crate::protocol::connect::Connect;
 
 use super::View;
 use super::params::Problem;
 
 /// Lets a request pass, or says why not. `open` pages need no credentials.
-pub(super) fn check(
+pub(super) async fn check(
     view: &View,
     headers: &HeaderMap,
     authority: Option<&str>,
@@ -42,15 +44,32 @@ pub(super) fn check(
             ));
         }
     }
-    if open || view.address.ip().is_loopback() || !view.context.accounts.auth().is_required() {
+    if open || view.address.ip().is_loopback() {
+        return Ok(());
+    }
+    let (tls, auth) = view.context.terms();
+    if matches!(*auth, Auth::Operator(_)) {
+        // No user's JWT is shown here; the token that stands in for none lets clients in, not onlookers.
+        return Err(
+            Problem::forbidden("in operator mode this page is shown on loopback alone".to_owned())
+                .fix("let monitoring listen on 127.0.0.1, or ask in the system account"),
+        );
+    }
+    if !auth.is_required() {
         return Ok(());
     }
     let shown = headers.get(header::AUTHORIZATION).and_then(credentials);
     // Where certificates say who somebody is, users have no password, and a name alone must not do for one.
-    let by_certificate = view.context.tls().is_some_and(|tls| tls.options().map);
+    let by_certificate = tls.is_some_and(|tls| tls.options().map);
     let is_whole = |connect: &Connect| !by_certificate || connect.pass.as_deref() != Some("");
-    if shown.is_some_and(|connect| is_whole(&connect) && view.context.accounts.auth().admits(&connect)) {
-        return Ok(());
+    if let Some(connect) = shown.filter(is_whole) {
+        let verdict = match auth.check_from(&connect, None, Peer::default()) {
+            Verdict::Later(verification) => view.context.verifier.verify(verification).await,
+            verdict => verdict,
+        };
+        if matches!(verdict, Verdict::Admitted(_)) {
+            return Ok(());
+        }
     }
     Err(
         Problem::unauthorized("this page needs the credentials of the server".to_owned())

@@ -246,7 +246,7 @@ async fn answer(desk: Arc<Desk>, request: Request) -> Result<Page, Problem> {
     let at = TABLE.iter().position(|row| row.path == path);
     let open = at.is_some_and(|at| TABLE[at].open);
     let authority = request.uri().authority().map(ToString::to_string);
-    guard::check(&desk.view, request.headers(), authority.as_deref(), open)?;
+    guard::check(&desk.view, request.headers(), authority.as_deref(), open).await?;
     let at = at.ok_or_else(|| {
         let shown: String = path.chars().take(80).collect();
         Problem::not_found(format!("there is no page {shown:?}")).fix("the pages are listed on /")

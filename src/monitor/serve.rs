@@ -78,7 +78,11 @@ async fn welcome(
     // As it is now: a reload may have brought a new certificate.
     let Some(tls) = view.context.tls() else { return };
     let accepting = TlsAcceptor::from(tls.pages().clone()).accept(socket);
-    match tokio::time::timeout(HEAD_WAIT_MAX, accepting).await {
+    let accepted = tokio::select! {
+        () = stop.cancelled() => return,
+        accepted = tokio::time::timeout(HEAD_WAIT_MAX, accepting) => accepted,
+    };
+    match accepted {
         Ok(Ok(stream)) => serve(stream, peer, pages, stop).await,
         Ok(Err(error)) => tracing::debug!("{peer} - monitoring connection: TLS handshake error: {error}"),
         Err(_) => tracing::debug!("{peer} - monitoring connection: no TLS handshake in time"),

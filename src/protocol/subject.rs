@@ -128,9 +128,47 @@ fn with_rest<'a>(mut text: Vec<u8>, token: &[u8], rest: impl Iterator<Item = &'a
     text
 }
 
+/// Whether requests to the server itself are made on such subjects. Nobody's answers or deliveries go there: the server would
+/// be asked by whoever answers, with rights that the asker may not have.
+pub fn is_for_requests(subject: &[u8]) -> bool {
+    if subject.starts_with(b"$SYS.REQ.") {
+        return true;
+    }
+    let Some(rest) = subject.strip_prefix(b"$JS.") else {
+        return false;
+    };
+    // With a domain between, or without.
+    let after = rest
+        .iter()
+        .position(|&byte| byte == b'.')
+        .map(|dot| &rest[dot + 1..]);
+    rest.starts_with(b"API.") || after.is_some_and(|rest| rest.starts_with(b"API."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subjects_for_requests() {
+        for yes in [
+            "$JS.API.STREAM.DELETE.S",
+            "$JS.hub.API.INFO",
+            "$SYS.REQ.USER.INFO",
+            "$JS.API.",
+        ] {
+            assert!(is_for_requests(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            "$JS.API",
+            "$JS.a.b.API.x",
+            "_INBOX.$JS.API.x",
+            "$SYS.REQ",
+            "$JS.hub.APIs.x",
+        ] {
+            assert!(!is_for_requests(no.as_bytes()), "{no}");
+        }
+    }
 
     #[test]
     fn validity() {

@@ -39,6 +39,8 @@ struct Destination {
     msgs: u64,
     bytes: u64,
     dirty: bool,
+    /// The round in which it was last found congested.
+    noted: u64,
 }
 
 /// See the module documentation.
@@ -46,10 +48,14 @@ struct Destination {
 pub(super) struct Fanout {
     /// Whose publisher it is; none for one of the server itself.
     pub origin: Option<Arc<Client>>,
+    /// See [`Batch::is_answers`].
+    pub answers: bool,
     /// Subscriptions that have had their last delivery and are to be removed.
     pub finished: Vec<Arc<Subscription>>,
     /// Destinations found congested when they were handed something.
     pub congested: Vec<Target>,
+    /// Moves whenever the first of those is noted.
+    round: u64,
     known: Vec<Known>,
     known_by_id: HashMap<u64, u32>,
     destinations: Vec<Destination>,
@@ -94,10 +100,11 @@ impl Fanout {
             self.destinations.push(Destination {
                 target: target.clone(),
                 wire: WireBuf::default(),
-                batch: Batch::new(self.origin.clone()),
+                batch: Batch::of(self.origin.clone(), self.answers),
                 msgs: 0,
                 bytes: 0,
                 dirty: false,
+                noted: 0,
             });
             u32::try_from(self.destinations.len() - 1).expect("swept long before")
         })
@@ -213,7 +220,7 @@ impl Fanout {
             && is_origin
             && client.outbox.closed().is_some()
         {
-            self.congested.push(destination.target.clone());
+            self.note_congested(at);
         }
     }
 
@@ -279,7 +286,7 @@ impl Fanout {
     fn hand_over(&mut self, at: u32) {
         let destination = &mut self.destinations[at as usize];
         destination.dirty = false;
-        let congested = match &destination.target {
+        let is_congested = match &destination.target {
             Target::Client(client) => {
                 let msgs = std::mem::take(&mut destination.msgs);
                 let bytes = std::mem::take(&mut destination.bytes);
@@ -291,14 +298,27 @@ impl Fanout {
                 flushed == Flushed::Congested
             }
             Target::Service(service) => {
-                let batch = std::mem::replace(&mut destination.batch, Batch::new(self.origin.clone()));
+                let next = Batch::of(self.origin.clone(), self.answers);
+                let batch = std::mem::replace(&mut destination.batch, next);
                 if !batch.is_empty() {
                     service.accept(batch);
                 }
                 service.congested()
             }
         };
-        if congested {
+        if is_congested {
+            self.note_congested(at);
+        }
+    }
+
+    /// Each once: whoever waits for them waits for each.
+    fn note_congested(&mut self, at: u32) {
+        if self.congested.is_empty() {
+            self.round += 1;
+        }
+        let destination = &mut self.destinations[at as usize];
+        if destination.noted != self.round {
+            destination.noted = self.round;
             self.congested.push(destination.target.clone());
         }
     }
@@ -326,6 +346,7 @@ impl Fanout {
         let congested = std::mem::take(&mut self.congested);
         *self = Self {
             congested,
+            answers: self.answers,
             ..Self::new(self.origin.take())
         };
     }

@@ -49,6 +49,13 @@ impl Publisher {
         }
     }
 
+    /// A publisher of the server itself for subjects that others have chosen (see [`Batch::is_answers`](super::Batch::is_answers)).
+    pub fn of_answers(router: Arc<Router>) -> Self {
+        let mut publisher = Self::new(router);
+        publisher.fanout.answers = true;
+        publisher
+    }
+
     /// The publisher of a client's connection.
     pub fn of_client(router: Arc<Router>, client: Arc<Client>) -> Self {
         Self {
@@ -273,6 +280,12 @@ impl Publisher {
     /// Whether [`Publisher::relieve`] would wait.
     pub fn is_congested(&self) -> bool {
         !self.fanout.congested.is_empty()
+    }
+
+    /// The same for `time` in all at most. For whoever answers requests: who waits for its own queue waits in vain.
+    pub async fn relieve_within(&mut self, time: Duration) {
+        tokio::time::timeout(time, self.relieve()).await.ok();
+        self.fanout.congested.clear();
     }
 
     /// Waits, for a bounded time, until the destinations that were congested at the last flush have drained.

@@ -30,6 +30,7 @@ pub struct Batch {
     bytes: Vec<u8>,
     items: Vec<Item>,
     origin: Option<Arc<Client>>,
+    answers: bool,
 }
 
 #[derive(Clone)]
@@ -46,6 +47,14 @@ impl Batch {
         Self {
             origin,
             ..Self::default()
+        }
+    }
+
+    /// The same for what the server itself publishes on subjects that others have chosen.
+    pub(super) fn of(origin: Option<Arc<Client>>, answers: bool) -> Self {
+        Self {
+            answers,
+            ..Self::new(origin)
         }
     }
 
@@ -98,5 +107,11 @@ impl Batch {
     /// Who published; none for the server itself.
     pub fn origin(&self) -> Option<&Arc<Client>> {
         self.origin.as_ref()
+    }
+
+    /// Whether the server itself has published it on subjects that others have chosen: answers, acks, deliveries. What acts
+    /// on requests leaves them alone: nobody with the rights for such a request has made one.
+    pub fn is_answers(&self) -> bool {
+        self.answers
     }
 }

@@ -2,9 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
-use sovereign_mesh::account::Auth;
-use sovereign_mesh::{Config, TestServer};
+use nkeys::KeyPair;
+use serde_json::json;
+use sovereign_mesh::account::{Auth, jwt};
+use sovereign_mesh::{Config, Server, TestServer};
+
+use crate::support::chain::{self, sign, with};
 
 use super::support::{PATIENCE, get, get_with, raw};
 
@@ -164,5 +169,53 @@ fn beyond_loopback_pages_need_the_credentials() {
         assert_eq!(shown.status, 200, "{path}");
         let wrong = get_with(monitor, path, "Host: localhost\r\nAuthorization: Bearer no\r\n");
         assert_eq!(wrong.status, 401, "{path}");
+    }
+}
+
+#[test]
+fn the_token_of_those_who_show_none_opens_no_page_and_no_address() {
+    let [operator, account, user] = [
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+    ];
+    let now = jiff::Timestamp::now();
+    let mut trust = jwt::Trust::default();
+    trust.add_key(&operator.public_key()).unwrap();
+    let mut accounts = jwt::Accounts::new(trust);
+    let token = sign(&chain::account(&account, "acme"), &operator);
+    accounts.add(&account.public_key(), &token, "test", now).unwrap();
+    let bearer = json!({ "nats": { "bearer_token": true } });
+    let guest = sign(&with(chain::user(&user, "guest"), &bearer), &account);
+    accounts.set_sentinel(&guest).unwrap();
+    let (operator, accounts, _) = accounts.finish(now);
+    let config = Config {
+        host: "0.0.0.0".to_owned(),
+        auth: Auth::Operator(Arc::new(operator)),
+        accounts,
+        store_dir: None,
+        ..Config::default()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let closed = runtime.block_on(Server::start(Config {
+        port: 0,
+        ..config.clone()
+    }));
+    let why = closed.err().expect("open to everybody").to_string();
+    assert!(why.contains("without authentication"), "{why}");
+
+    let (_server, monitor) = monitored(Config {
+        open_to_all: true,
+        ..config
+    });
+    let monitor = SocketAddr::from(([127, 0, 0, 1], monitor.port()));
+    assert_eq!(get(monitor, "/healthz").status, 200);
+    for shown in [
+        "",
+        "Authorization: Basic dTpw\r\n",
+        &format!("Authorization: Bearer {guest}\r\n"),
+    ] {
+        let refused = get_with(monitor, "/connz", &format!("Host: localhost\r\n{shown}"));
+        assert_eq!(refused.status, 403, "{shown}");
     }
 }

@@ -4,6 +4,7 @@ mod events;
 mod flood;
 mod likeness;
 mod orders;
+mod replies;
 mod requests;
 
 use std::sync::Arc;

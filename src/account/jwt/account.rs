@@ -119,6 +119,11 @@ impl Member {
         self.signers.contains_key(issuer)
     }
 
+    /// Whether what a user may do is that of a role, made from what its token says.
+    pub fn fills_role(&self, user: &UserClaims) -> bool {
+        matches!(self.signers.get(&user.common.issuer), Some(Some(_)))
+    }
+
     /// What a user may do, going by what its token says: nothing of that is verified here.
     pub fn rights(&self, user: &UserClaims) -> Result<Rights, Refusal> {
         let key = &user.common.subject;

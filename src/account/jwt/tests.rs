@@ -452,6 +452,7 @@ fn pins_and_sentinels() {
     let bearer = site.user_token(&json!({ "name": "guest", "nats": { "bearer_token": true } }));
     accounts.set_sentinel(&bearer).unwrap();
     let (operator, ..) = accounts.finish(at(NOW));
+    assert!(operator.admits_anybody() && !gathered().finish(at(NOW)).0.admits_anybody());
     let name = |verdict| admitted(verdict).grant().unwrap().name.clone();
     assert_eq!(name(site.check(&operator, "")), "guest");
     assert_eq!(name(site.check(&operator, "no.token.here")), "guest");

@@ -27,10 +27,10 @@ impl Session {
     pub fn admit_unasked(&mut self) {
         loop {
             let epoch = self.context.epoch();
-            let auth = self.context.accounts.auth();
+            let (encryption, auth) = self.context.terms();
             let admitted = match &*auth {
                 // Who it is, its certificate says.
-                _ if tls::maps(self.context.tls().as_deref(), &auth, &self.handle).is_some() => Ok(()),
+                _ if tls::maps(encryption.as_deref(), &auth, &self.handle).is_some() => Ok(()),
                 Auth::Open => self.admit(None),
                 Auth::Users(users) => match users.default_user() {
                     Some(user) => self.admit(Some(user.clone())),
@@ -134,8 +134,8 @@ impl Session {
 
     fn examine(&mut self, mut connect: Connect) -> Result<Option<Pending>, Reason> {
         let epoch = self.context.epoch();
-        let auth = self.context.accounts.auth();
-        let mapped = tls::mapped(self.context.tls().as_deref(), &auth, &connect, &self.handle);
+        let (encryption, auth) = self.context.terms();
+        let mapped = tls::mapped(encryption.as_deref(), &auth, &connect, &self.handle);
         if let Some(Verdict::Admitted(Some(user))) = &mapped {
             connect.user = Some(user.name.clone());
         }

@@ -98,7 +98,7 @@ fn nobody(jetstream: &JetStream, request: &Message<'_>) {
         headers: &block,
         ..Message::default()
     };
-    let mut publisher = Publisher::new(jetstream.router().clone());
+    let mut publisher = Publisher::of_answers(jetstream.router().clone());
     publisher.publish(&message, None);
     publisher.flush();
 }

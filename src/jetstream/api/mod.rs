@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
@@ -36,6 +37,8 @@ const WORKERS: usize = 4;
 /// Bytes of requests waiting for one worker above which publishers wait, and above which requests are refused.
 const QUEUE_HIGH: usize = 1 << 20;
 const QUEUE_MAX: usize = 16 << 20;
+/// How long those who do not take their answers hold up others.
+const RELIEF_MAX: Duration = Duration::from_secs(1);
 
 /// Requests answered.
 #[derive(Debug, Default)]
@@ -190,6 +193,9 @@ impl Api {
 
 impl Service for Api {
     fn accept(&self, batch: Batch) {
+        if batch.is_answers() {
+            return;
+        }
         let Some(batch) = self.hand_pulls(batch) else {
             return;
         };
@@ -220,7 +226,7 @@ impl Service for Api {
 }
 
 async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: CancellationToken) {
-    let mut publisher = Publisher::new(jetstream.router().clone());
+    let mut publisher = Publisher::of_answers(jetstream.router().clone());
     loop {
         let Some(batch) = queue.pop() else {
             tokio::select! {
@@ -234,7 +240,7 @@ async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: Cancellati
         publisher.flush();
         queue.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
         queue.relieved.notify_waiters();
-        publisher.relieve().await;
+        publisher.relieve_within(RELIEF_MAX).await;
     }
 }
 

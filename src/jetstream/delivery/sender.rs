@@ -25,7 +25,7 @@ pub(super) struct Sender {
 impl Sender {
     pub fn new(router: Arc<Router>, stream: &str, consumer: &str, domain: Option<&str>) -> Self {
         Self {
-            publisher: Publisher::new(router.clone()),
+            publisher: Publisher::of_answers(router.clone()),
             router,
             stream: stream.to_owned(),
             consumer: consumer.to_owned(),

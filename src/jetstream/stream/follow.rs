@@ -167,7 +167,7 @@ impl Stream {
     /// Sends empty messages, as double acks are answered.
     pub fn confirm<'a>(&self, replies: impl IntoIterator<Item = &'a [u8]>) {
         let spare = self.spare().pop();
-        let mut publisher = spare.unwrap_or_else(|| Publisher::new(self.router.clone()));
+        let mut publisher = spare.unwrap_or_else(|| Publisher::of_answers(self.router.clone()));
         for subject in replies {
             let message = Message {
                 subject,

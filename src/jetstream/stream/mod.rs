@@ -276,7 +276,7 @@ impl Stream {
             return;
         }
         let spare = self.spare().pop();
-        let mut publisher = spare.unwrap_or_else(|| Publisher::new(self.router.clone()));
+        let mut publisher = spare.unwrap_or_else(|| Publisher::of_answers(self.router.clone()));
         acks.publish(&self.prefix, failed, &mut publisher);
         self.keep(publisher);
     }

@@ -95,8 +95,12 @@ impl System {
     fn serve_account(&self, account: &Arc<Account>) {
         account.on_first_use(|| {
             let is_system = self.is_system(account);
-            let queue = if is_system { &self.inside } else { &self.outside };
-            let desk: Arc<dyn Service> = Arc::new(Desk::new(account, queue.clone()));
+            // The system account has a queue to itself.
+            let (queue, share_max) = match is_system {
+                true => (&self.inside, usize::MAX),
+                false => (&self.outside, queue::SHARE_MAX),
+            };
+            let desk: Arc<dyn Service> = Arc::new(Desk::new(account, queue.clone(), share_max));
             let mut subjects: Vec<_> = requests::OWN.iter().map(|own| (*own).to_owned()).collect();
             if is_system {
                 subjects = requests::subjects(&self.identity.id);

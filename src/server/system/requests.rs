@@ -51,6 +51,9 @@ const OF_ACCOUNT: [&str; 7] = ["SUBSZ", "CONNZ", "LEAFZ", "JSZ", "INFO", "STATZ"
 /// How long a reload may take before the asker is told so.
 const RELOAD_MAX: Duration = Duration::from_secs(20);
 
+/// How long those who do not take their answers hold up others.
+const RELIEF_MAX: Duration = Duration::from_millis(200);
+
 /// All subjects that are answered in the system account.
 pub(super) fn subjects(id: &str) -> Vec<String> {
     let mut subjects = vec!["$SYS.REQ.SERVER.PING".to_owned(), OWN[0].to_owned()];
@@ -70,9 +73,13 @@ pub(super) async fn serve(system: Arc<System>, queue: Arc<Queue>) {
             () = system.stop.cancelled() => return,
             asked = queue.next() => asked,
         };
-        let mut publisher = Publisher::new(asked.account.router.clone());
-        for request in asked.batch.iter() {
-            let answer = answer(&system, &asked, &request).await;
+        let mut publisher = Publisher::of_answers(asked.account.router.clone());
+        for request in asked.batch.iter().filter(|request| is_wanted(&asked, request)) {
+            // Pages that are still to be made hold up no shutdown.
+            let answer = tokio::select! {
+                () = system.stop.cancelled() => return,
+                answer = answer(&system, &asked, &request) => answer,
+            };
             let reply = std::str::from_utf8(request.reply).unwrap_or_default();
             if let Some(json) = answer.into_json(&system.identity).filter(|_| !reply.is_empty()) {
                 publish(&mut publisher, reply, &json);
@@ -80,8 +87,14 @@ pub(super) async fn serve(system: Arc<System>, queue: Arc<Queue>) {
             publisher.flush();
         }
         queue.done(&asked);
-        publisher.relieve().await;
+        publisher.relieve_within(RELIEF_MAX).await;
     }
+}
+
+/// Whether anybody would get the answer. None goes to where requests are made.
+fn is_wanted(asked: &Asked, request: &Message<'_>) -> bool {
+    let reply = request.reply;
+    reply.is_empty() || (!reply.starts_with(b"$SYS.REQ.") && asked.account.router.has_interest(reply))
 }
 
 async fn answer(system: &Arc<System>, asked: &Asked, request: &Message<'_>) -> Answer {

@@ -257,7 +257,8 @@ fn push(config: &ConsumerConfig, stream: &StreamFacts<'_>) -> Checked {
     if subject::has_wildcard(deliver) {
         return Err(error::CONSUMER_DELIVER_WILDCARDS);
     }
-    if !subject::is_subject(deliver) {
+    // Deliveries are no requests: see `subject::is_for_requests`.
+    if !subject::is_subject(deliver) || subject::is_for_requests(deliver) {
         return Err(error::CONSUMER_INVALID_DELIVER_SUBJECT);
     }
     if stream
