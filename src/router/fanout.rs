@@ -14,7 +14,7 @@ use crate::protocol::encode::Message;
 use super::OUTBOX_WATERMARK;
 use super::client::Client;
 use super::outbox::Flushed;
-use super::service::Batch;
+use super::service::{Batch, Crossing};
 use super::subscription::{Subscription, Target};
 use super::wire::WireBuf;
 
@@ -46,6 +46,8 @@ struct Destination {
 pub(super) struct Fanout {
     /// Whose publisher it is; none for one of the server itself.
     pub origin: Option<Arc<Client>>,
+    /// How what it publishes has come from other accounts.
+    pub crossing: Crossing,
     /// Subscriptions that have had their last delivery and are to be removed.
     pub finished: Vec<Arc<Subscription>>,
     /// Destinations found congested when they were handed something.
@@ -291,7 +293,8 @@ impl Fanout {
                 flushed == Flushed::Congested
             }
             Target::Service(service) => {
-                let batch = std::mem::replace(&mut destination.batch, Batch::new(self.origin.clone()));
+                let mut batch = std::mem::replace(&mut destination.batch, Batch::new(self.origin.clone()));
+                batch.set_crossing(self.crossing);
                 if !batch.is_empty() {
                     service.accept(batch);
                 }
@@ -326,6 +329,7 @@ impl Fanout {
         let congested = std::mem::take(&mut self.congested);
         *self = Self {
             congested,
+            crossing: self.crossing,
             ..Self::new(self.origin.take())
         };
     }

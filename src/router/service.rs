@@ -24,12 +24,24 @@ pub trait Service: Send + Sync {
     }
 }
 
+/// How messages have come here from other accounts; the default: they have not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossing {
+    /// Borders crossed.
+    pub hops: u8,
+    /// Whether their headers say who asks, as the server itself has written.
+    pub says_who: bool,
+    /// Whether who asks does not want to hear that nobody listens.
+    pub is_quiet: bool,
+}
+
 /// Messages for one service, copied into one buffer.
 #[derive(Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     items: Vec<Item>,
     origin: Option<Arc<Client>>,
+    crossing: Crossing,
 }
 
 #[derive(Clone)]
@@ -98,5 +110,14 @@ impl Batch {
     /// Who published; none for the server itself.
     pub fn origin(&self) -> Option<&Arc<Client>> {
         self.origin.as_ref()
+    }
+
+    /// How it has come here from other accounts.
+    pub fn crossing(&self) -> Crossing {
+        self.crossing
+    }
+
+    pub(super) fn set_crossing(&mut self, crossing: Crossing) {
+        self.crossing = crossing;
     }
 }
