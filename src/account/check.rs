@@ -216,7 +216,7 @@ impl<'a> Check<'a> {
                 imports.map(move |import| (spec, import))
             };
             let imports: Vec<_> = specs.iter().flat_map(of_kind).collect();
-            for at in on_a_circle(&imports) {
+            for at in Graph::new(&imports).on_a_circle() {
                 let (spec, import) = imports[at];
                 self.note(
                     spec,
@@ -230,7 +230,7 @@ impl<'a> Check<'a> {
 
 /// What one import of an account has alone: streams are told apart by where they come from, services by where they are
 /// asked.
-pub(super) fn place(import: &Import) -> (bool, &str, &str) {
+fn place(import: &Import) -> (bool, &str, &str) {
     let key = match import.kind {
         Kind::Stream => import.subject.as_str(),
         Kind::Service => import.to.as_deref().unwrap_or(&import.subject),
@@ -238,9 +238,24 @@ pub(super) fn place(import: &Import) -> (bool, &str, &str) {
     (import.kind == Kind::Service, &*import.account, key)
 }
 
-/// Of imports of one kind, with who imports: one of each circle, the first one met. Without them there is no circle.
-pub(super) fn on_a_circle(imports: &[(&Spec, &Import)]) -> Vec<usize> {
-    Graph::new(imports).on_a_circle()
+/// Of imports, each with who imports: those that have to be left out for the rest to make sense, in order, and why.
+pub(super) fn unsound(imports: &[(&Spec, &Import)]) -> Vec<(usize, &'static str)> {
+    let mut seen = HashSet::new();
+    let is_new = |at: &usize| {
+        let (spec, import) = imports[*at];
+        seen.insert((&spec.name, place(import)))
+    };
+    let (once, twice): (Vec<_>, Vec<_>) = (0..imports.len()).partition(is_new);
+    let mut found: Vec<_> = twice.into_iter().map(|at| (at, "it is there twice")).collect();
+    for kind in [Kind::Service, Kind::Stream] {
+        let of_kind = |at: &&usize| imports[**at].1.kind == kind;
+        let at: Vec<_> = once.iter().filter(of_kind).copied().collect();
+        let nodes: Vec<_> = at.iter().map(|&at| imports[at]).collect();
+        let circles = Graph::new(&nodes).on_a_circle().into_iter();
+        found.extend(circles.map(|node| (at[node], "it forms a cycle")));
+    }
+    found.sort_unstable();
+    found
 }
 
 /// An import as people are told of it.
@@ -286,6 +301,7 @@ impl Graph {
         }
     }
 
+    /// One import of each circle, the first one met: without them there is no circle.
     fn on_a_circle(&self) -> Vec<usize> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {

@@ -4,7 +4,7 @@
 //! not offer, that is there twice or that leads around in a circle is not wired, and named in the log; a configuration
 //! file that holds one is refused before it comes here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::protocol::transform::Transform;
 use crate::router::{self, Service, Subscription};
 
 use super::bridge::{Bridge, Terms};
-use super::check::{granting, named, on_a_circle, place, renaming};
+use super::check::{granting, named, renaming, unsound};
 use super::spec::{Export, Import, Kind};
 use super::{Account, Spec};
 
@@ -197,28 +197,10 @@ fn wanted<'a>(
 
 /// Of these, what can be wired: each once, and none that leads around in a circle; the log hears of the rest.
 fn sound(mut wanted: Vec<Wanted<'_>>) -> Vec<Wanted<'_>> {
-    let mut seen = HashSet::new();
-    wanted.retain(|Wanted { spec, import, .. }| {
-        let is_new = seen.insert((&spec.name, place(import)));
-        if !is_new {
-            tell(spec, import, "is there twice: the first one holds");
-        }
-        is_new
-    });
-    for kind in [Kind::Stream, Kind::Service] {
-        let of_kind: Vec<_> = (0..wanted.len())
-            .filter(|&at| wanted[at].import.kind == kind)
-            .collect();
-        let imports: Vec<_> = of_kind
-            .iter()
-            .map(|&at| (wanted[at].spec, wanted[at].import))
-            .collect();
-        let mut circles: Vec<_> = on_a_circle(&imports).iter().map(|&at| of_kind[at]).collect();
-        circles.sort_unstable();
-        for at in circles.into_iter().rev() {
-            let Wanted { spec, import, .. } = wanted.remove(at);
-            tell(spec, import, "forms a cycle: it is left out");
-        }
+    let imports: Vec<_> = wanted.iter().map(|wanted| (wanted.spec, wanted.import)).collect();
+    for (at, why) in unsound(&imports).into_iter().rev() {
+        let Wanted { spec, import, .. } = wanted.remove(at);
+        tell(spec, import, &format!("is left out: {why}"));
     }
     wanted
 }

@@ -279,7 +279,7 @@ fn both_servers_judge_accounts_alike() {
     let more = [
         json!({}),
         json!({ "exp": now() - 10 }),
-        nats(json!({ "revocations": { key.public_key(): now() } })),
+        nats(json!({ "revocations": { key.public_key(): now() + 60 } })),
         nats(json!({ "revocations": { "*": now() - 1000 } })),
         nats(json!({ "limits": { "disallow_bearer": true } })),
         nats(json!({ "limits": { "conn": 0 } })),
