@@ -165,13 +165,7 @@ impl<'a> Check<'a> {
         let mut seen: HashMap<_, &str> = HashMap::new();
         for import in &spec.imports {
             let wrong = self.import(spec, import);
-            // Streams are told apart by where they come from, services by where they are asked.
-            let key = match import.kind {
-                Kind::Stream => import.subject.as_str(),
-                Kind::Service => import.to.as_deref().unwrap_or(&import.subject),
-            };
-            let key = (import.kind == Kind::Service, &*import.account, key);
-            let twice = seen.insert(key, &import.rule).map(|other| {
+            let twice = seen.insert(place(import), &import.rule).map(|other| {
                 let at = if other.is_empty() {
                     String::new()
                 } else {
@@ -217,9 +211,13 @@ impl<'a> Check<'a> {
     /// Circles of requests, and of messages: each import leads on to those of the account it leads to.
     fn circles(&mut self, specs: &'a [Spec]) {
         for kind in [Kind::Service, Kind::Stream] {
-            let graph = Graph::new(kind, specs);
-            for at in graph.on_a_circle() {
-                let (spec, import) = graph.nodes[at];
+            let of_kind = |spec: &'a Spec| {
+                let imports = spec.imports.iter().filter(|import| import.kind == kind);
+                imports.map(move |import| (spec, import))
+            };
+            let imports: Vec<_> = specs.iter().flat_map(of_kind).collect();
+            for at in Graph::new(&imports).on_a_circle() {
+                let (spec, import) = imports[at];
                 self.note(
                     spec,
                     &import.rule,
@@ -230,7 +228,38 @@ impl<'a> Check<'a> {
     }
 }
 
-fn named(import: &Import) -> String {
+/// What one import of an account has alone: streams are told apart by where they come from, services by where they are
+/// asked.
+fn place(import: &Import) -> (bool, &str, &str) {
+    let key = match import.kind {
+        Kind::Stream => import.subject.as_str(),
+        Kind::Service => import.to.as_deref().unwrap_or(&import.subject),
+    };
+    (import.kind == Kind::Service, &*import.account, key)
+}
+
+/// Of imports, each with who imports: those that have to be left out for the rest to make sense, in order, and why.
+pub(super) fn unsound(imports: &[(&Spec, &Import)]) -> Vec<(usize, &'static str)> {
+    let mut seen = HashSet::new();
+    let is_new = |at: &usize| {
+        let (spec, import) = imports[*at];
+        seen.insert((&spec.name, place(import)))
+    };
+    let (once, twice): (Vec<_>, Vec<_>) = (0..imports.len()).partition(is_new);
+    let mut found: Vec<_> = twice.into_iter().map(|at| (at, "it is there twice")).collect();
+    for kind in [Kind::Service, Kind::Stream] {
+        let of_kind = |at: &&usize| imports[**at].1.kind == kind;
+        let at: Vec<_> = once.iter().filter(of_kind).copied().collect();
+        let nodes: Vec<_> = at.iter().map(|&at| imports[at]).collect();
+        let circles = Graph::new(&nodes).on_a_circle().into_iter();
+        found.extend(circles.map(|node| (at[node], "it forms a cycle")));
+    }
+    found.sort_unstable();
+    found
+}
+
+/// An import as people are told of it.
+pub(super) fn named(import: &Import) -> String {
     format!(
         "{} import \"{}\" from account \"{}\"",
         import.kind,
@@ -239,9 +268,8 @@ fn named(import: &Import) -> String {
     )
 }
 
-/// Imports of one kind, and which lead on to which.
-struct Graph<'a> {
-    nodes: Vec<(&'a Spec, &'a Import)>,
+/// Imports of one kind: which lead on to which.
+struct Graph {
     next: Vec<Vec<usize>>,
 }
 
@@ -251,16 +279,12 @@ fn here(import: &Import) -> Option<String> {
     Some(transform.outcome().unwrap_or_else(|| ">".to_owned()))
 }
 
-impl<'a> Graph<'a> {
-    fn new(kind: Kind, specs: &'a [Spec]) -> Self {
-        let (mut nodes, mut names) = (Vec::new(), Vec::new());
+impl Graph {
+    fn new(imports: &[(&Spec, &Import)]) -> Self {
+        let names: Vec<_> = imports.iter().map(|(_, import)| here(import)).collect();
         let mut into: HashMap<&str, Vec<usize>> = HashMap::new();
-        for spec in specs {
-            for import in spec.imports.iter().filter(|import| import.kind == kind) {
-                into.entry(&spec.name).or_default().push(nodes.len());
-                nodes.push((spec, import));
-                names.push(here(import));
-            }
+        for (at, (spec, _)) in imports.iter().enumerate() {
+            into.entry(&spec.name).or_default().push(at);
         }
         // A request goes on from the account that exports, by the imports of that one; the way of a message is the same one
         // backwards, and a circle is a circle both ways.
@@ -272,11 +296,12 @@ impl<'a> Graph<'a> {
             };
             candidates.filter(leads_on).copied().collect()
         };
-        let next = nodes.iter().map(follow).collect();
-        Self { nodes, next }
+        Self {
+            next: imports.iter().map(follow).collect(),
+        }
     }
 
-    /// One import of each circle, the first one met.
+    /// One import of each circle, the first one met: without them there is no circle.
     fn on_a_circle(&self) -> Vec<usize> {
         #[derive(Clone, Copy, PartialEq)]
         enum Mark {
@@ -284,9 +309,9 @@ impl<'a> Graph<'a> {
             Open,
             Done,
         }
-        let mut marks = vec![Mark::New; self.nodes.len()];
+        let mut marks = vec![Mark::New; self.next.len()];
         let mut found = Vec::new();
-        for start in 0..self.nodes.len() {
+        for start in 0..self.next.len() {
             if marks[start] != Mark::New {
                 continue;
             }

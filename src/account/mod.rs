@@ -10,6 +10,7 @@ mod check;
 pub mod jwt;
 mod mapping;
 mod permissions;
+mod reply;
 mod spec;
 mod wiring;
 
@@ -172,6 +173,7 @@ pub struct Accounts {
     by_name: RwLock<BTreeMap<Arc<str>, Arc<Account>>>,
     global: Arc<Account>,
     system: RwLock<Arc<Account>>,
+    /// Locked before any other, for the whole of a reload.
     wiring: Mutex<Wiring>,
 }
 
@@ -179,7 +181,7 @@ impl Drop for Accounts {
     /// Routers that are wired to each other would keep each other for ever.
     fn drop(&mut self) {
         let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
-        wiring.renew(&BTreeMap::new());
+        wiring.close();
     }
 }
 
@@ -200,34 +202,35 @@ impl Accounts {
 
     /// Takes on what a reload has changed. Accounts that are no longer named are left to those who are in still.
     pub fn apply(&self, auth: Auth, specs: &[Spec], system: Option<&str>) {
+        // Held throughout: one reload at a time, and logins go on by what was known before.
+        let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self
+            .by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut by_name = BTreeMap::new();
-        {
-            let mut known = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-            let mut defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
-            // As in nats-server: where accounts are named, those have streams that say so.
-            defaults[0].streams = specs.is_empty().then(StreamLimits::default);
-            let unnamed = defaults
-                .iter()
-                .filter(|spec| specs.iter().all(|other| other.name != spec.name));
-            for spec in specs.iter().chain(unnamed) {
-                let spec = Arc::new(spec.clone());
-                let is_global = &*spec.name == GLOBAL;
-                let account = match known.get(&spec.name) {
-                    None if is_global => self.global.clone(),
-                    None => Account::new(spec.clone()),
-                    Some(account) => account.clone(),
-                };
-                account.become_as(spec);
-                by_name.insert(account.name.clone(), account);
-            }
-            let gone = known.iter().filter(|(name, _)| !by_name.contains_key(*name));
-            gone.for_each(|(_, account)| account.router.set_imports(Vec::new()));
-            *known = by_name;
-            self.wiring
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .renew(&known);
+        let mut defaults = [GLOBAL, system.unwrap_or(SYSTEM)].map(Spec::new);
+        // As in nats-server: where accounts are named, those have streams that say so.
+        defaults[0].streams = specs.is_empty().then(StreamLimits::default);
+        let unnamed = defaults
+            .iter()
+            .filter(|spec| specs.iter().all(|other| other.name != spec.name));
+        for spec in specs.iter().chain(unnamed) {
+            let spec = Arc::new(spec.clone());
+            let is_global = &*spec.name == GLOBAL;
+            let account = match known.get(&spec.name) {
+                None if is_global => self.global.clone(),
+                None => Account::new(spec.clone()),
+                Some(account) => account.clone(),
+            };
+            account.become_as(spec);
+            by_name.insert(account.name.clone(), account);
         }
+        let gone = known.iter().filter(|(name, _)| !by_name.contains_key(*name));
+        gone.for_each(|(_, account)| account.router.set_imports(Vec::new()));
+        wiring.renew(&by_name);
+        *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = by_name;
         if let Some(account) = self.get(system.unwrap_or(SYSTEM)) {
             *self.system.write().unwrap_or_else(PoisonError::into_inner) = account;
         }
@@ -236,7 +239,7 @@ impl Accounts {
 
     /// Gives up requests to other accounts that have waited too long for their answers; to be called now and then.
     pub fn sweep(&self) {
-        let wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wiring = self.wiring.lock().unwrap_or_else(PoisonError::into_inner);
         wiring.sweep(Instant::now());
     }
 

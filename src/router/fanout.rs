@@ -14,7 +14,7 @@ use crate::protocol::encode::Message;
 use super::OUTBOX_WATERMARK;
 use super::client::Client;
 use super::outbox::Flushed;
-use super::service::Batch;
+use super::service::{Batch, Crossing};
 use super::subscription::{Subscription, Target};
 use super::wire::WireBuf;
 
@@ -50,6 +50,8 @@ pub(super) struct Fanout {
     pub origin: Option<Arc<Client>>,
     /// See [`Batch::is_answers`].
     pub answers: bool,
+    /// How what it publishes has come from other accounts.
+    pub crossing: Crossing,
     /// Subscriptions that have had their last delivery and are to be removed.
     pub finished: Vec<Arc<Subscription>>,
     /// Destinations found congested when they were handed something.
@@ -299,7 +301,8 @@ impl Fanout {
             }
             Target::Service(service) => {
                 let next = Batch::of(self.origin.clone(), self.answers);
-                let batch = std::mem::replace(&mut destination.batch, next);
+                let mut batch = std::mem::replace(&mut destination.batch, next);
+                batch.set_crossing(self.crossing);
                 if !batch.is_empty() {
                     service.accept(batch);
                 }
@@ -347,6 +350,7 @@ impl Fanout {
         *self = Self {
             congested,
             answers: self.answers,
+            crossing: self.crossing,
             ..Self::new(self.origin.take())
         };
     }

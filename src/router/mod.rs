@@ -14,6 +14,7 @@
 
 mod cache;
 mod client;
+mod congestion;
 mod fanout;
 mod generation;
 mod import;
@@ -36,11 +37,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use hashbrown::DefaultHashBuilder;
 
 pub use client::{About, Client, Counters};
+pub use congestion::Congestion;
 pub use import::Import;
 pub use outbox::{Closed, Flushed, Outbox};
 pub use permit::{Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
-pub use service::{Batch, Service};
+pub use service::{Batch, Crossing, Service};
 pub use subscription::{Subscription, Target};
 pub use watch::Watcher;
 pub use wire::WireBuf;

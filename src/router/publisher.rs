@@ -13,6 +13,7 @@ use super::Router;
 use super::cache::{Cache, Route};
 use super::client::Client;
 use super::fanout::Fanout;
+use super::service::Crossing;
 use super::subscription::{Subscription, Target};
 
 /// How long a publisher waits for a congested service before it goes on.
@@ -70,6 +71,11 @@ impl Publisher {
             self.echo = echo;
             self.cache.release();
         }
+    }
+
+    /// Says how what is published from now on has come from other accounts. Nothing may be waiting.
+    pub fn set_crossing(&mut self, crossing: Crossing) {
+        self.fanout.crossing = crossing;
     }
 
     /// Whether the client whose publisher this is may publish on a subject; the server itself may.
@@ -291,14 +297,24 @@ impl Publisher {
     /// Waits, for a bounded time, until the destinations that were congested at the last flush have drained.
     pub async fn relieve(&mut self) {
         while let Some(target) = self.fanout.congested.pop() {
-            match target {
-                Target::Client(client) => client.outbox.relief().await,
-                Target::Service(service) => {
-                    tokio::time::timeout(SERVICE_WAIT_MAX, service.relief())
-                        .await
-                        .ok();
-                }
-            }
+            relieve(&target).await;
+        }
+    }
+
+    /// The destinations that were congested, for whoever waits in its place.
+    pub(super) fn take_congested(&mut self) -> Vec<Target> {
+        std::mem::take(&mut self.fanout.congested)
+    }
+}
+
+/// Waits for one destination, for a bounded time.
+pub(super) async fn relieve(target: &Target) {
+    match target {
+        Target::Client(client) => client.outbox.relief().await,
+        Target::Service(service) => {
+            tokio::time::timeout(SERVICE_WAIT_MAX, service.relief())
+                .await
+                .ok();
         }
     }
 }

@@ -24,6 +24,17 @@ pub trait Service: Send + Sync {
     }
 }
 
+/// How messages have come here from other accounts; the default: they have not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossing {
+    /// Borders crossed.
+    pub hops: u8,
+    /// Whether their headers say who asks, as the server itself has written.
+    pub says_who: bool,
+    /// Whether who asks does not want to hear that nobody listens.
+    pub is_quiet: bool,
+}
+
 /// Messages for one service, copied into one buffer.
 #[derive(Default)]
 pub struct Batch {
@@ -31,6 +42,7 @@ pub struct Batch {
     items: Vec<Item>,
     origin: Option<Arc<Client>>,
     answers: bool,
+    crossing: Crossing,
 }
 
 #[derive(Clone)]
@@ -113,5 +125,14 @@ impl Batch {
     /// on requests leaves them alone: nobody with the rights for such a request has made one.
     pub fn is_answers(&self) -> bool {
         self.answers
+    }
+
+    /// How it has come here from other accounts.
+    pub fn crossing(&self) -> Crossing {
+        self.crossing
+    }
+
+    pub(super) fn set_crossing(&mut self, crossing: Crossing) {
+        self.crossing = crossing;
     }
 }

@@ -202,6 +202,44 @@ async fn who_asks_what_nobody_answers_is_told() {
     .await;
 }
 
+/// A service that goes through two accounts.
+const CHAIN: &str = r#"
+accounts {
+  A { users [ { user: a, password: a } ], exports [ { service: "svc" } ] }
+  B {
+    users [ { user: b, password: b } ]
+    imports [ { service: { account: A, subject: "svc" }, to: "b.svc" } ]
+    exports [ { service: "b.svc" } ]
+  }
+  C {
+    users [ { user: c, password: c } ]
+    imports [ { service: { account: B, subject: "b.svc" }, to: "c.svc" } ]
+  }
+}
+"#;
+
+#[tokio::test]
+async fn requests_cross_more_than_one_border() {
+    on_both(CHAIN, |address| async move {
+        let (a, c) = (connect(&address, "a").await, connect(&address, "c").await);
+        let mut served = a.subscribe("svc").await.unwrap();
+        settled(&a).await;
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Request-Info", "forged");
+        let asking = c.request_with_headers("c.svc", headers, "".into());
+        let answering = async {
+            let request = served.next().await.unwrap();
+            let info = request.headers.as_ref().unwrap().get("Nats-Request-Info");
+            let info = info.unwrap().as_str().to_owned();
+            a.publish(request.reply.unwrap(), info.into()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asking, answering);
+        let answer = String::from_utf8(answer.unwrap().payload.to_vec()).unwrap();
+        assert!(answer.starts_with(r#"{"acc":"C""#), "{answer}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_clients_publish_is_renamed() {
     on_both(ACCOUNTS, |address| async move {

@@ -261,3 +261,33 @@ fn imports_need_an_export_and_sometimes_an_activation() {
         assert!(why.contains(says), "{more}: {why}");
     }
 }
+
+#[test]
+fn imports_in_circles_or_twice_are_left_out() {
+    let site = Site::new();
+    let key = site.account.public_key();
+    let own = json!({ "subject": "svc", "type": "service", "account": key });
+    let mine = json!({ "subject": "mine", "to": "svc", "type": "service", "account": key });
+    let claims = json!({ "nats": {
+        "exports": [{ "subject": "svc", "type": "service" }],
+        "imports": [own, mine, mine],
+    } });
+    let mut accounts = Accounts::new(site.trust(&json!({})));
+    accounts
+        .add(&key, &site.account_token(&claims), "test", at(NOW))
+        .unwrap();
+    let (_, specs, warnings) = accounts.finish(at(NOW));
+    assert_eq!(specs[0].imports.len(), 1, "{warnings:?}");
+    assert_eq!(specs[0].imports[0].to.as_deref(), Some("mine"));
+    assert_eq!(warnings.len(), 2);
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.ends_with("it forms a cycle"))
+    );
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.ends_with("it is there twice"))
+    );
+}

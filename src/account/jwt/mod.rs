@@ -30,7 +30,8 @@ use crate::protocol::connect::Connect;
 use crate::protocol::subject;
 
 use super::auth::{Login, User, Verdict, decode_signature};
-use super::spec::{Export, Import, Spec};
+use super::check;
+use super::spec::{Export, Import, Kind, Spec};
 
 use account::{Member, Refusal, Rights};
 use claims::{AccountClaims, ActivationClaims, ImportClaim, OperatorClaims, UserClaims, is_revoked};
@@ -215,20 +216,28 @@ impl Accounts {
         for (at, claim, mut import) in std::mem::take(&mut self.imports) {
             match self.authorise(at, &claim, &mut import, now.as_second()) {
                 Ok(()) => granted.push((at, import)),
-                Err(why) => {
-                    let spec = &self.specs[at];
-                    let name = spec.title.as_deref().unwrap_or(&spec.name);
-                    let (kind, subject) = (import.kind, short(&claim.subject));
-                    warnings.push(format!(
-                        "account {name} does without its import of {kind} \"{subject}\": {why}"
-                    ));
-                }
+                Err(why) => warnings.push(self.without(at, import.kind, &claim.subject, &why)),
             }
+        }
+        let imports: Vec<_> = granted
+            .iter()
+            .map(|(at, import)| (&self.specs[*at], import))
+            .collect();
+        for (index, why) in check::unsound(&imports).into_iter().rev() {
+            let (at, import) = granted.remove(index);
+            warnings.push(self.without(at, import.kind, &import.subject, why));
         }
         for (at, import) in granted {
             self.specs[at].imports.push(import);
         }
         (self.operator, self.specs, warnings)
+    }
+
+    /// What is said of an import that is left out.
+    fn without(&self, at: usize, kind: Kind, subject: &str, why: &str) -> String {
+        let spec = &self.specs[at];
+        let (name, subject) = (spec.title.as_deref().unwrap_or(&spec.name), short(subject));
+        format!("account {name} does without its import of {kind} \"{subject}\": {why}")
     }
 
     /// Whether the account at `at` may import something.
@@ -270,10 +279,10 @@ impl Accounts {
     }
 }
 
-fn claim_kind(claim: &ImportClaim) -> super::spec::Kind {
+fn claim_kind(claim: &ImportClaim) -> Kind {
     match &*claim.kind {
-        "service" => super::spec::Kind::Service,
-        _ => super::spec::Kind::Stream,
+        "service" => Kind::Service,
+        _ => Kind::Stream,
     }
 }
 
