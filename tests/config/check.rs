@@ -183,7 +183,7 @@ fn the_page_is_true() {
         // Certificates and an operator are somebody's own.
         .filter(|block| !block.contains("cert_file") && !block.contains("op.jwt"))
         .collect();
-    assert_eq!(blocks.len(), 7);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let site = Site::new(block);
         let (done, text) = mesh(&["config", "check", &site.file()]);
