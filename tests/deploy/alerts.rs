@@ -297,7 +297,7 @@ fn serve_on_a_small_disk(bytes: &str) -> Option<(Process, SocketAddr, tempfile::
         small
     };
     if Ran::of(small(&["true"])).code != 0 {
-        crate::support::skip("a disk that fills up", "mounts are not permitted here");
+        crate::support::skip_here("a disk that fills up", "mounts are not permitted here");
         return None;
     }
     let binary = mesh_command().get_program().to_str().unwrap().to_owned();
