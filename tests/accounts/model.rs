@@ -17,57 +17,68 @@ const NAMES: [&str; 3] = ["A", "B", "C"];
 const SUBJECTS: [&str; 5] = ["x.a", "x.b", "y.a", "y.a.b", "z"];
 const PATTERNS: [&str; 7] = ["x.*", "y.>", "x.a", "z", "*.a", ">", "y.*.b"];
 
-/// What one import takes: from which account, which pattern, under which prefix.
+/// What one import takes: from which account, which pattern, under which prefix; messages or requests.
 #[derive(Clone, Debug)]
 struct Taken {
     by: usize,
     from: usize,
     pattern: usize,
     prefixed: bool,
+    kind: Kind,
 }
 
 #[derive(Clone, Debug)]
 struct Case {
-    /// By account: the patterns it exports, and to whom (everyone, or one).
-    exports: Vec<(usize, usize, Option<usize>)>,
+    /// By account: the patterns it exports, to whom (everyone, or one), and as what.
+    exports: Vec<(usize, usize, Option<usize>, Kind)>,
     taken: Vec<Taken>,
     /// By account: what its user may not subscribe to.
     denied: Vec<Option<usize>>,
     subscriptions: Vec<(usize, usize, bool)>,
-    published: Vec<(usize, usize)>,
+    /// By account: the subjects published on, as they are or as what is imported under a prefix.
+    published: Vec<(usize, usize, bool)>,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
     let account = 0..NAMES.len();
     let pattern = 0..PATTERNS.len();
-    let taken = (account.clone(), account.clone(), pattern.clone(), any::<bool>()).prop_map(
-        |(by, from, pattern, prefixed)| Taken {
-            by,
-            from,
-            pattern,
-            prefixed,
-        },
-    );
+    let kind = prop_oneof![Just(Kind::Stream), Just(Kind::Service)];
+    // Imports of what is exported, mostly: for this account or not.
+    let taken = (account.clone(), any::<prop::sample::Index>(), any::<bool>());
     (
         prop::collection::vec(
             (
                 account.clone(),
                 pattern.clone(),
                 prop::option::of(account.clone()),
+                kind,
             ),
-            0..5,
+            1..6,
         ),
-        prop::collection::vec(taken, 0..5),
+        prop::collection::vec(taken, 0..7),
         prop::collection::vec(prop::option::of(pattern.clone()), NAMES.len()),
         prop::collection::vec((account.clone(), pattern, any::<bool>()), 1..7),
-        prop::collection::vec((account, 0..SUBJECTS.len()), 1..8),
+        prop::collection::vec((account, 0..SUBJECTS.len(), any::<bool>()), 1..8),
     )
-        .prop_map(|(exports, taken, denied, subscriptions, published)| Case {
-            exports,
-            taken,
-            denied,
-            subscriptions,
-            published,
+        .prop_map(|(exports, taken, denied, subscriptions, published)| {
+            let take = |(by, which, prefixed): (usize, prop::sample::Index, bool)| {
+                let &(from, pattern, _, kind) = which.get(&exports);
+                Taken {
+                    by,
+                    from,
+                    pattern,
+                    prefixed,
+                    kind,
+                }
+            };
+            let taken = taken.into_iter().map(take).collect();
+            Case {
+                exports,
+                taken,
+                denied,
+                subscriptions,
+                published,
+            }
         })
 }
 
@@ -78,7 +89,7 @@ fn prefix(taken: &Taken) -> String {
 fn import(taken: &Taken) -> Import {
     let pattern = PATTERNS[taken.pattern];
     Import {
-        kind: Kind::Stream,
+        kind: taken.kind,
         account: NAMES[taken.from].into(),
         subject: pattern.to_owned(),
         to: taken.prefixed.then(|| format!("{}.{pattern}", prefix(taken))),
@@ -91,9 +102,9 @@ fn import(taken: &Taken) -> Import {
 /// The accounts of a case: imports that make no sense with what is there already are left out, by the check that servers use.
 fn specs(case: &Case) -> (Vec<Spec>, Vec<Taken>) {
     let mut specs: Vec<_> = NAMES.iter().map(|name| Spec::new(name)).collect();
-    for &(by, pattern, to) in &case.exports {
+    for &(by, pattern, to, kind) in &case.exports {
         let export = Export {
-            kind: Kind::Stream,
+            kind,
             subject: PATTERNS[pattern].to_owned(),
             accounts: to.map(|to| vec![NAMES[to].into()]),
             token_required: false,
@@ -124,13 +135,41 @@ fn seen(case_taken: &[Taken], by: usize, from: usize, published: &str) -> Vec<St
     let own = (by == from).then(|| published.to_owned());
     let imported = case_taken
         .iter()
-        .filter(|taken| taken.by == by && taken.from == from)
+        .filter(|taken| taken.kind == Kind::Stream && taken.by == by && taken.from == from)
         .filter(|taken| subject::matches(PATTERNS[taken.pattern].as_bytes(), published.as_bytes()))
         .map(|taken| match taken.prefixed {
             true => format!("{}.{published}", prefix(taken)),
             false => published.to_owned(),
         });
     own.into_iter().chain(imported).collect()
+}
+
+/// The accounts a message is published in, and its names there: that of its publisher, and those whose services it asks.
+fn asks(taken: &[Taken], by: usize, name: &str, all: &mut Vec<(usize, String)>) {
+    all.push((by, name.to_owned()));
+    for taken_here in taken
+        .iter()
+        .filter(|taken| taken.kind == Kind::Service && taken.by == by)
+    {
+        let there = match taken_here.prefixed {
+            true => name.strip_prefix(&format!("{}.", prefix(taken_here))),
+            false => Some(name),
+        };
+        let pattern = PATTERNS[taken_here.pattern];
+        if let Some(there) = there.filter(|there| subject::matches(pattern.as_bytes(), there.as_bytes())) {
+            asks(taken, taken_here.from, there, all);
+        }
+    }
+}
+
+/// What is published, and where.
+fn named(published: &(usize, usize, bool)) -> (usize, String) {
+    let &(by, at, prefixed) = published;
+    let name = match prefixed {
+        true => format!("from{}.{}", NAMES[(by + 1) % NAMES.len()], SUBJECTS[at]),
+        false => SUBJECTS[at].to_owned(),
+    };
+    (by, name)
 }
 
 /// The pattern of a subscription: a third of them ask for what is prefixed.
@@ -155,8 +194,13 @@ fn expected(case: &Case, taken: &[Taken]) -> Counts {
         if refused {
             continue;
         }
-        for &(from, published) in &case.published {
-            for name in seen(taken, by, from, SUBJECTS[published]) {
+        let mut all = Vec::new();
+        for published in &case.published {
+            let (publisher, name) = named(published);
+            asks(taken, publisher, &name, &mut all);
+        }
+        for (from, published) in all {
+            for name in seen(taken, by, from, &published) {
                 let fits = subject::matches(pattern.as_bytes(), name.as_bytes());
                 let left_out =
                     denied.is_some_and(|denied| subject::matches(denied.as_bytes(), name.as_bytes()));
@@ -230,9 +274,10 @@ fn run(case: &Case, accounts: Vec<Spec>, runtime: &tokio::runtime::Runtime) -> C
         client.send(format!("SUB {} {sid}\r\nPING\r\n", asked(subscription)));
         note_until_pong(client, &mut counts);
     }
-    for &(from, published) in &case.published {
+    for published in &case.published {
+        let (from, name) = named(published);
         let client = &mut clients[from];
-        client.send(format!("PUB {} 1\r\nx\r\nPING\r\n", SUBJECTS[published]));
+        client.send(format!("PUB {name} 1\r\nx\r\nPING\r\n"));
         note_until_pong(client, &mut counts);
     }
     // What was published is with its receivers before the publisher's PONG.
