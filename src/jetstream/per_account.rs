@@ -61,7 +61,13 @@ impl PerAccount {
             me: me.clone(),
         });
         match all.admit(accounts, rows).into_iter().next() {
-            Some((_, error)) => Err(error),
+            Some((_, error)) => {
+                // Those that could be opened are not left at work behind a server that does not start.
+                all.all()
+                    .iter()
+                    .for_each(|(_, jetstream)| jetstream.stopping.cancel());
+                Err(error)
+            }
             None => Ok(all),
         }
     }
@@ -110,15 +116,26 @@ impl PerAccount {
         mut rows: HashMap<String, Vec<StreamRow>>,
     ) -> Vec<(Arc<str>, Error)> {
         let mut failed = Vec::new();
-        let old = std::mem::take(&mut *lock(&self.without));
+        let mut old = std::mem::take(&mut *lock(&self.without));
         for account in accounts {
             let spec = account.spec();
+            let at = old
+                .iter()
+                .position(|(router, _)| Arc::ptr_eq(router, &account.router));
+            let refusal = at.map(|at| old.swap_remove(at));
             let Some(limits) = spec.streams.clone() else {
-                if !spec.imports.iter().any(is_api) {
-                    lock(&self.without).push((account.router.clone(), refuse(&account.router)));
+                if spec.imports.iter().any(is_api) {
+                    old.extend(refusal);
+                } else {
+                    let refuse = || (account.router.clone(), refuse(&account.router));
+                    lock(&self.without).push(refusal.unwrap_or_else(refuse));
                 }
                 continue;
             };
+            // Before the streams answer, so that nobody is answered twice.
+            if let Some((router, refusal)) = refusal {
+                router.remove(&refusal);
+            }
             let rows = rows.remove(&**account.name()).unwrap_or_default();
             match self.get(account.name()) {
                 Some(jetstream) => jetstream.set_limits(limits),

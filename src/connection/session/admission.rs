@@ -60,11 +60,10 @@ impl Session {
         Ok(())
     }
 
-    /// Takes on what the token of its user limits, if it came with one.
+    /// Takes on what the server, the account and the user allow.
     fn note_limits(&mut self) {
-        let user = self.handle.user();
-        let grant = user.as_ref().and_then(|user| user.grant());
-        self.own_limits = grant.map_or((None, None), |grant| (grant.subscriptions, grant.payload));
+        self.payload_max = self.handle.payload_max(&self.options);
+        self.subscriptions_max = self.handle.subscriptions_max(&self.options);
     }
 
     /// Goes into the account of its user.
@@ -101,7 +100,6 @@ impl Session {
             self.context.events.moved(&before);
         }
         self.context.events.moved(&self.account);
-        self.spec = self.account.spec();
         self.mappings = self.account.mappings();
         Ok(())
     }
@@ -111,7 +109,6 @@ impl Session {
     pub(super) fn reload(&mut self) {
         self.epoch = self.context.epoch();
         self.options = self.context.options();
-        self.spec = self.account.spec();
         self.mappings = self.account.mappings();
         self.gate = Gate::of(self.handle.user().as_ref());
         self.note_limits();
@@ -237,11 +234,8 @@ impl Session {
             let text = format!("Permissions Violation for Subscription to \"{pattern}\", too many tokens");
             return self.error(&text);
         }
-        let max = self.options.subscriptions_max;
-        let (own_max, _) = self.own_limits;
         let count = self.handle.client.subscription_count();
-        let limits = [own_max, self.spec.limits.subscriptions];
-        if max > 0 && count >= max || limits.into_iter().flatten().any(|max| count >= max) {
+        if self.subscriptions_max.is_some_and(|max| count >= max) {
             return self.error("maximum subscriptions exceeded");
         }
         if !subject::is_pattern(pattern) {

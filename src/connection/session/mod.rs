@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf, BytesMut};
 
-use crate::account::{Account, Mappings, Spec};
+use crate::account::{Account, Mappings};
 use crate::protocol::connect::Connect;
 use crate::protocol::encode::{self, Message};
 use crate::protocol::grammar::{self, ClientOp, LineError};
@@ -71,11 +71,11 @@ pub(super) struct Session {
     gate: Option<Box<Gate>>,
     /// Where its messages go, and the rules there as of `epoch`.
     account: Arc<Account>,
-    spec: Arc<Spec>,
     /// What messages are renamed to there; nothing, for most.
     mappings: Option<Arc<Mappings>>,
-    /// Subscriptions and bytes of a message, where its user's token limits them.
-    own_limits: (Option<usize>, Option<usize>),
+    /// Bytes of a message, and subscriptions where they are limited: the least of what server, account and user allow.
+    payload_max: usize,
+    subscriptions_max: Option<usize>,
     /// Why it was not let in as who shows nothing, should it show nothing.
     unwelcome: Option<Reason>,
     publisher: Publisher,
@@ -97,15 +97,15 @@ pub(super) struct Session {
 impl Session {
     pub fn new(context: Arc<Context>, handle: Arc<Handle>) -> Self {
         let epoch = context.epoch();
-        let account = handle.account();
+        let (account, options) = (handle.account(), context.options());
         Self {
             publisher: Publisher::of_client(account.router.clone(), handle.client.clone()),
-            options: context.options(),
+            payload_max: handle.payload_max(&options),
+            subscriptions_max: handle.subscriptions_max(&options),
+            options,
             epoch,
-            spec: account.spec(),
             mappings: account.mappings(),
             account,
-            own_limits: (None, None),
             unwelcome: None,
             gate: None,
             authorised: false,
@@ -186,7 +186,7 @@ impl Session {
         info.client_ip.clone_from(&self.handle.ip);
         let auth = self.context.accounts.auth();
         info.auth_required = auth.is_required();
-        info.max_payload = self.payload_max();
+        info.max_payload = self.payload_max;
         tls::advertise(&mut info, self.context.tls().as_deref(), &self.handle);
         if auth.has_nkeys() {
             info.nonce = self.handle.nonce().unwrap_or_default().to_owned();
@@ -366,20 +366,12 @@ impl Session {
             let why = || "a message with headers from a client whose CONNECT does not know them".to_owned();
             return Err(self.fatal(Reason::ProtocolViolation, why));
         }
-        let max = self.payload_max();
+        let max = self.payload_max;
         if total > max {
             let why = || format!("a message of {total} bytes, at most {max} are allowed");
             return Err(self.fatal(Reason::PayloadExceeded, why));
         }
         Ok(())
-    }
-
-    /// Bytes of a message: the server's limit, or that of the account where it is lower.
-    fn payload_max(&self) -> usize {
-        let (_, own) = self.own_limits;
-        let limits = [own, self.spec.limits.payload];
-        let limits = limits.into_iter().flatten();
-        limits.fold(self.options.payload_max, usize::min)
     }
 
     /// Logs an operation; what a CONNECT may hold of secrets is not for a log.

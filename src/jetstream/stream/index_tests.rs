@@ -127,24 +127,28 @@ fn many_subjects_come_and_go() {
     assert_eq!((index.len(), index.messages()), (1000, 1000));
 }
 
-/// Figures for people: `cargo test --release -- --ignored --nocapture index_figures`.
+/// Figures for people: `MESH_TEST_SUBJECTS=1000000 cargo test --release index_figures -- --nocapture`.
 #[test]
-#[ignore = "a measurement"]
 fn index_figures() {
-    let subjects: Vec<_> = (0..1_000_000u64)
-        .map(|n| format!("orders.{}.new", n * 7919 % 1_000_003).into_bytes())
+    let subjects = std::env::var("MESH_TEST_SUBJECTS").map_or(10_000, |count| count.parse().unwrap());
+    let subjects: Vec<_> = (0..subjects)
+        .map(|n: u64| format!("orders.{}.new", n * 7919 % 1_000_003).into_bytes())
         .collect();
     let mut index = SubjectIndex::new(false);
     let start = std::time::Instant::now();
     for (n, subject) in subjects.iter().enumerate() {
         index.insert(subject, n as u64 + 1);
     }
-    println!("1 M new subjects: {:?}", start.elapsed());
+    println!("new subjects: {:?}", start.elapsed());
     let start = std::time::Instant::now();
     for (n, subject) in subjects.iter().enumerate() {
-        index.insert(subject, n as u64 + 1_000_001);
+        index.insert(subject, (subjects.len() + n) as u64 + 1);
     }
-    println!("1 M known subjects: {:?}", start.elapsed());
+    println!("known subjects: {:?}", start.elapsed());
+    assert_eq!(
+        (index.len(), index.messages()),
+        (subjects.len(), 2 * subjects.len() as u64)
+    );
     let text: usize = subjects.iter().map(Vec::len).sum();
     println!(
         "bytes a subject beside its text: {}",
@@ -168,4 +172,5 @@ fn index_figures() {
     let start = std::time::Instant::now();
     let again = super::super::checkpoint::decode_index(&mut &bytes[..], false).unwrap();
     println!("decoded {} subjects in {:?}", again.len(), start.elapsed());
+    assert_eq!((again.len(), again.messages()), (index.len(), index.messages()));
 }
