@@ -112,14 +112,16 @@ impl Share {
 
     /// Whether the stream, which holds `bytes`, may hold some more.
     pub fn ask(&mut self, bytes: u64, more: u64) -> Result<(), ApiError> {
-        let Some((quota, kind)) = self.of.clone() else {
-            return Ok(());
+        let unlimited = |quota: &Arc<Quota>, kind| {
+            let above = quota.above.as_ref();
+            quota.max(kind) < 0 && above.is_none_or(|above| above.max(kind) < 0)
         };
-        let above = quota.above.as_ref();
-        if quota.max(kind) < 0 && above.is_none_or(|above| above.max(kind) < 0) {
-            return Ok(());
-        }
+        let (quota, kind) = match &self.of {
+            Some((quota, kind)) if !unlimited(quota, *kind) => (quota.clone(), *kind),
+            _ => return Ok(()),
+        };
         self.tell(bytes);
+        let above = quota.above.as_ref();
         if !quota.pool(kind).has_room(more) {
             return Err(error::ACCOUNT_RESOURCES_EXCEEDED);
         }

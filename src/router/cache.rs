@@ -99,11 +99,11 @@ impl Cache {
         (&mut entry.route, &entry.key)
     }
 
-    /// Makes place for `key`, letting `fill` write its route; the place is good until the next call.
+    /// Makes place for `key` and puts `route` there, giving back an empty one; the place is good until the next call.
     ///
     /// Where the cache has grown to its full size and another subject stands in the place, that one mostly stays: a
     /// publisher with more subjects than there are places would otherwise only ever replace.
-    pub fn insert(&mut self, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) -> usize {
+    pub fn insert(&mut self, hash: u64, key: &[u8], seen: Seen, route: &mut Route) -> usize {
         self.make_room(hash);
         let places = self.entries.len() - 1;
         let mut at = hash as usize & (places - 1);
@@ -114,26 +114,27 @@ impl Cache {
                 at = places;
             }
         }
-        self.fill(at, hash, key, fill);
+        self.put(at, hash, key, seen, route);
         at
     }
 
     /// The same for a subject that is hardly met again: it has the place behind the others until the next of its kind.
-    pub fn insert_once(&mut self, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) -> usize {
+    pub fn insert_once(&mut self, hash: u64, key: &[u8], seen: Seen, route: &mut Route) -> usize {
         if self.entries.is_empty() {
             self.make_room(hash);
         }
         let at = self.entries.len() - 1;
-        self.fill(at, hash, key, fill);
+        self.put(at, hash, key, seen, route);
         at
     }
 
-    fn fill(&mut self, at: usize, hash: u64, key: &[u8], fill: impl FnOnce(&mut Route) -> Seen) {
+    fn put(&mut self, at: usize, hash: u64, key: &[u8], seen: Seen, route: &mut Route) {
         let entry = &mut self.entries[at];
         self.references -= entry.route.references();
-        entry.route.clear();
-        entry.seen = fill(&mut entry.route);
-        self.references += entry.route.references();
+        self.references += route.references();
+        std::mem::swap(&mut entry.route, route);
+        route.clear();
+        entry.seen = seen;
         entry.hash = hash;
         entry.epoch = 0;
         entry.live = key.len() <= KEY_MAX;

@@ -300,7 +300,7 @@ impl Fanout {
                 flushed == Flushed::Congested
             }
             Target::Service(service) => {
-                let next = Batch::of(self.origin.clone(), self.answers);
+                let next = Batch::like(&destination.batch);
                 let mut batch = std::mem::replace(&mut destination.batch, next);
                 batch.set_crossing(self.crossing);
                 if !batch.is_empty() {

@@ -3,6 +3,9 @@
 //! One counter for all would make every inbox that comes or goes empty every cache. So a literal
 //! subscription moves one of 4,096 counters picked by its subject's hash, a pattern one of 256 picked by its first
 //! token, and only a pattern that begins with a wildcard moves the counter that everyone watches.
+//!
+//! What is cached for a family, the subjects that differ in their last token alone, stands while its patterns do and no
+//! literal subscription is among its subjects: those are counted by the hash of what the family has in common.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -14,16 +17,19 @@ const FIRSTS: usize = 256;
 /// See the module documentation.
 pub(super) struct Generations {
     literal: Box<[AtomicU32]>,
+    /// Literal subscriptions there are, by family.
+    families: Box<[AtomicU32]>,
     first: Box<[AtomicU32]>,
     any: AtomicU32,
     /// Moves with every change: while it stands still nothing else need be looked at.
     epoch: AtomicU64,
 }
 
-/// The counters of one subject at the time it was matched.
+/// The counters of one subject, or of a family, at the time it was matched.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     first_index: u16,
+    is_family: bool,
     literal: u32,
     first: u32,
     any: u32,
@@ -42,11 +48,19 @@ fn first_index(pattern: &[u8]) -> u16 {
     ((hash ^ (hash >> 16)) as usize % FIRSTS) as u16
 }
 
+/// What a subject has in common with its family: all up to and with the last dot. None without one, or with nothing
+/// behind it: such a subject matches nothing.
+pub(super) fn family(subject: &[u8]) -> Option<&[u8]> {
+    let dot = memchr::memrchr(b'.', subject)?;
+    (dot + 1 < subject.len()).then(|| &subject[..=dot])
+}
+
 impl Generations {
     pub fn new() -> Self {
         let counters = |count| (0..count).map(|_| AtomicU32::new(0)).collect();
         Self {
             literal: counters(LITERALS),
+            families: counters(LITERALS),
             first: counters(FIRSTS),
             any: AtomicU32::new(0),
             epoch: AtomicU64::new(1),
@@ -66,6 +80,17 @@ impl Generations {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
+    /// A literal subscription joins the family of this hash or leaves it; called while the table is locked for writing, and
+    /// before [`Generations::changed`].
+    pub fn literal_moved(&self, family: u64, joins: bool) {
+        let count = &self.families[literal_index(family)];
+        if joins {
+            count.fetch_add(1, Ordering::Release);
+        } else {
+            count.fetch_sub(1, Ordering::Release);
+        }
+    }
+
     /// The count of all changes.
     #[inline]
     pub fn epoch(&self) -> u64 {
@@ -74,13 +99,21 @@ impl Generations {
 
     /// The counters of `subject`; read while the table is locked for reading.
     pub fn seen(&self, hash: u64, subject: &[u8]) -> Seen {
-        self.now(hash, first_index(subject))
+        self.now(hash, first_index(subject), false)
     }
 
-    fn now(&self, hash: u64, first_index: u16) -> Seen {
+    /// The same for the family of a subject; none if a literal subscription may be in it.
+    pub fn seen_family(&self, family: u64, subject: &[u8]) -> Option<Seen> {
+        let seen = self.now(family, first_index(subject), true);
+        (seen.literal == 0).then_some(seen)
+    }
+
+    fn now(&self, hash: u64, first_index: u16, is_family: bool) -> Seen {
+        let literals = if is_family { &self.families } else { &self.literal };
         Seen {
             first_index,
-            literal: self.literal[literal_index(hash)].load(Ordering::Acquire),
+            is_family,
+            literal: literals[literal_index(hash)].load(Ordering::Acquire),
             first: self.first[first_index as usize].load(Ordering::Acquire),
             any: self.any.load(Ordering::Acquire),
         }
@@ -89,6 +122,6 @@ impl Generations {
     /// Whether nothing that concerns the subject has changed since.
     #[inline]
     pub fn is_current(&self, hash: u64, seen: Seen) -> bool {
-        self.now(hash, seen.first_index) == seen
+        self.now(hash, seen.first_index, seen.is_family) == seen
     }
 }

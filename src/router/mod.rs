@@ -47,7 +47,7 @@ pub use subscription::{Subscription, Target};
 pub use watch::Watcher;
 pub use wire::WireBuf;
 
-use generation::{Generations, Seen};
+use generation::{Generations, Seen, family};
 use import::Imports;
 use table::{Leaf, Table};
 use watch::Watches;
@@ -68,6 +68,13 @@ pub struct RouterStats {
     pub matches: u64,
     /// Of them, answered by a publisher's cache.
     pub cache_hits: u64,
+}
+
+/// What to check a match against that is kept.
+struct Collected {
+    seen: Seen,
+    /// The same with the hash of its family, if all of that match alike.
+    family: Option<(u64, Seen)>,
 }
 
 /// See the module documentation.
@@ -191,7 +198,7 @@ impl Router {
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(hash, subscription.clone());
-        self.generations.changed(hash, &subscription.pattern);
+        self.moved(hash, &subscription.pattern, true);
         drop(table);
         self.watches.changed(&subscription.pattern);
         if subscription.takes_imports && self.has_imports() {
@@ -233,7 +240,7 @@ impl Router {
         let hash = self.hash(&subscription.pattern);
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.remove(hash, subscription);
-        self.generations.changed(hash, &subscription.pattern);
+        self.moved(hash, &subscription.pattern, false);
         drop(table);
         self.watches.changed(&subscription.pattern);
         if !is_shadow {
@@ -261,6 +268,16 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// A subscription has come or gone; called while the table is locked for writing.
+    fn moved(&self, hash: u64, pattern: &[u8], comes: bool) {
+        if !crate::protocol::subject::has_wildcard(pattern)
+            && let Some(family) = family(pattern)
+        {
+            self.generations.literal_moved(self.hash(family), comes);
+        }
+        self.generations.changed(hash, pattern);
     }
 
     /// Has what was cached of a subscription looked up anew.
@@ -302,13 +319,16 @@ impl Router {
 
     /// Calls `found` for what matches `subject`; returns what to check a cached match against. A subject with an empty
     /// token matches nothing, not even `>`.
-    fn collect(&self, hash: u64, subject: &[u8], mut found: impl FnMut(&Leaf)) -> Seen {
+    fn collect(&self, hash: u64, subject: &[u8], mut found: impl FnMut(&Leaf)) -> Collected {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let seen = self.generations.seen(hash, subject);
-        if crate::protocol::subject::is_well_formed(subject) {
-            table.collect(hash, subject, &mut found);
-        }
-        seen
+        let alike =
+            crate::protocol::subject::is_well_formed(subject) && table.collect(hash, subject, &mut found);
+        let family = family(subject).filter(|_| alike).and_then(|family| {
+            let hash = self.hash(family);
+            Some((hash, self.generations.seen_family(hash, subject)?))
+        });
+        Collected { seen, family }
     }
 
     /// Totals for monitoring.

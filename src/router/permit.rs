@@ -112,9 +112,14 @@ impl Permit {
         inner.terms = terms;
     }
 
+    /// Whether any subject is left out.
+    pub fn filters(&self) -> bool {
+        self.filters.load(Ordering::Relaxed)
+    }
+
     /// Whether a subject is left out; asked when a route is made, not for each message.
     pub fn leaves_out(&self, to: &[u8]) -> bool {
-        if !self.filters.load(Ordering::Relaxed) {
+        if !self.filters() {
             return false;
         }
         let inner = self.lock();

@@ -1,4 +1,7 @@
 //! The publishing side: match through a cache, encode by destination, hand over once a batch.
+//!
+//! Subjects that are met again have a place of their own in the cache, with their delivery lines. The others (replies,
+//! acks, a million sensors) mostly differ in their last token alone: such a family shares one place.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +16,7 @@ use super::Router;
 use super::cache::{Cache, Route};
 use super::client::Client;
 use super::fanout::Fanout;
+use super::generation::family;
 use super::service::Crossing;
 use super::subscription::{Subscription, Target};
 
@@ -20,6 +24,26 @@ use super::subscription::{Subscription, Target};
 const SERVICE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Delivery lines are kept ready for subjects with at most so many receivers.
 const LINES_MAX: usize = 256;
+/// One of so many subjects that are routed as their family gets a place of its own: those met often get it soon.
+const OWN_PLACE_EVERY: u32 = 8;
+
+/// Where the route of a subject is.
+#[derive(Clone, Copy)]
+enum Place {
+    Own(usize),
+    Family(usize),
+}
+
+/// How a fresh match is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// In a place of the subject's own: it has been met again.
+    Own,
+    /// For all of its family if that goes, else like [`Keep::Own`].
+    Shared,
+    /// For all of its family if that goes, else until the next of its kind: it will hardly be met again.
+    Not,
+}
 
 /// Publishes for one connection, or for a room of the server. Nothing reaches anybody before [`Publisher::flush`].
 pub struct Publisher {
@@ -28,6 +52,13 @@ pub struct Publisher {
     cache: Cache,
     /// Where the cache had the last subject: most publishers repeat themselves.
     last: usize,
+    /// The same of families, by what their subjects have in common.
+    families: Cache,
+    last_family: usize,
+    /// Subjects that were routed as their family.
+    as_family: u32,
+    /// Where a route is written before it has its place.
+    scratch: Route,
     fanout: Fanout,
     random: u64,
     matches: u64,
@@ -43,6 +74,10 @@ impl Publisher {
             echo: true,
             cache: Cache::default(),
             last: 0,
+            families: Cache::default(),
+            last_family: 0,
+            as_family: 0,
+            scratch: Route::default(),
             fanout: Fanout::new(None),
             random: random.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             matches: 0,
@@ -70,6 +105,7 @@ impl Publisher {
         if self.echo != echo {
             self.echo = echo;
             self.cache.release();
+            self.families.release();
         }
     }
 
@@ -90,44 +126,52 @@ impl Publisher {
         self.deliver(message.subject, message, shared)
     }
 
-    /// Publishes on a subject that is hardly met again, such as the reply of one request: it takes no place in the cache.
+    /// Publishes on a subject that is hardly met again, such as the reply of one request: it gets no place of its own.
     pub fn publish_once(&mut self, message: &Message<'_>) -> usize {
         self.matches += 1;
         let to = message.subject;
-        let at = if self.cache.is_current(&self.router.generations, self.last, to) {
+        let place = if self.cache.is_current(&self.router.generations, self.last, to) {
             self.hits += 1;
-            self.last
+            Place::Own(self.last)
         } else {
-            self.look_up(self.router.hash(to), to, false)
+            self.find_family(to)
+                .unwrap_or_else(|| self.look_up(to, Keep::Not))
         };
-        self.hand_out(at, to, message, None)
+        self.hand_out(place, to, message, None)
     }
 
     /// Routes by `to` what shows the subject of `message`; says how many receive it. With `shared` (the same bytes as the
     /// payload) the payload travels by reference.
     pub fn deliver(&mut self, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
         self.matches += 1;
-        let at = if self.cache.is_current(&self.router.generations, self.last, to) {
+        let place = if self.cache.is_current(&self.router.generations, self.last, to) {
             self.hits += 1;
-            self.last
+            Place::Own(self.last)
         } else {
             self.find(to)
         };
-        self.hand_out(at, to, message, shared)
+        self.hand_out(place, to, message, shared)
     }
 
     /// Hands a message to all of a route.
     #[inline]
-    fn hand_out(&mut self, at: usize, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
-        self.last = at;
+    fn hand_out(&mut self, place: Place, to: &[u8], message: &Message<'_>, shared: Option<&Bytes>) -> usize {
         let Self {
             cache,
+            last,
+            families,
             fanout,
             random,
             ..
         } = self;
+        let route = match place {
+            Place::Own(at) => {
+                *last = at;
+                cache.route(at)
+            }
+            Place::Family(at) => families.route(at),
+        };
         let mut receivers = 0;
-        let route = cache.route(at);
         if route.line_ends.len() == route.plain.len() && std::ptr::eq(to, message.subject) {
             let mut start = 0;
             for (&index, &end) in route.plain.iter().zip(&route.line_ends) {
@@ -178,23 +222,24 @@ impl Publisher {
     }
 
     /// The cached route of a subject that is not the last one, matched afresh when need be.
-    fn find(&mut self, to: &[u8]) -> usize {
+    fn find(&mut self, to: &[u8]) -> Place {
         let hash = self.router.hash(to);
-        let Self {
-            router,
-            cache,
-            fanout,
-            ..
-        } = self;
-        let Some(at) = cache.find(&router.generations, hash, to) else {
-            return self.look_up(hash, to, true);
+        let Some(at) = self.cache.find(&self.router.generations, hash, to) else {
+            let Some(place) = self.find_family(to) else {
+                return self.look_up(to, Keep::Shared);
+            };
+            self.as_family = self.as_family.wrapping_add(1);
+            if self.as_family.is_multiple_of(OWN_PLACE_EVERY) {
+                return self.look_up(to, Keep::Own);
+            }
+            return place;
         };
         self.hits += 1;
         // Met again: from now on its delivery lines are written once, not each time.
-        let (route, subject) = cache.route_mut(at);
+        let (route, subject) = self.cache.route_mut(at);
         if route.line_ends.len() != route.plain.len() && route.plain.len() <= LINES_MAX {
             for &index in &route.plain {
-                let subscription = fanout.subscription(index);
+                let subscription = self.fanout.subscription(index);
                 encode::delivery_start(
                     &mut route.lines,
                     &subscription.renamed(subject),
@@ -203,44 +248,61 @@ impl Publisher {
                 route.line_ends.push(route.lines.len() as u32);
             }
         }
-        at
+        Place::Own(at)
     }
 
-    /// Matches afresh; the outcome is kept for those that come again, or until the next one.
-    fn look_up(&mut self, hash: u64, to: &[u8], keep: bool) -> usize {
+    /// The cached route of a subject's family.
+    fn find_family(&mut self, to: &[u8]) -> Option<Place> {
+        let key = family(to)?;
+        let generations = &self.router.generations;
+        if !self.families.is_current(generations, self.last_family, key) {
+            self.last_family = self.families.find(generations, self.router.hash(key), key)?;
+        }
+        self.hits += 1;
+        Some(Place::Family(self.last_family))
+    }
+
+    /// Matches afresh.
+    fn look_up(&mut self, to: &[u8], keep: Keep) -> Place {
+        let hash = self.router.hash(to);
         let Self {
             router,
-            cache,
             fanout,
+            scratch,
             ..
         } = self;
         let own = match &fanout.origin {
             Some(origin) if !self.echo => origin.id << 1,
             _ => u64::MAX,
         };
-        let takes = |member: &&Arc<Subscription>| member.target_id != own && !member.leaves_out(to);
-        let fill = |route: &mut Route| {
-            // Groups of one name on several matching patterns are one group.
-            let mut names: Vec<Box<[u8]>> = Vec::new();
-            router.collect(hash, to, |leaf| {
-                for member in leaf.plain.iter().filter(takes) {
-                    route.plain.push(fanout.learn(member));
-                }
-                for (name, members) in &leaf.groups {
-                    let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
-                        names.push(name.clone());
-                        route.groups.push(Vec::new());
-                        names.len() - 1
-                    });
-                    let others = members.iter().filter(takes);
-                    route.groups[at].extend(others.map(|member| fanout.learn(member)));
-                }
-            })
+        let mut filtered = false;
+        let mut takes = |member: &&Arc<Subscription>| {
+            filtered |= member.filters();
+            member.target_id != own && !member.leaves_out(to)
         };
-        if keep {
-            cache.insert(hash, to, fill)
-        } else {
-            cache.insert_once(hash, to, fill)
+        // Groups of one name on several matching patterns are one group.
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let found = router.collect(hash, to, |leaf| {
+            for member in leaf.plain.iter().filter(&mut takes) {
+                scratch.plain.push(fanout.learn(member));
+            }
+            for (name, members) in &leaf.groups {
+                let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
+                    names.push(name.clone());
+                    scratch.groups.push(Vec::new());
+                    names.len() - 1
+                });
+                let others = members.iter().filter(&mut takes);
+                scratch.groups[at].extend(others.map(|member| fanout.learn(member)));
+            }
+        });
+        match (found.family, family(to)) {
+            (Some((hash, seen)), Some(key)) if keep != Keep::Own && !filtered => {
+                self.last_family = self.families.insert(hash, key, seen, scratch);
+                Place::Family(self.last_family)
+            }
+            _ if keep == Keep::Not => Place::Own(self.cache.insert_once(hash, to, found.seen, scratch)),
+            _ => Place::Own(self.cache.insert(hash, to, found.seen, scratch)),
         }
     }
 
@@ -280,6 +342,7 @@ impl Publisher {
     /// Forgets caches and buffers; for a publisher that has become idle. Nothing may be waiting.
     pub fn release(&mut self) {
         self.cache.release();
+        self.families.release();
         self.fanout.release();
     }
 

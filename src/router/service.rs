@@ -70,6 +70,15 @@ impl Batch {
         }
     }
 
+    /// An empty one from where `other` comes, with room for as much.
+    pub(super) fn like(other: &Self) -> Self {
+        Self {
+            bytes: Vec::with_capacity(other.bytes.len()),
+            items: Vec::with_capacity(other.items.len()),
+            ..Self::of(other.origin.clone(), other.answers)
+        }
+    }
+
     /// Adds a copy of `message`.
     pub fn push(&mut self, message: &Message<'_>) {
         let at = |bytes: &Vec<u8>| u32::try_from(bytes.len()).expect("a batch is flushed before 4 GiB");

@@ -129,6 +129,11 @@ impl Subscription {
         matches!(&self.target, Target::Client(client) if client.leaves_out(&self.renamed(to)))
     }
 
+    /// Whether subjects may be left out for its client.
+    pub(super) fn filters(&self) -> bool {
+        matches!(&self.target, Target::Client(client) if client.permit.filters())
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed) || self.primary().closed.load(Ordering::Relaxed)
     }

@@ -173,12 +173,13 @@ impl Node {
         }
     }
 
-    fn collect(&self, rest: Option<&[u8]>, found: &mut impl FnMut(&Leaf)) {
+    /// True if any other last token would have found the same.
+    fn collect(&self, rest: Option<&[u8]>, found: &mut impl FnMut(&Leaf)) -> bool {
         let Some(rest) = rest else {
             if let Some(leaf) = &self.here {
                 found(leaf);
             }
-            return;
+            return true;
         };
         if let Some(leaf) = &self.tail {
             found(leaf);
@@ -187,12 +188,14 @@ impl Node {
             Some(dot) => (&rest[..dot], Some(&rest[dot + 1..])),
             None => (rest, None),
         };
+        let mut alike = rest.is_some() || self.children.is_none();
         if let Some(star) = &self.star {
-            star.collect(rest, found);
+            alike &= star.collect(rest, found);
         }
         if let Some(child) = self.children.as_ref().and_then(|children| children.get(token)) {
-            child.collect(rest, found);
+            alike &= child.collect(rest, found);
         }
+        alike
     }
 }
 
@@ -257,14 +260,12 @@ impl Table {
         }
     }
 
-    /// Calls `found` for each leaf whose pattern matches `subject`.
-    pub fn collect(&self, hash: u64, subject: &[u8], found: &mut impl FnMut(&Leaf)) {
+    /// Calls `found` for each leaf whose pattern matches `subject`; true if the same patterns match all of its family.
+    pub fn collect(&self, hash: u64, subject: &[u8], found: &mut impl FnMut(&Leaf)) -> bool {
         if let Some(literal) = self.literals.find(hash, |literal| *literal.subject == *subject) {
             found(&literal.leaf);
         }
-        if self.pattern_count > 0 {
-            self.patterns.collect(Some(subject), found);
-        }
+        self.pattern_count == 0 || self.patterns.collect(Some(subject), found)
     }
 
     /// All of them, in no order.

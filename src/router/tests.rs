@@ -1,5 +1,6 @@
 use std::sync::Mutex;
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -219,7 +220,9 @@ fn pattern() -> impl Strategy<Value = String> {
 enum Step {
     Subscribe(u8, String, bool),
     Unsubscribe(u8),
-    Publish(String),
+    Publish(String, bool),
+    /// What the client does not get from now on.
+    Deny(Option<String>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -227,17 +230,32 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0..12u8, pattern(), any::<bool>()).prop_map(|(sid, pattern, queue)| Step::Subscribe(sid, pattern, queue)),
         1 => (0..12u8).prop_map(Step::Unsubscribe),
-        4 => subject.prop_map(Step::Publish),
+        8 => (subject, any::<bool>()).prop_map(|(to, once)| Step::Publish(to, once)),
+        1 => prop::option::of(pattern()).prop_map(Step::Deny),
     ]
 }
 
+/// Whose deliveries wait in an outbox that is not empty, by sid.
+fn receivers(client: &Client) -> Vec<u8> {
+    let mut wire = WireBuf::default();
+    client.outbox.take(&mut wire).now_or_never();
+    let text = String::from_utf8(wire.flat().clone()).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("MSG"));
+    let mut sids: Vec<u8> = lines
+        .map(|line| line.split(' ').nth(2).unwrap().as_bytes()[0] - b'0')
+        .collect();
+    sids.sort_unstable();
+    sids
+}
+
 proptest! {
-    /// The table, the trie and the cache against a list that is searched.
+    /// The table, the trie and the caches against a list that is searched.
     #[test]
-    fn agrees_with_a_naive_matcher(steps in prop::collection::vec(step(), 1..120)) {
+    fn agrees_with_a_naive_matcher(steps in prop::collection::vec(step(), 1..200)) {
         let (router, client) = router_and_client();
         let mut publisher = Publisher::new(router.clone());
         let mut model: HashMapModel = HashMapModel::new();
+        let mut denied: Option<String> = None;
         for step in steps {
             match step {
                 Step::Subscribe(sid, pattern, queue) => {
@@ -249,12 +267,32 @@ proptest! {
                     router.unsubscribe(&client, &[b'0' + sid], None);
                     model.remove(&sid);
                 }
-                Step::Publish(to) => {
-                    let matching = model.values().filter(|(p, _)| subject::matches(p.as_bytes(), to.as_bytes()));
-                    let (queued, plain): (Vec<_>, Vec<_>) = matching.partition(|(_, queue)| *queue);
-                    let expected = plain.len() + usize::from(!queued.is_empty());
-                    prop_assert_eq!(publisher.publish(&message(&to, ""), None), expected, "{}", to);
-                    prop_assert_eq!(router.has_interest(to.as_bytes()), expected > 0);
+                Step::Deny(pattern) => {
+                    let filter = pattern.as_ref().map(|p| Arc::new(Filter::new(vec![p.clone().into_bytes()])));
+                    let terms = filter.map(|filter| Terms { filter: Some(filter), responses: None, publish: Arc::new(|_| true) });
+                    router.set_terms(&client, terms);
+                    denied = pattern;
+                }
+                Step::Publish(to, once) => {
+                    let matches = |pattern: &str| subject::matches(pattern.as_bytes(), to.as_bytes());
+                    let interested = model.values().any(|(pattern, _)| matches(pattern));
+                    prop_assert_eq!(router.has_interest(to.as_bytes()), interested);
+                    let is_denied = denied.as_deref().is_some_and(matches);
+                    let matching = model.iter().filter(|(_, (pattern, _))| !is_denied && matches(pattern));
+                    let (queued, plain): (Vec<_>, Vec<_>) = matching.partition(|(_, (_, queue))| *queue);
+                    let queued: Vec<u8> = queued.iter().map(|(sid, _)| **sid).collect();
+                    let mut expected: Vec<u8> = plain.iter().map(|(sid, _)| **sid).collect();
+                    let count = expected.len() + usize::from(!queued.is_empty());
+                    let told = message(&to, "");
+                    let handed = if once { publisher.publish_once(&told) } else { publisher.publish(&told, None) };
+                    prop_assert_eq!(handed, count, "{}", &to);
+                    if count > 0 {
+                        publisher.flush();
+                        let got = receivers(&client);
+                        expected.extend(got.iter().filter(|sid| queued.contains(sid)));
+                        expected.sort_unstable();
+                        prop_assert_eq!(got, expected, "{}", to);
+                    }
                 }
             }
             prop_assert_eq!(router.stats().subscriptions, model.len());

@@ -5,7 +5,7 @@
 //! (mostly dead) or removed (all dead).
 
 use super::record::{Record, RecordRef};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// A block is closed at this length: with its row header it just fits a power of two of pages.
@@ -79,16 +79,30 @@ impl Chunk {
 /// Collects records into one chunk.
 #[derive(Debug, Default)]
 pub(super) struct ChunkBuilder {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     index: Vec<Entry>,
+    /// Bytes and records to make room for when the first one comes.
+    expected: (usize, usize),
 }
 
 impl ChunkBuilder {
+    /// An empty one that expects about as much as another one held.
+    pub fn like(other: &ChunkBuilder) -> ChunkBuilder {
+        ChunkBuilder {
+            expected: (other.bytes.len(), other.index.len()),
+            ..ChunkBuilder::default()
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     pub fn append(&mut self, record: &RecordRef<'_>) {
+        if self.index.is_empty() {
+            self.bytes.reserve(self.expected.0);
+            self.index.reserve(self.expected.1);
+        }
         self.index.push(Entry {
             seq: record.seq,
             off: self.bytes.len() as u32,
@@ -106,9 +120,13 @@ impl ChunkBuilder {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub fn finish(self) -> Chunk {
+    pub fn finish(mut self) -> Chunk {
+        // It may stay in memory for long: with no more room beside it than growing has left.
+        if self.bytes.capacity() > 2 * self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
         Chunk {
-            bytes: self.bytes.freeze(),
+            bytes: self.bytes.into(),
             index: self.index.into(),
         }
     }

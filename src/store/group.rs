@@ -115,7 +115,9 @@ impl Pending {
     }
 
     pub fn take(&mut self) -> Group {
-        let records = std::mem::take(&mut self.records);
+        // What comes next is mostly as much again.
+        let next = ChunkBuilder::like(&self.records);
+        let records = std::mem::replace(&mut self.records, next);
         let mut group = std::mem::take(&mut self.group);
         group.bytes += records.len();
         group.chunk = records.finish();

@@ -107,10 +107,10 @@ impl Journal {
         Ok(true)
     }
 
-    /// Writes one entry. `body` begins with [`HEADER`] bytes of room, see [`body`].
-    pub fn write(&mut self, mut entry: Vec<u8>) -> io::Result<()> {
+    /// Writes one entry, which begins with room for its header, see [`begin_entry`].
+    pub fn write(&mut self, entry: &mut [u8]) -> io::Result<()> {
         let lsn = self.lsn + 1;
-        fill_header(&mut entry, self.epoch, lsn, self.synced);
+        fill_header(entry, self.epoch, lsn, self.synced);
         let segment = &mut self.segments[self.active];
         let end = (segment.pos + entry.len() as u64).next_multiple_of(ALIGN);
         if end > segment.room {
@@ -121,7 +121,7 @@ impl Journal {
             segment.file.write(end, &zeros)?;
             segment.room = room;
         }
-        segment.file.write(segment.pos, &entry)?;
+        segment.file.write(segment.pos, entry)?;
         segment.pos = end;
         segment.last_lsn = lsn;
         self.lsn = lsn;
@@ -141,9 +141,10 @@ impl Journal {
     }
 }
 
-/// An entry's buffer, before its groups.
-pub(super) fn body() -> Vec<u8> {
-    vec![0; HEADER]
+/// Makes a buffer that of a new entry, before its groups.
+pub(super) fn begin_entry(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.resize(HEADER, 0);
 }
 
 fn fill_header(entry: &mut [u8], epoch: u64, lsn: u64, synced: u64) {

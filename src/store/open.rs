@@ -304,6 +304,7 @@ fn start_threads(core: &Arc<Core>, journal: Journal) -> Result<Vec<JoinHandle<()
         lander,
         checkpoints: checkpoints.clone(),
         synced_at: Instant::now(),
+        entry: Vec::new(),
     };
     let (landing, checkpointing) = (core.clone(), core.clone());
     Ok(vec![

@@ -7,7 +7,7 @@
 //!
 //! The same bytes stand in the journal, in a block on disk and in memory: a record is encoded once.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 /// Bytes a record takes beside its subject, headers and payload.
 pub const RECORD_OVERHEAD: usize = 30;
@@ -68,19 +68,21 @@ impl<'a> RecordRef<'a> {
         (RECORD_OVERHEAD + self.subject.len() + self.headers.len() + self.payload.len()) as u64
     }
 
-    pub(super) fn encode(&self, out: &mut BytesMut) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let len = self.stored_len() as usize;
+        let mut head = [0; RECORD_OVERHEAD];
+        let mut rest = &mut head[..];
+        rest.put_u32_le(len as u32);
+        rest.put_u32_le(0);
+        rest.put_u64_le(self.seq);
+        rest.put_i64_le(self.time_ns);
+        rest.put_u32_le(self.headers.len() as u32);
+        rest.put_u16_le(self.subject.len() as u16);
         out.reserve(len);
         let start = out.len();
-        out.put_u32_le(len as u32);
-        out.put_u32_le(0);
-        out.put_u64_le(self.seq);
-        out.put_i64_le(self.time_ns);
-        out.put_u32_le(self.headers.len() as u32);
-        out.put_u16_le(self.subject.len() as u16);
-        out.put_slice(self.subject);
-        out.put_slice(self.headers);
-        out.put_slice(self.payload);
+        for part in [&head, self.subject, self.headers, self.payload] {
+            out.extend_from_slice(part);
+        }
         let crc = crc32fast::hash(&out[start + 8..]);
         out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::jetstream::api::error::{self, ApiError};
 use crate::protocol::encode::{self, Message};
-use crate::router::Publisher;
+use crate::router::{Batch, Publisher};
 use crate::store;
 
 use super::tally::Counts;
@@ -39,6 +39,15 @@ fn at(bytes: &[u8]) -> u32 {
 }
 
 impl Acks {
+    /// With room for the answers to a batch.
+    pub fn to(batch: &Batch) -> Self {
+        Self {
+            bytes: Vec::with_capacity(batch.iter().map(|message| message.reply.len()).sum()),
+            items: Vec::with_capacity(batch.len()),
+            counts: Counts::default(),
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::protocol::subject;
 
+use super::slots::Slots;
 use super::trie::Trie;
 
 /// Place of a subject in the index; given back to use when its last message has gone.
@@ -58,7 +59,7 @@ pub struct SubjectState {
 /// See the module documentation.
 #[derive(Default)]
 pub struct SubjectIndex {
-    table: HashTable<SubjectId>,
+    table: Slots,
     hasher: DefaultHashBuilder,
     entries: Vec<Entry>,
     free: Vec<SubjectId>,
@@ -102,7 +103,7 @@ impl SubjectIndex {
     /// Memory it holds, about.
     pub fn weight(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
-            + self.table.capacity() * 5
+            + self.table.weight()
             + self.arena.capacity()
             + self.trie.weight()
             + self.sequences.as_ref().map_or(0, |kept| {
@@ -112,7 +113,7 @@ impl SubjectIndex {
 
     fn find(&self, subject: &[u8]) -> Option<SubjectId> {
         let hash = self.hasher.hash_one(subject);
-        self.table.find(hash, |&id| self.subject(id) == subject).copied()
+        self.table.find(hash, |id| self.subject(id) == subject)
     }
 
     /// The subject of an id that is in use.
@@ -145,7 +146,7 @@ impl SubjectIndex {
     /// Takes in a message; sequences only go up.
     pub fn insert(&mut self, subject: &[u8], seq: u64) -> SubjectId {
         let hash = self.hasher.hash_one(subject);
-        let found = self.table.find(hash, |&id| self.subject(id) == subject).copied();
+        let found = self.table.find(hash, |id| self.subject(id) == subject);
         let id = found.unwrap_or_else(|| self.add(hash, subject, seq));
         let entry = &mut self.entries[id as usize];
         entry.last = seq;
@@ -177,10 +178,9 @@ impl SubjectIndex {
                 u32::try_from(self.entries.len() - 1).expect("fewer than 2^32 subjects fit in memory")
             }
         };
-        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
+        self.table.insert(hash, id);
+        let (entries, arena) = (&self.entries, &self.arena);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
-        self.table
-            .insert_unique(hash, id, |&id| hasher.hash_one(text(id)));
         self.trie.insert(id, text);
         id
     }
@@ -239,9 +239,7 @@ impl SubjectIndex {
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
         let hash = self.hasher.hash_one(text(id));
         self.trie.remove(id, text);
-        if let Ok(found) = self.table.find_entry(hash, |&other| other == id) {
-            found.remove();
-        }
+        self.table.remove(hash, id);
         if let Some(kept) = &mut self.sequences {
             kept.remove(&id);
         }
@@ -337,9 +335,7 @@ impl SubjectIndex {
     pub(super) fn with_capacity(keep_sequences: bool, subjects: usize) -> Self {
         let mut index = Self::new(keep_sequences);
         index.entries.reserve(subjects);
-        index
-            .table
-            .reserve(subjects, |_| unreachable!("an empty table rehashes nothing"));
+        index.table.reserve(subjects);
         index.trie = Trie::with_capacity(subjects);
         index
     }
@@ -357,10 +353,8 @@ impl SubjectIndex {
             last_stale: !state.last_exact,
         });
         self.arena.extend_from_slice(subject);
-        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
-        self.table.insert_unique(hash, id, |&id| {
-            hasher.hash_one(&arena[entries[id as usize].range()])
-        });
+        self.table.insert(hash, id);
+        let (entries, arena) = (&self.entries, &self.arena);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
         self.trie.insert(id, text);
         self.messages += state.count;

@@ -25,6 +25,7 @@ mod ingest;
 mod lookup;
 mod read;
 mod recover;
+mod slots;
 mod state;
 mod tally;
 mod trie;
@@ -230,7 +231,7 @@ impl Stream {
 
     /// Takes a batch in: answers and tail follow when it is durable.
     fn take_in(&self, batch: &Batch) {
-        let mut acks = Acks::default();
+        let mut acks = Acks::to(batch);
         let now = now_ns();
         let bytes = batch.bytes();
         let commit = match self.sound() {

@@ -11,9 +11,11 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use crate::protocol::subject;
+
+use super::slots::Slots;
 
 const NONE: u32 = u32::MAX;
 const ROOT: u32 = 0;
@@ -49,7 +51,7 @@ pub(super) struct Trie {
     nodes: Vec<Node>,
     free: Vec<u32>,
     leaves: Vec<Link>,
-    children: HashTable<u32>,
+    children: Slots,
     hasher: DefaultHashBuilder,
 }
 
@@ -65,7 +67,7 @@ impl Default for Trie {
             nodes: vec![root],
             free: Vec::new(),
             leaves: Vec::new(),
-            children: HashTable::new(),
+            children: Slots::default(),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -83,15 +85,14 @@ impl Trie {
     pub fn with_capacity(leaves: usize) -> Self {
         let mut trie = Self::default();
         trie.leaves.reserve(leaves);
-        let hasher = |_: &u32| unreachable!("an empty table rehashes nothing");
-        trie.children.reserve(leaves, hasher);
+        trie.children.reserve(leaves);
         trie
     }
 
     pub fn weight(&self) -> usize {
         self.leaves.capacity() * size_of::<Link>()
             + self.nodes.capacity() * (size_of::<Node>() + 8)
-            + self.children.capacity() * 5
+            + self.children.weight()
     }
 
     fn link(&mut self, child: u32) -> &mut Link {
@@ -127,8 +128,7 @@ impl Trie {
         let wanted = (parent, token, ends);
         let hash = self.hash(parent, token, ends);
         self.children
-            .find(hash, |&child| self.key(child, text_of) == wanted)
-            .copied()
+            .find(hash, |child| self.key(child, text_of) == wanted)
     }
 
     /// Makes `child`, whose link names its parent, one of the parent's children.
@@ -144,20 +144,13 @@ impl Trie {
         }
         let (_, token, ends) = self.key(child, text_of);
         let hash = self.hash(parent, token, ends);
-        let mut children = std::mem::take(&mut self.children);
-        children.insert_unique(hash, child, |&child| {
-            let (parent, token, ends) = self.key(child, text_of);
-            self.hash(parent, token, ends)
-        });
-        self.children = children;
+        self.children.insert(hash, child);
     }
 
     fn detach<'t>(&mut self, child: u32, text_of: &impl Fn(u32) -> &'t [u8]) {
         let (parent, token, ends) = self.key(child, text_of);
         let hash = self.hash(parent, token, ends);
-        if let Ok(found) = self.children.find_entry(hash, |&other| other == child) {
-            found.remove();
-        }
+        self.children.remove(hash, child);
         let link = std::mem::replace(self.link(child), UNLINKED);
         match link.previous {
             NONE => self.nodes[parent as usize].first_child = link.next,
