@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::protocol::subject;
-use crate::router::{Client, Subscription};
+use crate::router::{Client, Idle, Subscription};
 
 /// Whoever asks, as far as a bridge cares.
 struct Asker {
@@ -343,7 +343,7 @@ async fn who_answers_is_slowed_down_by_who_asks() {
         let asker = asker.clone();
         async move {
             let mut wire = crate::router::WireBuf::default();
-            asker.outbox.take(&mut wire).await.unwrap();
+            asker.outbox.take(&mut wire, &mut Idle::default()).await.unwrap();
             asker.outbox.wrote(wire.len());
         }
     };
@@ -368,7 +368,7 @@ async fn who_asks_is_slowed_down_by_who_serves() {
     publish(&home, None, "svc", "", "", "");
     assert!(bridge.congested());
     let mut wire = crate::router::WireBuf::default();
-    slow.outbox.take(&mut wire).await.unwrap();
+    slow.outbox.take(&mut wire, &mut Idle::default()).await.unwrap();
     slow.outbox.wrote(wire.len());
     bridge.relief().await;
     assert_eq!(slow.outbox.stalls(), 1);

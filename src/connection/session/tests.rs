@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::account::{Accounts, Auth};
 use crate::protocol::info::Info;
-use crate::router::{Client, Closed, WireBuf};
+use crate::router::{Client, Closed, Idle, WireBuf};
 
 const PAYLOAD_MAX: usize = 300;
 const LINE_MAX: usize = 128;
@@ -55,7 +55,12 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
         assert_eq!(context.accounts.global().router.stats().subscriptions, 0);
         client.outbox.close(Closed::Done);
         let (mut out, mut wire) = (Vec::new(), WireBuf::default());
-        while client.outbox.take(&mut wire).await.is_some() {
+        while client
+            .outbox
+            .take(&mut wire, &mut Idle::default())
+            .await
+            .is_some()
+        {
             let mut cursor = wire.cursor();
             while cursor.has_remaining() {
                 let chunk = cursor.chunk().to_vec();
