@@ -117,6 +117,8 @@ impl Core {
             return Ok(());
         }
         match &*lock(&self.state) {
+            // It has resumed just now.
+            State::Ok if !self.stopped.load(Ordering::Acquire) => Ok(()),
             State::Ok => Err(Error::Closed),
             State::Full(why) => Err(Error::Full(why.clone())),
             State::Failed(why) => Err(Error::Failed(why.clone())),
@@ -146,8 +148,12 @@ impl Core {
 
     /// Takes writes again.
     pub fn resume(&self) {
-        *lock(&self.state) = State::Ok;
-        self.stopped.store(false, Ordering::Release);
+        {
+            // Both at once, for whoever asks why it does not take what it takes.
+            let mut state = lock(&self.state);
+            *state = State::Ok;
+            self.stopped.store(false, Ordering::Release);
+        }
         tracing::info!("store resumed");
     }
 
