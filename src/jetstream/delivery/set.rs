@@ -321,7 +321,6 @@ impl Consumers {
             if driver.is_durable {
                 let row = meta(driver.created, &config);
                 self.stream.log().put_consumer(driver.name(), row);
-                driver.put_state(core);
             }
         }
         if let Some(member) = self.write().get_mut(driver.name()) {
@@ -341,6 +340,9 @@ impl Consumers {
             self.watch(member, &config);
         }
         driver.nudge();
+        if driver.is_durable {
+            driver.put_state_for_sure().await?;
+        }
         self.committed_if(driver.is_durable).await?;
         let old = filters_of(&old);
         if old != filters && self.stream.config().retention == Retention::Interest {
@@ -398,12 +400,12 @@ impl Consumers {
             core.heard();
             core.cursor = 0;
             core.dead_letters = Default::default();
-            if driver.is_durable {
-                driver.put_state(core);
-            }
             at
         };
         driver.nudge();
+        if driver.is_durable {
+            driver.put_state_for_sure().await?;
+        }
         self.committed_if(driver.is_durable).await?;
         Ok(at)
     }

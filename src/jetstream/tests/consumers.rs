@@ -184,6 +184,32 @@ async fn what_only_a_lost_consumer_waited_for_goes_at_the_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_is_confirmed_is_durable() {
+    let rig = Rig::on_disk();
+    rig.create(json!({"name": "S", "subjects": ["s.>"]})).await;
+    rig.consumer("S", "C", json!({"ack_policy": "explicit"})).await;
+    for _ in 0..3 {
+        rig.publish("s.a", &[], "x").await;
+    }
+    assert_eq!(rig.pull("S", "C", 3).await.len(), 3);
+    let consumers = rig.jetstream.consumers("S").unwrap();
+    let driver = consumers.get("C").unwrap();
+    // While acked messages are being removed no state is written: whoever confirms one waits.
+    driver.hold_release(true);
+    let mut reset = std::pin::pin!(consumers.reset(&driver, 1));
+    let early = tokio::time::timeout(Duration::from_millis(300), reset.as_mut()).await;
+    assert!(early.is_err(), "confirmed before it is written: {early:?}");
+    driver.hold_release(false);
+    assert_eq!(reset.await.unwrap(), 1);
+    let rows = rig.jetstream.stream("S").unwrap().log().consumers();
+    let row = &rows[0].1;
+    let rows = std::iter::once(&row.state).chain(&row.deltas).map(|row| &row[..]);
+    let snapshot = crate::jetstream::consumer::snapshot::Snapshot::read(rows).unwrap();
+    assert_eq!(snapshot.unwrap().next_seq, 1);
+    rig.jetstream.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_delivers_exactly_what_was_not_acked() {
     let rig = Rig::on_disk();
     rig.create(json!({"name": "S", "subjects": ["s.>"]})).await;
