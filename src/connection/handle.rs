@@ -37,6 +37,9 @@ pub struct Handle {
     account: Mutex<Place>,
     /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
     admitted: Mutex<Option<Option<Arc<User>>>>,
+    /// Moves with every CONNECT that is taken, and is locked while what it changes here is changed: a reload, which judges
+    /// a connection as it was, must not make that of what it has become.
+    turn: Mutex<u64>,
     /// When its credentials, or its account, are over.
     over: Mutex<Option<(tokio::time::Instant, Reason)>>,
     /// What it was given to sign.
@@ -75,6 +78,7 @@ impl Handle {
                 is_counted: false,
             }),
             admitted: Mutex::default(),
+            turn: Mutex::default(),
             over: Mutex::default(),
             nonce: OnceLock::new(),
             tls: OnceLock::new(),
@@ -115,6 +119,18 @@ impl Handle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Held while the connection becomes somebody.
+    pub(super) fn take_turn(&self) -> MutexGuard<'_, u64> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *turn += 1;
+        turn
+    }
+
+    /// Held while it is looked at: as it is, nothing of a CONNECT is half done.
+    pub(super) fn turn(&self) -> MutexGuard<'_, u64> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the credentials of a CONNECT are worth, coming from here.
