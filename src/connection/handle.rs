@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::account::jwt::Peer;
-use crate::account::{Account, Auth, User, Verdict};
+use crate::account::{Account, Auth, Traffic, User, Verdict};
 use crate::protocol::connect::Connect;
 use crate::router::{About, Client};
 
@@ -61,6 +61,8 @@ pub struct Handle {
 struct Place {
     account: Arc<Account>,
     is_counted: bool,
+    /// What it had sent and got when it came in: that is not this account's.
+    before: Traffic,
 }
 
 impl Handle {
@@ -76,6 +78,7 @@ impl Handle {
             account: Mutex::new(Place {
                 account: context.accounts.global().clone(),
                 is_counted: false,
+                before: Traffic::default(),
             }),
             admitted: Mutex::default(),
             turn: Mutex::default(),
@@ -175,14 +178,24 @@ impl Handle {
         if !account.enter() {
             return false;
         }
+        let mut all = Traffic::default();
+        all.add(&self.client.counters);
         if place.is_counted {
             place.account.leave();
+            place.account.add_past(&(all - place.before));
+            place.before = all;
         }
-        *place = Place {
-            account: account.clone(),
-            is_counted: true,
-        };
+        place.account = account.clone();
+        place.is_counted = true;
         true
+    }
+
+    /// The account it is in, and what it has sent and got there.
+    pub fn booked(&self) -> (Arc<Account>, Traffic) {
+        let place = self.place();
+        let mut all = Traffic::default();
+        all.add(&self.client.counters);
+        (place.account.clone(), all - place.before)
     }
 
     /// Takes it out of its account: it has ended.
@@ -190,7 +203,11 @@ impl Handle {
         let mut place = self.place();
         if std::mem::take(&mut place.is_counted) {
             place.account.leave();
-            place.account.add_past(&self.client.counters);
+            let mut all = Traffic::default();
+            all.add(&self.client.counters);
+            place.account.add_past(&(all - place.before));
+            // Whoever still finds it among the live counts nothing twice.
+            place.before = all;
         }
     }
 

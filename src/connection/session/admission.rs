@@ -81,6 +81,7 @@ impl Session {
             // What it has asked for elsewhere ends there.
             self.plain = None;
             self.publisher.flush();
+            self.count_in();
             self.account.router.remove_client(&self.handle.client);
         }
         if !self.handle.enter(&account) {
