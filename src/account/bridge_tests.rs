@@ -293,13 +293,19 @@ fn a_request_crosses_so_many_borders_and_no_more() {
     let too_far = Room::on(last, "svc", 1);
     let inbox = Room::on(&chain[0], "inbox", 0);
     publish(&chain[0], None, "svc", "inbox", "", "");
-    assert_eq!((too_far.heard().len(), inbox.heard().len()), (0, 0));
+    // Nobody has got it, and who asks hears so at once.
+    assert_eq!((too_far.heard().len(), inbox.heard().len()), (0, 1));
+    assert!(inbox.heard()[0].headers.starts_with("NATS/1.0 503"));
+    assert_eq!(bridges[0].0.waiting(), 0);
+    let (quiet, _about) = client(false);
+    publish(&chain[0], Some(&quiet), "svc", "inbox", "", "");
+    assert_eq!((too_far.heard().len(), inbox.heard().len()), (0, 1));
     // One border less.
     let inbox = Room::on(&chain[1], "inbox", 0);
     publish(&chain[1], None, "svc", "inbox", "", "");
     assert_eq!((too_far.heard().len(), inbox.heard().len()), (1, 1));
-    // The one that was dropped is waited for still.
-    assert_eq!(bridges[1].0.waiting(), 1);
+    // The one that was dropped without a word is waited for still.
+    assert_eq!((bridges[0].0.waiting(), bridges[1].0.waiting()), (1, 1));
 }
 
 #[test]
