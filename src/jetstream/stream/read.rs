@@ -10,7 +10,7 @@ use crate::protocol::subject;
 use crate::store::{self, Record};
 
 use super::acks::store_error;
-use super::config::StreamConfig;
+use super::config::{SEQ_MAX, StreamConfig};
 use super::info::{StreamInfo, StreamState};
 use super::{Stream, takes};
 
@@ -258,10 +258,15 @@ impl Stream {
         if config.deny_purge {
             return Err(error::PURGE_FAILED.with("stream purge not permitted"));
         }
+        let all = filter.is_empty() || filter == b">";
+        if all && seq > SEQ_MAX {
+            return Err(error::PURGE_FAILED.with(format_args!(
+                "sequence is too high, maximum allowed is {SEQ_MAX}"
+            )));
+        }
         self.settled().await;
         let (purged, number) = {
             let mut state = self.sound()?;
-            let all = filter.is_empty() || filter == b">";
             let purged = match (all, seq, keep) {
                 (true, 0, 0) => {
                     let next = state.last_seq + 1;
