@@ -1,3 +1,4 @@
+mod api;
 mod consumers;
 mod limits;
 

@@ -86,10 +86,13 @@ impl State {
         {
             return Err(error::EXPECTED_STREAM_MISMATCH);
         }
-        if asked.ttl.is_some() && !self.config.allow_msg_ttl {
-            return Err(error::TTL_DISABLED);
+        match asked.ttl {
+            Some(ttl) if !self.config.allow_msg_ttl => {
+                let is_ttl = parse_ttl(ttl).is_some();
+                Err(if is_ttl { error::TTL_DISABLED } else { error::TTL_INVALID })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_expected(&mut self, asked: &Asked<'_>, subject: &[u8]) -> Result<(), ApiError> {

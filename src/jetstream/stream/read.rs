@@ -230,6 +230,9 @@ impl Stream {
         if config.deny_delete {
             return Err(error::MSG_DELETE_FAILED.with("message delete not permitted"));
         }
+        if seq == 0 {
+            return Err(error::MSG_DELETE_FAILED.with("no message found"));
+        }
         self.settled().await;
         let number = {
             let mut state = self.sound()?;
