@@ -1,4 +1,6 @@
+mod api;
 mod consumers;
+mod limits;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

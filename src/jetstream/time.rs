@@ -98,7 +98,12 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     if text == NEVER {
         return Some(0);
     }
-    let time: jiff::Timestamp = text.parse().ok()?;
+    let time: Result<jiff::Timestamp, _> = match text.strip_prefix("9999-") {
+        // The library ends a day before the last year does; as a count of nanoseconds it is any year this late.
+        Some(rest) => format!("9998-{rest}").parse(),
+        None => text.parse(),
+    };
+    let time = time.ok()?;
     let clamped = time
         .as_nanosecond()
         .clamp(i128::from(i64::MIN), i128::from(i64::MAX));
@@ -152,6 +157,9 @@ mod tests {
         }
         assert_eq!(parse_rfc3339("1970-01-01T01:00:01+01:00"), Some(SECOND));
         assert_eq!(parse_rfc3339("2999-01-01T00:00:00Z"), Some(i64::MAX));
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59.999Z"), Some(i64::MAX));
+        for bad in ["yesterday", "9999-13-31T00:00:00Z", "9999-12-31"] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::jetstream::consumer::duration;
 use crate::protocol::headers;
 use crate::store;
 
+use super::config::SEQ_MAX;
 use super::state::State;
 
 /// Messages removed under one hold of the lock.
@@ -95,7 +96,7 @@ impl State {
 
     /// Leaves a marker on a subject whose last message has gone by age.
     fn mark(&mut self, subject: &[u8], now: i64) -> Result<(), store::Error> {
-        if self.index.get(subject).is_some() {
+        if self.index.get(subject).is_some() || self.last_seq >= SEQ_MAX {
             return Ok(());
         }
         let ttl = self.config.subject_delete_marker_ttl;

@@ -15,7 +15,7 @@ pub struct StreamState {
     pub messages: u64,
     /// Their bytes, as limits count them.
     pub bytes: u64,
-    /// First sequence; `last_seq + 1` when it is empty, zero when it never had a message.
+    /// First sequence; `last_seq + 1` when it is empty, zero when it never had a message nor was told where to begin.
     pub first_seq: u64,
     /// Time of the first message, zero for none.
     pub first_time: i64,
@@ -34,7 +34,8 @@ pub struct StreamState {
 impl State {
     pub fn counters(&mut self) -> StreamState {
         let (first_seq, first_time) = self.first();
-        let fresh = self.last_seq == 0;
+        // A first sequence that was asked for is shown before there is a message.
+        let fresh = self.last_seq == 0 && self.config.first_seq == 0;
         StreamState {
             messages: self.messages,
             bytes: self.bytes,

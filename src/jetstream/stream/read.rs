@@ -10,7 +10,7 @@ use crate::protocol::subject;
 use crate::store::{self, Record};
 
 use super::acks::store_error;
-use super::config::StreamConfig;
+use super::config::{SEQ_MAX, StreamConfig};
 use super::info::{StreamInfo, StreamState};
 use super::{Stream, takes};
 
@@ -230,6 +230,9 @@ impl Stream {
         if config.deny_delete {
             return Err(error::MSG_DELETE_FAILED.with("message delete not permitted"));
         }
+        if seq == 0 {
+            return Err(error::MSG_DELETE_FAILED.with("no message found"));
+        }
         self.settled().await;
         let number = {
             let mut state = self.sound()?;
@@ -258,10 +261,15 @@ impl Stream {
         if config.deny_purge {
             return Err(error::PURGE_FAILED.with("stream purge not permitted"));
         }
+        let all = filter.is_empty() || filter == b">";
+        if all && seq > SEQ_MAX {
+            return Err(error::PURGE_FAILED.with(format_args!(
+                "sequence is too high, maximum allowed is {SEQ_MAX}"
+            )));
+        }
         self.settled().await;
         let (purged, number) = {
             let mut state = self.sound()?;
-            let all = filter.is_empty() || filter == b">";
             let purged = match (all, seq, keep) {
                 (true, 0, 0) => {
                     let next = state.last_seq + 1;
