@@ -49,15 +49,18 @@ pub(super) fn encode_index(index: &SubjectIndex) -> Vec<u8> {
     let mut out = Vec::with_capacity(index.len() * 48);
     put(&mut out, index.len() as u64);
     put(&mut out, u64::from(index.keeps_sequences()));
-    for id in index.ids() {
+    for id in index.grouped_ids() {
         let state = index.state(id);
         put_bytes(&mut out, index.subject(id));
         put(&mut out, state.first);
         put(&mut out, state.last.saturating_sub(state.first));
         let flags = u64::from(!state.first_exact) | u64::from(!state.last_exact) << 1;
         put(&mut out, state.count << 2 | flags);
+        if state.count <= 2 {
+            continue;
+        }
         let mut last = state.first;
-        for &seq in index.sequences_of(id).into_iter().flatten() {
+        for seq in index.sequences_of(id, 0).into_iter().flatten() {
             put(&mut out, seq - last);
             last = seq;
         }
@@ -86,17 +89,22 @@ pub(super) fn decode_index(input: &mut &[u8], keep_sequences: bool) -> Option<Su
             first_exact: counted & 1 == 0,
             last_exact: counted & 2 == 0,
         };
-        let mut sequences = VecDeque::new();
-        if keep_sequences {
+        if state.count == 0 {
+            return None;
+        }
+        let mut sequences = None;
+        if keep_sequences && state.count > 2 {
+            let room = usize::try_from(state.count).ok()?.min(input.len());
+            let kept = sequences.insert(VecDeque::with_capacity(room));
             let mut seq = first;
             for _ in 0..state.count {
                 seq = seq.checked_add(take(input)?)?;
-                sequences.push_back(seq);
+                kept.push_back(seq);
             }
         }
         index.restore(subject, state, sequences);
     }
-    Some(index)
+    index.restored().then_some(index)
 }
 
 #[cfg(test)]

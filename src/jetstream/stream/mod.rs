@@ -18,6 +18,7 @@ mod checkpoint;
 pub mod config;
 mod dedupe;
 mod expire;
+mod expiries;
 mod follow;
 pub mod index;
 mod info;
@@ -301,8 +302,8 @@ impl Stream {
         }
     }
 
-    /// The clock: removes what is over its time, if something may be.
-    pub(super) fn tick(&self, now: i64) {
+    /// The clock: removes what is over its time, if something may be; true if there is more of it. Reads the log.
+    pub(super) fn tick(&self, now: i64) -> bool {
         if self.log.durable_seq() > *self.tail.borrow() {
             // Landed by the store when it went on after an error.
             let everyone = self.lock().audience.all();
@@ -322,21 +323,22 @@ impl Stream {
             ready.iter().for_each(|listener| listener.durable());
         }
         if self.next_expiry.load(Ordering::Relaxed) > now {
-            return;
+            return false;
         }
-        let Ok(mut state) = self.sound() else { return };
-        let removed = state.expire(now).unwrap_or_else(|error| {
+        let Ok(mut state) = self.sound() else { return false };
+        let changes = state.changes;
+        let more = state.expire(now).unwrap_or_else(|error| {
             tracing::warn!(stream = self.name, "removing what is over its age: {error}");
             false
         });
         let next = state.next_expiry();
         self.next_expiry.store(next, Ordering::Relaxed);
-        if !removed {
-            return;
+        if state.changes != changes {
+            let number = state.start_commit();
+            drop(state);
+            self.commit_quietly(number);
         }
-        let number = state.start_commit();
-        drop(state);
-        self.commit_quietly(number);
+        more
     }
 
     fn commit_quietly(&self, number: u64) {

@@ -12,7 +12,7 @@ use super::dedupe::Dedupe;
 use super::state::State;
 
 /// The first number of a checkpoint: how the rest is laid out.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 impl State {
     /// The state of a stream as its log has it.
@@ -101,7 +101,7 @@ impl State {
         put_bytes(&mut out, &self.last_msg_id);
         self.dedupe.encode(&mut out);
         put(&mut out, self.expiries.len() as u64);
-        for &(time, seq) in &self.expiries {
+        for (time, seq) in self.expiries.iter() {
             put(&mut out, time as u64);
             put(&mut out, seq);
         }
@@ -125,6 +125,7 @@ impl State {
         for (seq, subject) in &found.removed {
             self.index.remove(subject, *seq);
             self.pinned.remove(seq);
+            self.expiries.remove(*seq);
         }
         Ok(Some(found.upto_seq))
     }
