@@ -1,4 +1,5 @@
 mod consumers;
+mod damage;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

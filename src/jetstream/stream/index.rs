@@ -379,6 +379,19 @@ impl SubjectIndex {
         }
     }
 
+    /// Takes in another one, wherever it belongs, once the others are [`restored`](Self::restored).
+    pub(super) fn restore_anywhere(
+        &mut self,
+        subject: &[u8],
+        state: SubjectState,
+        sequences: Option<VecDeque<u64>>,
+    ) {
+        self.restore(subject, state, sequences);
+        let (entries, arena) = (&self.entries, &self.arena);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        self.trie.insert((entries.len() - 1) as SubjectId, text);
+    }
+
     /// Ends a restoration; false if the subjects did not come as [`grouped_ids`](Self::grouped_ids) gives them.
     pub(super) fn restored(&mut self) -> bool {
         let (entries, arena) = (&self.entries, &self.arena);

@@ -100,6 +100,8 @@ impl State {
         if filters.is_empty() || filters.iter().any(|filter| **filter == *b">") {
             return (self.messages > 0 && from <= self.last_seq).then_some(from.max(self.first_seq));
         }
+        #[cfg(test)]
+        self.asked.set(self.asked.get() + 1);
         let mut bound = None;
         for filter in filters {
             self.index.matching_ids(filter, |id| {

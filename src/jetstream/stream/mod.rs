@@ -44,7 +44,7 @@ use crate::router::{Batch, Publisher, Router, Service};
 use crate::store::{self, Log};
 
 use acks::{AckPrefix, Acks, store_error};
-use config::StreamConfig;
+use config::{Storage, StreamConfig};
 use state::State;
 
 pub use audience::Listener;
@@ -61,6 +61,8 @@ const PENDING_LOW: usize = 16 << 20;
 const PENDING_MAX: usize = 512 << 20;
 /// Changes since the last checkpoint that make another one worth its writing.
 const CHECKPOINT_CHANGES: u64 = 250_000;
+/// And removals: the store gives a checkpoint up when it would have to list too many.
+const CHECKPOINT_REMOVALS: u64 = 50_000;
 /// Buffers kept for the next batch.
 const SPARE_MAX: usize = 8;
 
@@ -204,7 +206,15 @@ impl Stream {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }
-        let ready = self.lock().land_commit(number, result.is_ok());
+        let ready = {
+            let mut state = self.lock();
+            let ready = state.land_commit(number, result.is_ok());
+            if state.wants_checkpoint && result.is_ok() {
+                // This is the one thread that lands commits: the log shows the same until this returns.
+                self.take_checkpoint(&mut state);
+            }
+            ready
+        };
         if bytes > 0 {
             let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
             if before >= PENDING_LOW && before - bytes < PENDING_LOW {
@@ -345,14 +355,38 @@ impl Stream {
         self.commit_started(number, 0, Box::new(|_| {}));
     }
 
-    /// Hands the store what opening this stream again will start from, if enough has changed.
+    /// Hands the store what opening this stream again will start from, if enough has changed. While commits are under
+    /// way the next one that lands does it.
     pub(super) fn checkpoint(&self, always: bool) {
         let mut state = self.lock();
+        let due = state.changes >= CHECKPOINT_CHANGES || state.removals >= CHECKPOINT_REMOVALS;
+        let wanted = due || always && state.changes > 0;
+        if !wanted || state.doubtful || state.gone || state.config.storage == Storage::Memory {
+            return;
+        }
         let at_rest = state.tail.is_empty() && state.is_settled() && state.landed == state.started;
-        let quiet = at_rest && !state.doubtful && !state.gone;
-        if quiet && state.changes > 0 && (always || state.changes >= CHECKPOINT_CHANGES) {
-            self.log.put_checkpoint(state.last_seq, state.checkpoint());
-            state.changes = 0;
+        if at_rest && self.log.pending_bytes() == 0 {
+            self.take_checkpoint(&mut state);
+        } else {
+            state.wants_checkpoint = true;
+        }
+    }
+
+    /// Takes a checkpoint of what the log shows, which must not change meanwhile.
+    fn take_checkpoint(&self, state: &mut State) {
+        if state.doubtful || state.gone {
+            return;
+        }
+        let upto = self.log.durable_seq();
+        match state.checkpoint(upto, &self.log.dying()) {
+            Ok(Some(bytes)) => {
+                self.log.put_checkpoint(upto, bytes);
+                (state.changes, state.removals) = (state.last_seq.saturating_sub(upto), 0);
+                state.wants_checkpoint = false;
+            }
+            // Much is being removed: a later one.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(stream = self.name, "taking a checkpoint: {error}"),
         }
     }
 

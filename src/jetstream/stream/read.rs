@@ -376,3 +376,41 @@ impl Stream {
         subjects.any(|own| subject::overlap(own.as_bytes(), filter))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jetstream::quota::Quota;
+    use crate::router::Router;
+    use crate::store::Log;
+
+    #[test]
+    fn the_index_is_asked_for_what_is_far_away() {
+        let config = StreamConfig {
+            name: "S".to_owned(),
+            subjects: vec![">".to_owned()],
+            ..StreamConfig::default()
+        };
+        let (router, quota) = (Arc::new(Router::new()), Quota::new(-1, -1, None));
+        let stream = Stream::open(config, 0, Log::memory(), router, None, quota).unwrap();
+        let put = |subject: &str, bytes: usize| {
+            let mut state = stream.lock();
+            state.append(subject.as_bytes(), b"", &vec![0; bytes], 1).unwrap();
+        };
+        for n in 0..1000 {
+            put(&format!("n.{n}.{}", if n % 2 == 0 { "x" } else { "y" }), 1);
+        }
+        (0..10).for_each(|_| put("far", NEAR_BYTES as usize / 5));
+        put("n.0.x", 1);
+        stream.commit(|result| result.unwrap());
+        let filters = [b"n.*.x"[..].into()];
+        let asked = || stream.lock().asked.replace(0);
+        let (found, next) = stream.read(1, &filters, 500, u64::MAX).unwrap();
+        let seqs: Vec<_> = found.iter().map(|found| found.seq).collect();
+        assert!(seqs.iter().copied().eq((0..500).map(|n| 2 * n + 1)), "{seqs:?}");
+        assert_eq!(asked(), 0);
+        let far = stream.next(next, &filters).unwrap().unwrap();
+        assert_eq!((far.seq, asked()), (1011, 1));
+        assert!(stream.next(1012, &filters).unwrap().is_none());
+    }
+}

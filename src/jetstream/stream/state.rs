@@ -115,12 +115,21 @@ pub(super) struct State {
     pub audience: Audience,
     /// What it holds of what its account may.
     pub share: Share,
-    /// Changes since the last checkpoint.
+    /// Changes since the last checkpoint, and the removals among them.
     pub changes: u64,
+    pub removals: u64,
+    /// The next commit that lands is to take one.
+    pub wants_checkpoint: bool,
     /// Set when the log may differ from what is here: after a panic in the middle of a change.
     pub doubtful: bool,
     /// Deleted for good: takes nothing more.
     pub gone: bool,
+    /// Records met on walks.
+    #[cfg(test)]
+    pub walked: std::cell::Cell<u64>,
+    /// Questions where a filter's next message may be.
+    #[cfg(test)]
+    pub asked: std::cell::Cell<u64>,
 }
 
 impl State {
@@ -151,8 +160,14 @@ impl State {
             audience: Audience::default(),
             share: Share::default(),
             changes: 0,
+            removals: 0,
+            wants_checkpoint: false,
             doubtful: false,
             gone: false,
+            #[cfg(test)]
+            walked: std::cell::Cell::default(),
+            #[cfg(test)]
+            asked: std::cell::Cell::default(),
         }
     }
 
@@ -310,6 +325,7 @@ impl State {
         self.messages = self.messages.saturating_sub(removed.messages);
         self.bytes = self.bytes.saturating_sub(removed.bytes);
         self.changes += removed.messages;
+        self.removals += removed.messages;
     }
 
     /// It no longer goes, or stays, by a time of its own.
@@ -389,6 +405,11 @@ impl State {
         from: u64,
         mut f: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), store::Error> {
+        #[cfg(test)]
+        let mut f = |step: Step<'_>| {
+            self.walked.set(self.walked.get() + 1);
+            f(step)
+        };
         let mut stopped = false;
         let mut next = Some(from.max(self.first_seq));
         let mut above = 0;
@@ -525,6 +546,7 @@ impl State {
             self.last_seq = self.last_seq.max(seq - 1);
             self.first_seq = self.last_seq + 1;
             self.changes += before;
+            self.removals += before;
             self.audience.trimmed();
             return Ok(before);
         }
@@ -545,3 +567,7 @@ impl State {
         Ok(before - self.messages)
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
