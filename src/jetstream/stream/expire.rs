@@ -50,17 +50,25 @@ impl State {
 
     /// Removes what is older than the age limit; says how many were met.
     fn expire_by_age(&mut self, now: i64) -> Result<usize, store::Error> {
-        if self.config.max_age <= 0 || self.messages == 0 {
+        if self.config.max_age <= 0 {
             return Ok(0);
         }
         let limit = now - self.config.max_age;
-        let Some((start, _)) = self.ageing()?.filter(|first| first.1 <= limit) else {
-            return Ok(0);
-        };
-        match self.pinned.first() {
-            Some(&pinned) if pinned < start => self.expire_between(start, limit),
-            _ => self.expire_front(limit),
+        let mut met = 0;
+        while met < EXPIRED_MAX && self.messages > 0 {
+            let Some((start, _)) = self.ageing()?.filter(|first| first.1 <= limit) else {
+                break;
+            };
+            let more = match self.pinned.first() {
+                Some(&pinned) if pinned < start => self.expire_between(start, limit)?,
+                _ => self.expire_front(limit)?,
+            };
+            met += more;
+            if more == 0 {
+                break;
+            }
         }
+        Ok(met)
     }
 
     /// The front goes, up to what is pinned or young enough: that is one cut.
