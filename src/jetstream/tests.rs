@@ -1,5 +1,6 @@
 mod api;
 mod consumers;
+mod damage;
 mod limits;
 
 use std::collections::HashMap;

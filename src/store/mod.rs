@@ -66,6 +66,7 @@ pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
 pub use open::{Store, StreamRow};
+pub use read::Scanned;
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
 pub use view::{ConsumerRow, LogState};
 

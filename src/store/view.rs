@@ -92,7 +92,7 @@ pub(super) struct Noted {
 }
 
 /// Above this many removals a caller's checkpoint is worth less than a scan, and is dropped.
-const REMOVED_MAX: usize = 64 << 10;
+const REMOVED_MAX: usize = 256 << 10;
 
 /// What changed since the last checkpoint, beside the blocks' own flags.
 #[derive(Debug, Default, Clone)]

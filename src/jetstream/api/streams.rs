@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::jetstream::JetStream;
 use crate::jetstream::stream::config::{FIELDS, Storage, StreamConfig};
-use crate::jetstream::stream::{Found, StreamInfo, Want};
+use crate::jetstream::stream::{Found, Stream, StreamInfo, Want};
 use crate::jetstream::time::{parse_rfc3339, rfc3339};
 use crate::protocol::info::API_LEVEL;
 
@@ -48,7 +48,7 @@ pub(super) async fn route(
             answer.advise(advisory(Action::Deleted, name))
         }
         ("INFO", [name]) => {
-            Answer::new("stream_info", info(jetstream, gate, name, body)).beside_error(paging)
+            Answer::new("stream_info", info(jetstream, gate, name, body).await).beside_error(paging)
         }
         ("NAMES", []) => {
             let beside = json!({"total": 0, "offset": 0, "limit": 0, "streams": null});
@@ -179,7 +179,7 @@ pub(super) fn page(total: usize, offset: i64) -> usize {
     usize::try_from(offset).unwrap_or(0).min(total)
 }
 
-fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
+async fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Request {
@@ -195,7 +195,8 @@ fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
     info.leader = Some(jetstream.options.server_name.clone());
     let (mut total, mut offset, mut limit) = (0, 0, 0);
     if !request.subjects_filter.is_empty() {
-        let mut subjects = stream.subjects(request.subjects_filter.as_bytes());
+        let filter = request.subjects_filter.into_bytes();
+        let mut subjects = stream.aside(move |stream| stream.subjects(&filter)).await?;
         if !subjects.is_empty() {
             total = subjects.len();
             // Said again as it was asked for, even beyond the end.
@@ -205,7 +206,7 @@ fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
         }
     }
     if request.deleted_details {
-        info.deleted = stream.deleted()?;
+        info.deleted = stream.aside(Stream::deleted).await??;
     }
     let mut all = object(json!({"total": total, "offset": offset, "limit": limit}));
     let is_file = info.config.storage == Storage::File;

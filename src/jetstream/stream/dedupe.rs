@@ -93,9 +93,11 @@ impl Dedupe {
         self.seen.front().map(|seen| seen.time_ns)
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.seen.len() as u64);
-        for (at, seen) in self.seen.iter().enumerate() {
+    /// What was seen up to a sequence, as bytes.
+    pub fn encode(&self, out: &mut Vec<u8>, upto: u64) {
+        let count = self.seen.partition_point(|seen| seen.seq <= upto);
+        put(out, count as u64);
+        for (at, seen) in self.seen.iter().take(count).enumerate() {
             put_bytes(out, self.id(self.first + at as u64));
             put(out, seen.seq);
             put(out, seen.time_ns as u64);
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!(window.find(b"id-9899"), None);
         assert_eq!(window.find(b"id-9900"), Some(9901));
         let mut bytes = Vec::new();
-        window.encode(&mut bytes);
+        window.encode(&mut bytes, u64::MAX);
         let again = Dedupe::decode(&mut &bytes[..]).unwrap();
         assert_eq!((again.seen.len(), again.find(b"id-9999")), (100, Some(10_000)));
         assert!(Dedupe::decode(&mut &bytes[..bytes.len() - 1]).is_none());

@@ -3,7 +3,6 @@
 use serde::{Serialize, Serializer};
 
 use crate::jetstream::time::rfc3339;
-use crate::store;
 
 use super::config::StreamConfig;
 use super::state::State;
@@ -47,22 +46,6 @@ impl State {
             deleted: (self.last_seq + 1).saturating_sub(first_seq + self.messages),
             consumers: self.audience.len() as u64,
         }
-    }
-
-    /// Sequences without a message between first and last, in order.
-    pub fn deleted(&mut self) -> Result<Vec<u64>, store::Error> {
-        let (first, _) = self.first();
-        let mut deleted = Vec::new();
-        let mut expected = first;
-        self.walk(first, |met| {
-            deleted.extend(expected..met.seq);
-            expected = met.seq + 1;
-            std::ops::ControlFlow::Continue(())
-        })?;
-        if self.messages > 0 {
-            deleted.extend(expected..=self.last_seq);
-        }
-        Ok(deleted)
     }
 }
 

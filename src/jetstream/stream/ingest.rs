@@ -204,7 +204,8 @@ impl State {
             self.append(message.subject, message.headers, message.payload, now)
                 .map_err(lost)?
         };
-        match ttl {
+        // What went by has no time to live.
+        match ttl.filter(|_| !self.is_dying(seq)) {
             Some(Ttl::After(ns)) => {
                 self.expiries.insert((now.saturating_add(ns), seq));
             }
