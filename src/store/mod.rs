@@ -32,7 +32,9 @@
 //! reader.
 //!
 //! Deliberately absent: subjects, limits, expiry, deduplication (the streams room owns them and leaves its
-//! index here as a checkpoint), compression, and several processes on one store.
+//! index here as a checkpoint, and notes of what a crash would take from it), compression of the journal and of what is
+//! in memory (blocks of a log that asks for it are compressed when they are written to the tables), and several processes
+//! on one store.
 
 mod block;
 mod cache;
@@ -48,8 +50,10 @@ mod journal;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod notes;
 mod open;
 mod overlay;
+mod pack;
 mod ranges;
 mod read;
 mod record;
@@ -64,6 +68,7 @@ pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
+pub use notes::Notes;
 pub use open::{Store, StreamRow};
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
 pub use view::{ConsumerRow, LogState};

@@ -57,8 +57,9 @@ pub(super) struct State {
     pub landed: u64,
     /// The last commit that is known to have landed well: what readers see.
     pub landed_well: u64,
-    /// The id of the last message, empty if it had none.
+    /// The id of the last message, empty if it had none; and its sequence, that of the stream but while it is recovered.
     pub last_msg_id: Vec<u8>,
+    pub last_id_seq: u64,
     /// When messages with a time to live go, by time.
     pub expiries: BTreeSet<(i64, u64)>,
     /// Messages that outlive the age limit.
@@ -97,6 +98,7 @@ impl State {
             landed: 0,
             landed_well: 0,
             last_msg_id: Vec::new(),
+            last_id_seq: 0,
             expiries: BTreeSet::new(),
             pinned: BTreeSet::new(),
             audience: Audience::default(),
@@ -139,6 +141,7 @@ impl State {
         self.bytes += bytes;
         self.last_seq = record.seq;
         self.last_time = record.time_ns;
+        self.last_id_is(record.seq, b"");
         self.changes += 1;
         self.audience.appended(subject, record.seq);
         Ok(record.seq)
@@ -187,6 +190,7 @@ impl State {
         if self.is_dying(seq) {
             return Ok(false);
         }
+        self.note_gone([seq]);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
@@ -346,6 +350,7 @@ impl State {
         if gone.is_empty() {
             return Ok(());
         }
+        self.note_gone(gone.iter().map(|(seq, ..)| *seq));
         self.log.truncate_front(first)?;
         for (seq, bytes, id) in gone {
             self.index.remove_id(id, seq);
@@ -370,12 +375,14 @@ impl State {
     pub fn remove_below(&mut self, seq: u64) -> Result<u64, store::Error> {
         let before = self.messages;
         if seq > self.last_seq {
+            self.note_all_gone(seq);
             self.log.truncate_front(seq)?;
             self.index.clear();
             self.expiries.clear();
             self.pinned.clear();
             (self.messages, self.bytes, self.first_time) = (0, 0, 0);
             self.last_seq = self.last_seq.max(seq - 1);
+            self.last_id_seq = self.last_seq;
             self.first_seq = self.last_seq + 1;
             self.changes += before;
             self.audience.trimmed();
