@@ -25,7 +25,7 @@
 //! - A record that does not match its checksum is never served; it is named by [`Error::DamagedRecord`],
 //!   counted, and stays where it is until a repair is asked for (`block.rs`, `check.rs`).
 //! - Memory: pending and in-flight groups (the caller bounds them by [`Log::pending_bytes`]), what the
-//!   journal holds, the cache, and about 150 bytes a block.
+//!   journal holds, the cache, and about 150 bytes a block or a page of notes.
 //!
 //! Threads: `store-writer`, `store-lander` (calls `done`), `store-tables`. Locks are taken in the order
 //! log, then queue or cache; no lock is held while `done` runs or while the disk is written or read for a

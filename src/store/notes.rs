@@ -125,6 +125,11 @@ impl NoteBook {
         self.pages.insert(row.first, page);
     }
 
+    /// A row that cannot be read: what it holds is lost, and its number is not used again.
+    pub fn pass(&mut self, first: u64) {
+        self.number = self.number.max(first);
+    }
+
     /// What a checkpoint of the tables has to write.
     pub fn take(&mut self) -> NotesUpdate {
         let mut update = NotesUpdate {

@@ -365,11 +365,13 @@ fn read_view(
     }
     for row in txn.open_table(NOTE)?.range((stream, 0)..=(stream, u64::MAX))? {
         let (key, row) = row?;
-        match parse_note_row(key.value(), row.value()) {
+        let key = key.value();
+        match parse_note_row(key, row.value()) {
             Some(page) => view.notes.restore(&page),
-            None => damage.push(format!(
-                "stream {stream}: notes of the duplicate window are damaged"
-            )),
+            None => {
+                view.notes.pass(key.1);
+                damage.push(format!("stream {stream}: notes {} are damaged", key.1));
+            }
         }
     }
     let Some(head) = head else {

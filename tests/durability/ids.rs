@@ -122,6 +122,11 @@ fn ids_of_messages_that_are_gone_outlive_a_kill() {
         ("stopped", Signal::TERM),
         ("killed after a stop", Signal::KILL),
     ] {
+        if round == "killed after a stop" {
+            // The index of the checkpoint does not fit any more; its ids do.
+            let config = json!({ "name": "GONE", "subjects": ["gone.*"], "max_msgs_per_subject": 5 });
+            client.ask("$JS.API.STREAM.UPDATE.GONE", &config);
+        }
         server.signal(signal);
         server.wait();
         server = Process::mesh(&args);
