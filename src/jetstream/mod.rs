@@ -35,7 +35,7 @@ use crate::store::{self, Log};
 use api::error::{self, ApiError};
 use delivery::Consumers;
 use stream::Stream;
-use stream::config::{Storage, StreamConfig};
+use stream::config::{Compression, Storage, StreamConfig};
 use time::now_ns;
 
 pub use options::{Error, Options};
@@ -296,6 +296,7 @@ impl JetStream {
             }
             (Storage::File, None) => return Err(error::STORAGE_RESOURCES_EXCEEDED),
         };
+        log.compress(config.compression == Compression::S2);
         if config.first_seq > 1 {
             log.truncate_front(config.first_seq).map_err(failed)?;
         }

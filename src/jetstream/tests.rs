@@ -328,6 +328,23 @@ async fn limits_make_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compression_is_what_the_configuration_says() {
+    let rig = Rig::on_disk();
+    let is_compressed = |rig: &Rig| rig.jetstream.stream("C").unwrap().log().is_compressed();
+    rig.create(json!({"name": "C", "subjects": ["c"], "compression": "s2"}))
+        .await;
+    assert!(is_compressed(&rig));
+    let rig = rig.restart().await;
+    assert!(is_compressed(&rig));
+    let plain = json!({"name": "C", "subjects": ["c"]});
+    assert!(rig.api("STREAM.UPDATE.C", plain).await.get("error").is_none());
+    assert!(!is_compressed(&rig));
+    let rig = rig.restart().await;
+    assert!(!is_compressed(&rig));
+    rig.jetstream.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interest_keeps_what_is_wanted() {
     let rig = Rig::on_disk();
     rig.create(json!({"name": "I", "subjects": ["i.>"], "retention": "interest"}))

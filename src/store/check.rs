@@ -7,7 +7,8 @@
 use super::block::{Block, index};
 use super::error::Error;
 use super::open::Store;
-use super::schema::{BLOCK, DATA, block_row, parse_block_row, parse_data_row};
+use super::pack::parse_data_row;
+use super::schema::{BLOCK, DATA, block_row, parse_block_row};
 use super::tables::Tables;
 use super::{Log, Options, StreamId};
 use bytes::Bytes;

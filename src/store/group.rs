@@ -1,6 +1,7 @@
 //! Groups: all that was put into one log between two commits. A group becomes durable whole or not at all.
 
 use super::block::{Chunk, ChunkBuilder};
+use super::notes::GroupNotes;
 use super::record::RecordRef;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -26,6 +27,10 @@ pub(super) struct Group {
     pub truncate: Option<u64>,
     pub meta: Option<Bytes>,
     pub consumers: BTreeMap<String, ConsumerChange>,
+    pub notes: Option<GroupNotes>,
+    pub mark: Option<Bytes>,
+    /// Whether blocks are compressed from here on.
+    pub compress: Option<bool>,
     /// About how much memory and journal it takes.
     pub bytes: usize,
 }
@@ -70,6 +75,28 @@ impl Pending {
     pub fn put_meta(&mut self, meta: Bytes) {
         self.group.bytes += meta.len() + 8;
         self.group.meta = Some(meta);
+    }
+
+    pub fn note(&mut self, now: i64, until: i64, note: &[u8]) {
+        self.group.bytes += note.len();
+        if self.group.notes.is_none() {
+            self.group.bytes += 32;
+        }
+        let notes = self.group.notes.get_or_insert_default();
+        notes.now = notes.now.max(now);
+        notes.until = notes.until.max(until);
+        notes.bytes.extend_from_slice(note);
+    }
+
+    pub fn put_mark(&mut self, mark: Bytes) {
+        self.group.bytes += mark.len() + 8;
+        let old = self.group.mark.replace(mark).map_or(0, |old| old.len() + 8);
+        self.group.bytes -= old;
+    }
+
+    pub fn compress(&mut self, on: bool) {
+        self.group.bytes += 2;
+        self.group.compress = Some(on);
     }
 
     fn consumer(&mut self, name: &str, bytes: usize) -> &mut ConsumerChange {

@@ -24,7 +24,7 @@ pub struct StoreInfo {
     pub disk_bytes: u64,
     /// Of them, those of the journal.
     pub journal_bytes: u64,
-    /// Bytes of the tables' file that hold no live record: free pages, fragments, keys and indexes. What an exact count of
+    /// Bytes of the tables' file that hold no live record, as if none were compressed: free pages, fragments, keys and indexes. What an exact count of
     /// free pages says is within it; that count reads the whole file, so nobody takes it.
     pub spare_bytes: u64,
     /// Bytes the file system has left for them, if it says so.

@@ -18,6 +18,7 @@
 use super::block::{ChunkBuilder, index};
 use super::disk::{Disk, StorageBackend};
 use super::group::{ConsumerChange, Group};
+use super::notes::GroupNotes;
 use super::wire::{Reader, put_bytes};
 use bytes::{BufMut, Bytes};
 use std::io;
@@ -35,6 +36,9 @@ const TRUNCATE: u8 = 3;
 const META: u8 = 4;
 const CONSUMER: u8 = 5;
 const DROP_STREAM: u8 = 6;
+const NOTES: u8 = 10;
+const MARK: u8 = 11;
+const COMPRESS: u8 = 12;
 
 /// One file of the two.
 #[derive(Debug)]
@@ -225,6 +229,20 @@ fn put_payload(out: &mut Vec<u8>, group: &Group) {
             }
         }
     }
+    if let Some(notes) = &group.notes {
+        out.put_u8(NOTES);
+        out.put_u64_le(notes.number);
+        out.put_i64_le(notes.now);
+        out.put_i64_le(notes.until);
+        put_bytes(out, &notes.bytes);
+    }
+    if let Some(mark) = &group.mark {
+        out.put_u8(MARK);
+        put_bytes(out, mark);
+    }
+    if let Some(on) = group.compress {
+        out.put_slice(&[COMPRESS, u8::from(on)]);
+    }
 }
 
 /// A group as it was read back.
@@ -271,6 +289,16 @@ fn parse_group(stream: u64, payload: &[u8]) -> Option<Replayed> {
                 }
                 group.consumers.insert(name, change);
             }
+            NOTES => {
+                group.notes = Some(GroupNotes {
+                    number: r.u64()?,
+                    now: r.u64()? as i64,
+                    until: r.u64()? as i64,
+                    bytes: r.bytes()?.to_vec(),
+                });
+            }
+            MARK => group.mark = Some(Bytes::copy_from_slice(r.bytes()?)),
+            COMPRESS => group.compress = Some(r.u8()? != 0),
             DROP_STREAM => return Some(Replayed::DropStream(stream)),
             _ => return None,
         }

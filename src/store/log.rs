@@ -4,6 +4,7 @@ use super::block::{Block, Data};
 use super::core::{BlockRef, Core};
 use super::error::Error;
 use super::group::{Group, Pending};
+use super::notes::Notes;
 use super::ranges::RangeSet;
 use super::record::{RECORD_BYTES_MAX, RecordRef};
 use super::view::{ConsumerRow, LogState, Source, View};
@@ -28,15 +29,17 @@ pub struct Removed {
 /// What the caller derived from a log (a subject index, dedupe ids) as of some sequence.
 ///
 /// Written along with the store's own checkpoints, not with commits: after a crash an older one, or
-/// none, may be found. The caller replays the records above `upto_seq`, and takes out `removed`.
+/// none, may be found. The caller replays the records above `upto_seq`, and takes out `removed`; if that is not known,
+/// it reads all records, and the checkpoint is good for what is not derived from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The highest sequence it covers.
     pub upto_seq: u64,
     /// The caller's bytes.
     pub bytes: Bytes,
-    /// Records at or below `upto_seq` that were removed since it was taken: sequence and subject.
-    pub removed: Vec<(u64, Bytes)>,
+    /// Records at or below `upto_seq` that were removed since it was taken: sequence and subject. `None` if they were so
+    /// many that a list of them is worth less than reading what is left.
+    pub removed: Option<Vec<(u64, Bytes)>>,
 }
 
 /// The records of one stream. Cloning gives another handle of the same log.
@@ -67,6 +70,8 @@ pub(super) struct Inner {
     /// Committed groups that are not yet in the view.
     inflight: VecDeque<Arc<Group>>,
     inflight_bytes: usize,
+    /// Number of the last group that had notes.
+    noted: u64,
     /// Removed in `pending` or `inflight`.
     dying: RangeSet,
     head: Head,
@@ -87,6 +92,7 @@ impl Inner {
             last_time: state.last_time,
         };
         Inner {
+            noted: view.notes.number,
             view,
             pending: Pending::default(),
             inflight: VecDeque::new(),
@@ -328,7 +334,62 @@ impl Log {
         self.inner().dying.iter().collect()
     }
 
-    /// The latest checkpoint, unless so much was removed since that scanning the log is as good.
+    /// Puts a note into the pending group: bytes that say themselves where they end, of use until the time `until`. Those
+    /// whose time is over `now` may go, and all go with the next checkpoint. A memory log keeps none.
+    pub fn note(&self, now: i64, until: i64, note: &[u8]) {
+        if self.0.core.is_some() {
+            self.inner().pending.note(now, until, note);
+        }
+    }
+
+    /// Replaces the one note that stays until the next one, or a checkpoint.
+    pub fn put_mark(&self, mark: impl Into<Bytes>) {
+        if self.0.core.is_some() {
+            self.inner().pending.put_mark(mark.into());
+        }
+    }
+
+    /// That note, as it is durable.
+    pub fn mark(&self) -> Bytes {
+        self.inner().view.notes.mark.clone()
+    }
+
+    /// The durable notes.
+    pub fn notes(&self) -> Result<Notes, Error> {
+        let (pages, mark) = {
+            let inner = self.inner();
+            (inner.view.notes.pages(), inner.view.notes.mark.clone())
+        };
+        let mut notes = Notes {
+            pages: Vec::with_capacity(pages.len()),
+            mark,
+        };
+        for (number, bytes) in pages {
+            let bytes = match (bytes, &self.0.core) {
+                (Some(bytes), _) => Some(bytes),
+                (None, Some(core)) => core.tables.load_notes(self.0.id.0, number)?,
+                (None, None) => None,
+            };
+            // One that has gone meanwhile was of no more use.
+            notes.pages.extend(bytes);
+        }
+        Ok(notes)
+    }
+
+    /// Whether the blocks written from the next commit on are compressed, where that makes them smaller. What is in
+    /// memory is not, so a memory log does not care.
+    pub fn compress(&self, on: bool) {
+        if self.0.core.is_some() {
+            self.inner().pending.compress(on);
+        }
+    }
+
+    /// Whether it is so, durably.
+    pub fn is_compressed(&self) -> bool {
+        self.inner().view.compress
+    }
+
+    /// The latest checkpoint.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
         let noted = self.inner().view.checkpoint.clone();
         let (Some(noted), Some(core)) = (noted, &self.0.core) else {
@@ -344,7 +405,7 @@ impl Log {
         Ok(Some(Checkpoint {
             upto_seq: noted.upto_seq,
             bytes,
-            removed: noted.removed,
+            removed: (!noted.is_partial).then_some(noted.removed),
         }))
     }
 
@@ -364,7 +425,11 @@ impl Log {
             drop(inner);
             return done(Err(error));
         }
-        let group = inner.pending.take();
+        let mut group = inner.pending.take();
+        if let Some(notes) = &mut group.notes {
+            inner.noted += 1;
+            notes.number = inner.noted;
+        }
         let Some(core) = &self.0.core else {
             let landed = inner.land(&group, &mut |_: u64, _: &Block| {
                 unreachable!("a memory log has its blocks in memory")

@@ -14,6 +14,8 @@ pub(super) enum Step {
     Truncate(u64),
     Consumer(u8, u8),
     RemoveConsumer(u8),
+    Note(u16),
+    Compress(bool),
     Commit,
     Reopen,
 }
@@ -27,6 +29,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => any::<u64>().prop_map(Step::Truncate),
         1 => any::<(u8, u8)>().prop_map(|(n, v)| Step::Consumer(n % 4, v)),
         1 => any::<u8>().prop_map(|n| Step::RemoveConsumer(n % 4)),
+        2 => (0u16..3000).prop_map(Step::Note),
+        1 => any::<bool>().prop_map(Step::Compress),
         4 => Just(Step::Commit),
         1 => Just(Step::Reopen),
     ]
@@ -38,6 +42,8 @@ pub(super) struct Model {
     pub records: BTreeMap<u64, Record>,
     pub last_seq: u64,
     pub consumers: BTreeMap<String, Bytes>,
+    /// All notes ever, by number and length; the last one is the mark.
+    pub notes: Vec<(u32, u16)>,
 }
 
 impl Model {
@@ -87,6 +93,18 @@ impl Model {
                 log.remove_consumer(&format!("c{n}"));
                 self.consumers.remove(&format!("c{n}"));
             }
+            Step::Note(len) => {
+                // With a removal: both are durable, or neither.
+                let note = (self.notes.len() as u32 + 1, len);
+                log.note(0, 0, &note_bytes(note));
+                log.put_mark(note_bytes(note));
+                self.notes.push(note);
+                if let Some((&seq, _)) = self.records.first_key_value() {
+                    log.delete(seq)?;
+                    self.records.remove(&seq);
+                }
+            }
+            Step::Compress(on) => log.compress(on),
             Step::Commit | Step::Reopen => commit(log)?,
         }
         Ok(())
@@ -98,6 +116,22 @@ impl Model {
             Step::Commit | Step::Reopen => Ok(()),
             step => self.apply(log, step),
         }
+    }
+
+    /// Whether a log has the notes from some checkpoint on, all in order, up to the last; and that one as its mark.
+    pub fn has_notes(&self, log: &Log) -> bool {
+        let found = log.notes().unwrap();
+        let bytes = found.pages.concat();
+        let mut at = &bytes[..];
+        let mut seen = Vec::new();
+        while let Some((head, rest)) = at.split_at_checked(6) {
+            let number = u32::from_le_bytes(head[..4].try_into().unwrap());
+            let len = u16::from_le_bytes(head[4..].try_into().unwrap());
+            seen.push((number, len));
+            at = &rest[usize::from(len)..];
+        }
+        let last = self.notes.last().map(|&note| Bytes::from(note_bytes(note)));
+        self.notes.ends_with(&seen) && (found.mark.is_empty() && seen.is_empty() || last == Some(found.mark))
     }
 
     /// Every way of reading agrees.
@@ -159,6 +193,13 @@ impl Model {
     }
 }
 
+fn note_bytes((number, len): (u32, u16)) -> Vec<u8> {
+    let mut out = number.to_le_bytes().to_vec();
+    out.extend_from_slice(&len.to_le_bytes());
+    out.resize(6 + usize::from(len), number as u8);
+    out
+}
+
 pub(super) fn record(seq: u64, size: usize) -> Record {
     Record {
         seq,
@@ -217,6 +258,7 @@ proptest! {
             }
             if matches!(step, Step::Commit | Step::Reopen) {
                 model.check(&log);
+                prop_assert!(model.has_notes(&log) && log.notes().unwrap().pages.is_empty() == model.notes.is_empty());
                 prop_assert_eq!(log.pending_bytes(), 0);
             }
         }

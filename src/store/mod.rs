@@ -26,14 +26,16 @@
 //! - A record that does not match its checksum is never served; it is named by [`Error::DamagedRecord`],
 //!   counted, and stays where it is until a repair is asked for (`block.rs`, `check.rs`).
 //! - Memory: pending and in-flight groups (the caller bounds them by [`Log::pending_bytes`]), what the
-//!   journal holds, the cache, and about 150 bytes a block.
+//!   journal holds, the cache, and about 150 bytes a block or a page of notes.
 //!
 //! Threads: `store-writer`, `store-lander` (calls `done`), `store-tables`. Locks are taken in the order
 //! landing, log, then queue or cache; no lock is held while `done` runs or while the disk is written or read for a
 //! reader.
 //!
 //! Deliberately absent: subjects, limits, expiry, deduplication (the streams room owns them and leaves its
-//! index here as a checkpoint), compression, and several processes on one store.
+//! index here as a checkpoint, and notes of what a crash would take from it), compression of the journal and of what is
+//! in memory (blocks of a log that asks for it are compressed when they are written to the tables), and several processes
+//! on one store.
 
 mod block;
 mod cache;
@@ -49,8 +51,10 @@ mod journal;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod notes;
 mod open;
 mod overlay;
+mod pack;
 mod ranges;
 mod read;
 mod record;
@@ -65,6 +69,7 @@ pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
+pub use notes::Notes;
 pub use open::{Store, StreamRow};
 pub use read::Scanned;
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};

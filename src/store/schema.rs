@@ -5,30 +5,45 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `store_v1` | name | `schema`, `applied` (journal entries up to it are in the tables), `epoch` (of the journal), `next_stream` |
-//! | `stream_v1` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), meta |
+//! | `stream_v2` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), flags, mark, meta |
 //! | `block_v1` | stream, block | last seq, records, live, live bytes, length, first live seq and time, bitmap of the deleted |
-//! | `data_v1` | stream, block | stream, block, crc32 of both, then the records as in `record.rs` |
+//! | `data_v1` | stream, block | stream, block, checksum, then the records as in `record.rs`, compressed or not (`pack.rs`) |
 //! | `consumer_v1` | stream, name | meta, state, deltas of the state |
 //! | `checkpoint_v1` | stream, part | part 0: length and crc32 of the whole; parts 1..: its bytes; last part: what was removed since |
+//! | `note_v1` | stream, number of the first group | number of the last one, until when it is of use, notes |
 //!
 //! A block's key is the first sequence it ever held.
+//!
+//! | schema | what it brought |
+//! |---|---|
+//! | 1 | |
+//! | 2 | `stream_v2` in place of `stream_v1`: flags and mark; `note_v1`; compressed rows of `data_v1`; notes in the journal |
 
 use super::block::{BLOCK_BYTES, Block, Dead};
+use super::notes::PageRow;
 use super::view::{ConsumerRow, Noted, View};
 use super::wire::{Reader, name_key, put_bytes, seal, unseal};
 use bytes::{BufMut, Bytes};
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
-pub(super) const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 2;
 pub(super) const STORE: TableDefinition<&str, u64> = TableDefinition::new("store_v1");
-pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
+/// Of schema 1.
+const STREAM_V1: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
+pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v2");
 pub(super) const BLOCK: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("block_v1");
 pub(super) const DATA: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("data_v1");
 pub(super) const CONSUMER: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("consumer_v1");
 pub(super) const CHECKPOINT: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("checkpoint_v1");
 
-/// Bytes before the records of a `data_v1` row.
-pub(super) const DATA_HEADER: usize = 20;
+pub(super) const NOTE: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("note_v1");
+
+/// Bytes of a stream row before what schema 2 added.
+const STREAM_NUMBERS: usize = 48;
+/// Flag of a stream row: blocks are compressed.
+const COMPRESS: u8 = 1;
+/// In place of a sequence: the list of what was removed is not whole.
+const NOT_LISTED: u64 = u64::MAX;
 /// Part of `checkpoint_v1` that lists what was removed since.
 pub(super) const REMOVED_PART: u32 = u32::MAX;
 /// Bytes of a part of a checkpoint.
@@ -42,6 +57,10 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::E
         None => {
             store.insert("schema", SCHEMA)?;
         }
+        Some(1) => {
+            from_1(txn)?;
+            store.insert("schema", SCHEMA)?;
+        }
         Some(SCHEMA) => {}
         Some(other) => return Ok(Err(other)),
     }
@@ -51,7 +70,31 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::E
     txn.open_table(DATA)?;
     txn.open_table(CONSUMER)?;
     txn.open_table(CHECKPOINT)?;
+    txn.open_table(NOTE)?;
     Ok(Ok(()))
+}
+
+/// Stream rows get flags and a mark, none set. One that is damaged stays so.
+fn from_1(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    let (old, mut new) = (txn.open_table(STREAM_V1)?, txn.open_table(STREAM)?);
+    for row in old.iter()? {
+        let (id, row) = row?;
+        let body =
+            unseal((id.value(), 0), row.value()).and_then(|body| body.split_at_checked(STREAM_NUMBERS));
+        match body {
+            Some((numbers, meta)) => {
+                let mut out = numbers.to_vec();
+                out.put_u8(0);
+                put_bytes(&mut out, b"");
+                out.put_slice(meta);
+                new.insert(id.value(), &seal((id.value(), 0), out)[..])?;
+            }
+            None => drop(new.insert(id.value(), row.value())?),
+        }
+    }
+    drop((old, new));
+    txn.delete_table(STREAM_V1)?;
+    Ok(())
 }
 
 pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
@@ -62,6 +105,8 @@ pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
     out.put_u64_le(view.bytes);
     out.put_u64_le(view.blocks.len() as u64);
     out.put_u64_le(view.checkpoint.as_ref().map_or(0, |c| c.upto_seq + 1));
+    out.put_u8(if view.compress { COMPRESS } else { 0 });
+    put_bytes(&mut out, &view.notes.mark);
     out.put_slice(&view.meta);
     seal((id, 0), out)
 }
@@ -73,6 +118,8 @@ pub(super) struct StreamHead {
     pub messages: u64,
     pub blocks: u64,
     pub checkpoint: Option<u64>,
+    pub compress: bool,
+    pub mark: Bytes,
     pub meta: Bytes,
 }
 
@@ -80,6 +127,8 @@ pub(super) fn parse_stream_row(id: u64, row: &[u8]) -> Option<StreamHead> {
     let mut r = Reader(unseal((id, 0), row)?);
     let (last_seq, last_time, messages, _bytes) = (r.u64()?, r.u64()? as i64, r.u64()?, r.u64()?);
     let (blocks, checkpoint) = (r.u64()?, r.u64()?.checked_sub(1));
+    let compress = r.u8()? & COMPRESS != 0;
+    let mark = Bytes::copy_from_slice(r.bytes()?);
     let meta = Bytes::copy_from_slice(r.0);
     Some(StreamHead {
         last_seq,
@@ -87,6 +136,8 @@ pub(super) fn parse_stream_row(id: u64, row: &[u8]) -> Option<StreamHead> {
         messages,
         blocks,
         checkpoint,
+        compress,
+        mark,
         meta,
     })
 }
@@ -126,22 +177,6 @@ pub(super) fn parse_block_row(key: (u64, u64), row: &[u8]) -> Option<Block> {
     Some(block)
 }
 
-pub(super) fn data_row(key: (u64, u64), records: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(DATA_HEADER + records.len());
-    out.put_u64_le(key.0);
-    out.put_u64_le(key.1);
-    let crc = crc32fast::hash(&out);
-    out.put_u32_le(crc);
-    out.put_slice(records);
-    out
-}
-
-/// The records of a data row, if it is the row of that block.
-pub(super) fn parse_data_row(key: (u64, u64), row: Vec<u8>) -> Option<Bytes> {
-    let expected = data_row(key, &[]);
-    (row.get(..DATA_HEADER)? == expected).then(|| Bytes::from(row).slice(DATA_HEADER..))
-}
-
 pub(super) fn consumer_row(stream: u64, name: &str, row: &ConsumerRow) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + row.meta.len() + row.state.len());
     put_bytes(&mut out, &row.meta);
@@ -178,6 +213,10 @@ pub(super) fn parse_checkpoint_head(stream: u64, row: &[u8]) -> Option<(u64, u32
 
 pub(super) fn removed_row(stream: u64, noted: &Noted) -> Vec<u8> {
     let mut out = Vec::new();
+    if noted.is_partial {
+        out.put_u64_le(NOT_LISTED);
+        put_bytes(&mut out, b"");
+    }
     for (seq, subject) in &noted.removed {
         out.put_u64_le(*seq);
         put_bytes(&mut out, subject);
@@ -185,11 +224,114 @@ pub(super) fn removed_row(stream: u64, noted: &Noted) -> Vec<u8> {
     seal((stream, noted.upto_seq), out)
 }
 
-pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Option<Vec<(u64, Bytes)>> {
+/// What was removed; `Some(None)` if that was given up.
+pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Option<Option<Vec<(u64, Bytes)>>> {
     let mut r = Reader(unseal((stream, upto_seq), row)?);
     let mut out = Vec::new();
     while !r.0.is_empty() {
-        out.push((r.u64()?, Bytes::copy_from_slice(r.bytes()?)));
+        let seq = r.u64()?;
+        if seq == NOT_LISTED {
+            return Some(None);
+        }
+        out.push((seq, Bytes::copy_from_slice(r.bytes()?)));
     }
-    Some(out)
+    Some(Some(out))
+}
+
+pub(super) fn note_row(stream: u64, page: &PageRow) -> Vec<u8> {
+    let mut out = Vec::with_capacity(20 + page.bytes.len());
+    out.put_u64_le(page.last);
+    out.put_i64_le(page.until);
+    out.put_slice(&page.bytes);
+    seal((stream, page.first), out)
+}
+
+pub(super) fn parse_note_row(key: (u64, u64), row: &[u8]) -> Option<PageRow> {
+    let mut r = Reader(unseal(key, row)?);
+    Some(PageRow {
+        first: key.1,
+        last: r.u64()?,
+        until: r.u64()? as i64,
+        bytes: r.0.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::log_tests::{commit, record};
+    use crate::store::{Options, Store};
+    use redb::{Database, ReadableDatabase};
+
+    /// Makes the store of today one of schema 1.
+    fn as_it_was(path: &std::path::Path) {
+        let db = Database::create(path).unwrap();
+        let txn = db.begin_write().unwrap();
+        {
+            let (mut old, new) = (
+                txn.open_table(STREAM_V1).unwrap(),
+                txn.open_table(STREAM).unwrap(),
+            );
+            for row in new.iter().unwrap() {
+                let (id, row) = row.unwrap();
+                let body = unseal((id.value(), 0), row.value()).unwrap();
+                // No flags and no mark between the numbers and the meta.
+                let mut out = body[..STREAM_NUMBERS].to_vec();
+                out.extend_from_slice(&body[STREAM_NUMBERS + 5..]);
+                old.insert(id.value(), &seal((id.value(), 0), out)[..]).unwrap();
+            }
+            old.insert(99, &b"damaged"[..]).unwrap();
+            txn.open_table(STORE).unwrap().insert("schema", 1).unwrap();
+        }
+        txn.delete_table(STREAM).unwrap();
+        txn.delete_table(NOTE).unwrap();
+        txn.commit().unwrap();
+    }
+
+    #[test]
+    fn a_store_of_schema_1_is_brought_to_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(dir.path());
+        let store = Store::open(options.clone()).unwrap();
+        let log = store.create_stream("meta").unwrap();
+        for seq in 1..=10 {
+            log.append(&record(seq, 100).as_ref()).unwrap();
+        }
+        commit(&log).unwrap();
+        store.close().unwrap();
+        as_it_was(&dir.path().join("mesh.redb"));
+        let store = Store::open(options.clone()).unwrap();
+        // What was damaged before is not made good by it.
+        let damage = ["stream 99: its row is damaged".to_owned()];
+        assert_eq!(store.info().damage, damage);
+        let log = store.open_log(log.stream_id()).unwrap();
+        assert_eq!((log.state().messages, &log.meta()[..]), (10, &b"meta"[..]));
+        assert!(!log.is_compressed() && log.notes().unwrap() == crate::store::Notes::default());
+        log.compress(true);
+        log.put_mark("mark");
+        log.note(1, 2, b"note");
+        commit(&log).unwrap();
+        store.close().unwrap();
+        let store = Store::open(options).unwrap();
+        let log = store.open_log(log.stream_id()).unwrap();
+        let notes = log.notes().unwrap();
+        assert!(log.is_compressed());
+        assert_eq!(
+            (&notes.pages[..], &notes.mark[..]),
+            (&["note".into()][..], &b"mark"[..])
+        );
+        store.close().unwrap();
+        let db = Database::open(dir.path().join("mesh.redb")).unwrap();
+        let txn = db.begin_read().unwrap();
+        assert_eq!(
+            txn.open_table(STORE)
+                .unwrap()
+                .get("schema")
+                .unwrap()
+                .unwrap()
+                .value(),
+            2
+        );
+        assert!(txn.open_table(STREAM_V1).is_err());
+    }
 }

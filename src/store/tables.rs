@@ -10,10 +10,12 @@
 use super::block::{Block, Data, index};
 use super::disk::Disk;
 use super::error::Error;
+use super::notes::NotesUpdate;
+use super::pack::{data_row, parse_data_row};
 use super::schema::{
-    BLOCK, CHECKPOINT, CONSUMER, DATA, PART_BYTES, REMOVED_PART, STORE, STREAM, block_row, checkpoint_head,
-    consumer_row, data_row, migrate, parse_block_row, parse_checkpoint_head, parse_consumer_row,
-    parse_data_row, parse_removed_row, parse_stream_row, removed_row, stream_row,
+    BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, block_row,
+    checkpoint_head, consumer_row, migrate, note_row, parse_block_row, parse_checkpoint_head,
+    parse_consumer_row, parse_note_row, parse_removed_row, parse_stream_row, removed_row, stream_row,
 };
 use super::view::{Changes, Noted, View};
 use super::{StreamId, lock};
@@ -39,6 +41,9 @@ pub(super) struct Update {
     pub data: Vec<(u64, u32, Data)>,
     pub consumers: Vec<(String, Option<Vec<u8>>)>,
     pub checkpoint: Option<Noted>,
+    pub notes: Option<NotesUpdate>,
+    /// Whether the data is to be compressed.
+    pub compress: bool,
 }
 
 /// The store's own numbers.
@@ -145,6 +150,15 @@ impl Tables {
         Ok(whole.then(|| Bytes::from(bytes)))
     }
 
+    /// The bytes of a page of notes, if it is there.
+    pub fn load_notes(&self, stream: u64, number: u64) -> Result<Option<Bytes>, Error> {
+        self.read(|txn| {
+            let row = txn.open_table(NOTE)?.get((stream, number))?;
+            let page = row.and_then(|row| parse_note_row((stream, number), row.value()));
+            Ok(page.map(|page| page.bytes.into()))
+        })
+    }
+
     /// Writes parts and numbers, durably.
     pub fn write(&self, parts: &[Part], numbers: Numbers) -> Result<(), Error> {
         self.using(|db| {
@@ -232,7 +246,8 @@ fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<
         blocks.insert((stream, *id), &row[..])?;
     }
     for (id, _, records) in &update.data {
-        data.insert((stream, *id), &data_row((stream, *id), &records.bytes())[..])?;
+        let row = data_row((stream, *id), &records.bytes(), update.compress);
+        data.insert((stream, *id), &row[..])?;
     }
     let mut consumers = txn.open_table(CONSUMER)?;
     for (name, row) in &update.consumers {
@@ -240,6 +255,13 @@ fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<
             Some(row) => consumers.insert((stream, &name[..]), &row[..])?,
             None => consumers.remove((stream, &name[..]))?,
         };
+    }
+    if let Some(notes) = &update.notes {
+        let mut table = txn.open_table(NOTE)?;
+        table.retain_in((stream, 0)..(stream, notes.from), |_, _| false)?;
+        for page in &notes.pages {
+            table.insert((stream, page.first), &note_row(stream, page)[..])?;
+        }
     }
     if update.changes.checkpoint {
         let mut table = txn.open_table(CHECKPOINT)?;
@@ -268,6 +290,8 @@ fn drop_stream(txn: &WriteTransaction, stream: u64) -> Result<(), redb::Error> {
         .retain_in((stream, 0)..=(stream, u64::MAX), |_, _| false)?;
     txn.open_table(CHECKPOINT)?
         .retain_in((stream, 0)..=(stream, u32::MAX), |_, _| false)?;
+    txn.open_table(NOTE)?
+        .retain_in((stream, 0)..=(stream, u64::MAX), |_, _| false)?;
     txn.open_table(CONSUMER)?
         .retain_in((stream, "")..(stream + 1, ""), |_, _| false)?;
     Ok(())
@@ -286,6 +310,8 @@ pub(super) fn take_update(stream: u64, view: &mut View) -> Update {
         } else {
             None
         },
+        notes: changes.notes.then(|| view.notes.take()),
+        compress: view.compress,
         changes,
     };
     for &id in &update.changes.dirty_blocks {
@@ -337,6 +363,17 @@ fn read_view(
             None => damage.push(format!("stream {stream}: consumer {name} is damaged")),
         }
     }
+    for row in txn.open_table(NOTE)?.range((stream, 0)..=(stream, u64::MAX))? {
+        let (key, row) = row?;
+        let key = key.value();
+        match parse_note_row(key, row.value()) {
+            Some(page) => view.notes.restore(&page),
+            None => {
+                view.notes.pass(key.1);
+                damage.push(format!("stream {stream}: notes {} are damaged", key.1));
+            }
+        }
+    }
     let Some(head) = head else {
         damage.push(format!("stream {stream}: its row is damaged"));
         return Ok(view);
@@ -350,14 +387,22 @@ fn read_view(
     view.last_seq = view.last_seq.max(head.last_seq);
     view.last_time = head.last_time;
     view.meta = head.meta;
+    view.notes.mark = head.mark;
+    view.compress = head.compress;
     view.checkpoint = match head.checkpoint {
         Some(upto_seq) => {
             let row = txn.open_table(CHECKPOINT)?.get((stream, REMOVED_PART))?;
             let removed = row.and_then(|row| parse_removed_row(stream, upto_seq, row.value()));
-            removed.map(|removed| Noted {
+            // Without the list the checkpoint is still good for what is not of records.
+            let (removed, is_partial) = removed.map_or((Vec::new(), true), |list| match list {
+                Some(removed) => (removed, false),
+                None => (Vec::new(), true),
+            });
+            Some(Noted {
                 upto_seq,
                 bytes: None,
                 removed,
+                is_partial,
             })
         }
         None => None,

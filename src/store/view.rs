@@ -4,6 +4,7 @@
 use super::block::{BLOCK_BYTES, Block, Chunk, Data};
 use super::error::Error;
 use super::group::{ConsumerChange, Group};
+use super::notes::NoteBook;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -78,6 +79,9 @@ pub(super) struct View {
     pub meta: Bytes,
     pub consumers: BTreeMap<String, ConsumerRow>,
     pub checkpoint: Option<Noted>,
+    pub notes: NoteBook,
+    /// Whether checkpoints compress the blocks they write.
+    pub compress: bool,
     /// What the next checkpoint writes beside the dirty blocks.
     pub changes: Changes,
 }
@@ -89,9 +93,11 @@ pub(super) struct Noted {
     /// Until they are written; then they are read from disk when asked for.
     pub bytes: Option<Bytes>,
     pub removed: Vec<(u64, Bytes)>,
+    /// More was removed than is worth a list.
+    pub is_partial: bool,
 }
 
-/// Above this many removals a caller's checkpoint is worth less than a scan, and is dropped.
+/// Above this many removals what a caller's checkpoint says of records is worth less than a scan.
 const REMOVED_MAX: usize = 256 << 10;
 
 /// What changed since the last checkpoint, beside the blocks' own flags.
@@ -102,6 +108,7 @@ pub(super) struct Changes {
     pub removed_blocks: std::collections::BTreeSet<u64>,
     pub consumers: std::collections::BTreeSet<String>,
     pub checkpoint: bool,
+    pub notes: bool,
     /// Data held in memory because a removal rewrote its block.
     pub rewritten_bytes: usize,
 }
@@ -165,6 +172,17 @@ impl View {
                 self.consumers.entry(name.clone()).or_default().apply(change);
             }
             self.changes.consumers.insert(name.clone());
+        }
+        if let Some(notes) = &group.notes {
+            self.changes.notes |= self.notes.add(notes);
+        }
+        if let Some(mark) = &group.mark {
+            self.notes.mark = mark.clone();
+            self.changes.row = true;
+        }
+        if let Some(on) = group.compress {
+            self.compress = on;
+            self.changes.row = true;
         }
         Ok(())
     }
@@ -247,7 +265,10 @@ impl View {
             upto_seq,
             bytes: Some(bytes),
             removed: Vec::new(),
+            is_partial: false,
         });
+        self.notes.clear();
+        self.changes.notes = true;
         self.changes.checkpoint = true;
         self.changes.row = true;
     }
@@ -321,6 +342,10 @@ impl View {
         }
         self.changes.consumers.extend(taken.consumers);
         self.changes.checkpoint |= taken.checkpoint;
+        self.changes.notes |= taken.notes;
+        if let Some(notes) = &update.notes {
+            self.notes.put_back(notes);
+        }
         self.changes.row = true;
     }
 
@@ -331,6 +356,9 @@ impl View {
             && !self.changes.checkpoint
         {
             noted.bytes = None;
+        }
+        if let Some(notes) = &update.notes {
+            self.notes.written(notes);
         }
         let mut out = Vec::new();
         for (id, version, _) in update.data {
@@ -377,7 +405,7 @@ impl View {
     }
 }
 
-/// Lists what goes from under the caller's checkpoint, or gives the checkpoint up.
+/// Lists what goes from under the caller's checkpoint, or gives the list up.
 fn note_removed(
     checkpoint: &mut Option<Noted>,
     id: u64,
@@ -386,7 +414,7 @@ fn note_removed(
     source: &mut dyn Source,
 ) {
     let Some(noted) = checkpoint else { return };
-    if a.max(id) > noted.upto_seq {
+    if a.max(id) > noted.upto_seq || noted.is_partial {
         return;
     }
     let room = REMOVED_MAX.saturating_sub(noted.removed.len());
@@ -397,7 +425,8 @@ fn note_removed(
         block.data.clone().or_else(|| source.load(id, block).ok())
     };
     let Some(data) = data.filter(|_| room > 0) else {
-        *checkpoint = None;
+        noted.removed = Vec::new();
+        noted.is_partial = true;
         return;
     };
     let mut place = data.lower_bound(a);

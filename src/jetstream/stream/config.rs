@@ -70,7 +70,7 @@ pub enum Compression {
     /// None.
     #[default]
     None,
-    /// The wire calls it `s2`.
+    /// The wire calls it `s2`; what is on disk is the store's own, see its documentation.
     S2,
 }
 

@@ -57,6 +57,33 @@ impl Dedupe {
         Some(self.seen[(number - self.first) as usize].seq)
     }
 
+    /// What was stored under a sequence within the window: sequence, time, id.
+    pub fn at(&self, seq: u64) -> Option<(u64, i64, &[u8])> {
+        let at = self.seen.binary_search_by_key(&seq, |seen| seen.seq).ok()?;
+        Some((seq, self.seen[at].time_ns, self.id(self.first + at as u64)))
+    }
+
+    /// All that is remembered.
+    pub fn all(&self) -> impl Iterator<Item = (u64, i64, &[u8])> {
+        let seen = self.seen.iter().enumerate();
+        seen.map(|(at, seen)| (seen.seq, seen.time_ns, self.id(self.first + at as u64)))
+    }
+
+    /// Brings ids that were not remembered in the order of their sequences into it.
+    pub fn sort(&mut self) {
+        if self.seen.iter().is_sorted_by_key(|seen| seen.seq) {
+            return;
+        }
+        let mut order: Vec<usize> = (0..self.seen.len()).collect();
+        order.sort_unstable_by_key(|&at| self.seen[at].seq);
+        let mut sorted = Self::default();
+        for at in order {
+            let Seen { seq, time_ns, .. } = self.seen[at];
+            sorted.insert(self.id(self.first + at as u64), seq, time_ns);
+        }
+        *self = sorted;
+    }
+
     /// Remembers an id that is not there.
     pub fn insert(&mut self, id: &[u8], seq: u64, time_ns: i64) {
         let number = self.first + self.seen.len() as u64;
@@ -118,6 +145,20 @@ impl Dedupe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_found_by_sequence_in_whatever_order_they_came() {
+        let mut window = Dedupe::default();
+        for seq in [5u64, 9, 2, 7] {
+            window.insert(format!("id-{seq}").as_bytes(), seq, seq as i64 * 10);
+        }
+        window.sort();
+        assert_eq!(window.at(7), Some((7, 70, &b"id-7"[..])));
+        assert_eq!((window.at(6), window.find(b"id-9")), (None, Some(9)));
+        window.expire(50);
+        assert_eq!((window.at(2), window.at(5)), (None, Some((5, 50, &b"id-5"[..]))));
+        assert_eq!((window.find(b"id-2"), window.oldest()), (None, Some(50)));
+    }
 
     #[test]
     fn remembers_within_the_window() {

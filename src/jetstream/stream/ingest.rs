@@ -89,7 +89,11 @@ impl State {
         match asked.ttl {
             Some(ttl) if !self.config.allow_msg_ttl => {
                 let is_ttl = parse_ttl(ttl).is_some();
-                Err(if is_ttl { error::TTL_DISABLED } else { error::TTL_INVALID })
+                Err(if is_ttl {
+                    error::TTL_DISABLED
+                } else {
+                    error::TTL_INVALID
+                })
             }
             _ => Ok(()),
         }
@@ -199,7 +203,7 @@ impl State {
         let lost = |error: store::Error| store_error(&error);
         let seq = if self.config.retention == Retention::Interest && !self.audience.is_wanted(message.subject)
         {
-            self.pass_by(message, now).map_err(lost)?
+            self.pass_by(message, asked.msg_id, now).map_err(lost)?
         } else {
             self.append(message.subject, message.headers, message.payload, now)
                 .map_err(lost)?
@@ -214,9 +218,8 @@ impl State {
             }
             None => {}
         }
-        self.last_msg_id.clear();
         if let Some(id) = asked.msg_id {
-            self.last_msg_id.extend_from_slice(id);
+            self.last_id_is(seq, id);
             self.dedupe.insert(id, seq, now);
         }
         // It is in the log: what is removed on its account can no longer refuse it.
@@ -226,10 +229,12 @@ impl State {
         Ok(seq)
     }
 
-    /// Nobody wants it: its sequence goes by.
-    fn pass_by(&mut self, message: &Message<'_>, now: i64) -> Result<u64, store::Error> {
+    /// Nobody wants it: its sequence goes by, and of it only the id is remembered.
+    fn pass_by(&mut self, message: &Message<'_>, id: Option<&[u8]>, now: i64) -> Result<u64, store::Error> {
         if self.messages == 0 {
             self.last_seq += 1;
+            self.last_id_is(self.last_seq, b"");
+            self.note_passed(self.last_seq, now, id);
             self.first_seq = self.last_seq + 1;
             self.last_time = now.max(self.last_time);
             self.skipped = true;
@@ -238,6 +243,7 @@ impl State {
         }
         // A gap among messages is durable as a message that is removed with the same commit.
         let seq = self.append(message.subject, b"", b"", now)?;
+        self.note_passed(seq, now, id);
         self.remove(seq, message.subject)?;
         Ok(seq)
     }

@@ -24,6 +24,7 @@ pub mod index;
 mod info;
 mod ingest;
 mod lookup;
+mod notes;
 mod read;
 mod recover;
 mod slots;
@@ -102,6 +103,11 @@ impl Stream {
         let prefix = AckPrefix::new(&config.name, domain);
         let name = config.name.clone();
         let storage = config.storage;
+        let is_compressed = config.compression == config::Compression::S2;
+        if log.is_compressed() != is_compressed {
+            // Of a store older than the setting's effect: from the next commit on.
+            log.compress(is_compressed);
+        }
         let mut state = State::recover(Arc::new(config), log.clone(), now_ns())?;
         state.share = Share::new(quota, storage);
         state.share.tell(state.bytes);

@@ -10,7 +10,7 @@ use crate::protocol::subject;
 use crate::store::{self, Record};
 
 use super::acks::store_error;
-use super::config::{SEQ_MAX, StreamConfig};
+use super::config::{Compression, SEQ_MAX, StreamConfig};
 use super::info::{StreamInfo, StreamState};
 use super::{Stream, takes};
 
@@ -305,9 +305,9 @@ impl Stream {
         }
         let all = filter.is_empty() || filter == b">";
         if all && seq > SEQ_MAX {
-            return Err(error::PURGE_FAILED.with(format_args!(
-                "sequence is too high, maximum allowed is {SEQ_MAX}"
-            )));
+            return Err(
+                error::PURGE_FAILED.with(format_args!("sequence is too high, maximum allowed is {SEQ_MAX}"))
+            );
         }
         self.settled().await;
         let (purged, number) = {
@@ -355,6 +355,7 @@ impl Stream {
                 state.rebuild_index().map_err(|error| store_error(&error))?;
             }
             self.log.put_meta(meta);
+            self.log.compress(state.config.compression == Compression::S2);
             let limit = state.config.max_msgs_per_subject;
             let tightened = |new: i64, old: i64| new > 0 && (old <= 0 || new < old);
             let mut trimmed = Ok(());

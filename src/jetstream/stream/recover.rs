@@ -9,6 +9,7 @@ use super::ask::{Asked, Ttl, parse_ttl};
 use super::checkpoint::{AsOf, decode_index, encode_index, put, put_bytes, take, take_bytes};
 use super::config::StreamConfig;
 use super::dedupe::Dedupe;
+use super::index::SubjectIndex;
 use super::state::State;
 
 /// The first number of a checkpoint: how the rest is laid out.
@@ -36,6 +37,7 @@ impl State {
                 ControlFlow::Continue(())
             })?;
         }
+        state.replay_notes(now)?;
         let durable = log.state();
         state.messages = durable.messages;
         state.bytes = durable.bytes;
@@ -59,6 +61,9 @@ impl State {
     /// Without a checkpoint; only what the log holds counts.
     fn reread(old: Self, now: i64) -> Result<Self, store::Error> {
         let mut state = Self::new(old.config.clone(), old.log.clone());
+        // Of messages that are gone no message says the id.
+        (state.dedupe, state.last_msg_id) = (old.dedupe, old.last_msg_id);
+        state.last_id_seq = old.last_id_seq;
         let mut next = Some(0);
         while let Some(seq) = next {
             next = old.log.scan(seq, u64::MAX, |record| {
@@ -66,6 +71,7 @@ impl State {
                 ControlFlow::Continue(())
             })?;
         }
+        state.dedupe.sort();
         (state.messages, state.bytes) = (old.messages, old.bytes);
         (state.first_seq, state.last_seq) = (old.first_seq, old.last_seq);
         (state.first_time, state.last_time) = (old.first_time, old.last_time);
@@ -75,13 +81,13 @@ impl State {
 
     fn replay(&mut self, record: &RecordRef<'_>, now: i64) {
         self.index.insert(record.subject, record.seq);
-        self.last_msg_id.clear();
         if record.headers.is_empty() {
+            self.last_id_is(record.seq, b"");
             return;
         }
         let asked = Asked::read(record.headers);
+        self.last_id_is(record.seq, asked.msg_id.unwrap_or_default());
         if let Some(id) = asked.msg_id {
-            self.last_msg_id.extend_from_slice(id);
             let in_window = record.time_ns >= now.saturating_sub(self.config.duplicate_window);
             if in_window && self.dedupe.find(id).is_none() {
                 self.dedupe.insert(id, record.seq, record.time_ns);
@@ -192,8 +198,16 @@ impl State {
             Err(store::Error::DamagedRecord { .. }) => None,
             record => record?,
         };
-        let id = record.and_then(|record| Some(Asked::read(&record.headers).msg_id?.to_vec()));
-        Ok(id.unwrap_or_default())
+        if let Some(record) = record {
+            return Ok(Asked::read(&record.headers).msg_id.unwrap_or_default().to_vec());
+        }
+        // It has gone, or was never stored: then it has left its id behind.
+        let mark = self.log.mark();
+        let mut id = &mark[..];
+        Ok(match take(&mut id) {
+            Some(seq) if seq == upto => id.to_vec(),
+            _ => Vec::new(),
+        })
     }
 
     /// Takes a checkpoint over, and says up to which sequence it goes; none if there is none that fits.
@@ -201,12 +215,20 @@ impl State {
         let Some(found) = self.log.checkpoint()? else {
             return Ok(None);
         };
-        if self.decode_checkpoint(&found.bytes).is_none() {
+        let mut input = &found.bytes[..];
+        if self.decode_ids(&mut input, found.upto_seq).is_none() {
             *self = Self::new(self.config.clone(), self.log.clone());
             return Ok(None);
         }
-        (self.changes, self.removals) = (found.removed.len() as u64, found.removed.len() as u64);
-        for (seq, subject) in &found.removed {
+        let Some(removed) = found.removed.filter(|_| self.decode_records(input).is_some()) else {
+            // What is derived from records is read from them again; the ids of those that are gone are good.
+            self.index = SubjectIndex::new(self.index.keeps_sequences());
+            self.expiries.clear();
+            self.pinned.clear();
+            return Ok(None);
+        };
+        (self.changes, self.removals) = (removed.len() as u64, removed.len() as u64);
+        for (seq, subject) in &removed {
             self.index.remove(subject, *seq);
             self.pinned.remove(seq);
             self.expiries.remove(*seq);
@@ -214,13 +236,17 @@ impl State {
         Ok(Some(found.upto_seq))
     }
 
-    pub(super) fn decode_checkpoint(&mut self, mut bytes: &[u8]) -> Option<()> {
-        let input = &mut bytes;
+    pub(super) fn decode_ids(&mut self, input: &mut &[u8], upto_seq: u64) -> Option<()> {
         if take(input)? != VERSION {
             return None;
         }
-        self.last_msg_id = take_bytes(input)?.to_vec();
+        self.last_id_is(upto_seq, take_bytes(input)?);
         self.dedupe = Dedupe::decode(input)?;
+        Some(())
+    }
+
+    pub(super) fn decode_records(&mut self, mut bytes: &[u8]) -> Option<()> {
+        let input = &mut bytes;
         for _ in 0..take(input)? {
             let time = take(input)? as i64;
             self.expiries.insert((time, take(input)?));

@@ -103,8 +103,9 @@ pub(super) struct State {
     pub landed: u64,
     /// The last commit that is known to have landed well: what readers see.
     pub landed_well: u64,
-    /// The id of the last message, empty if it had none.
+    /// The id of the last message, empty if it had none; and its sequence, that of the stream but while it is recovered.
     pub last_msg_id: Vec<u8>,
+    pub last_id_seq: u64,
     /// When messages with a time to live go, by time.
     pub expiries: Expiries,
     /// Messages that outlive the age limit.
@@ -154,6 +155,7 @@ impl State {
             landed: 0,
             landed_well: 0,
             last_msg_id: Vec::new(),
+            last_id_seq: 0,
             expiries: Expiries::default(),
             pinned: BTreeSet::new(),
             ageing: (0, 0),
@@ -204,6 +206,7 @@ impl State {
         self.bytes += bytes;
         self.last_seq = record.seq;
         self.last_time = record.time_ns;
+        self.last_id_is(record.seq, b"");
         self.changes += 1;
         self.audience.appended(subject, record.seq);
         Ok(record.seq)
@@ -263,6 +266,7 @@ impl State {
         if self.is_dying(seq) {
             return Ok(false);
         }
+        self.note_gone([seq]);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
@@ -279,6 +283,7 @@ impl State {
         if self.is_dying(seq) {
             return Ok(false);
         }
+        self.note_gone([seq]);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
@@ -296,6 +301,7 @@ impl State {
             if self.is_dying(seq) {
                 continue;
             }
+            self.note_gone([seq]);
             let removed = self.log.delete(seq)?;
             if removed.messages > 0 {
                 self.forget(seq, removed);
@@ -520,6 +526,7 @@ impl State {
 
     /// Lets the stream begin at `first`; `front` is all that was met below it.
     pub fn cut_front(&mut self, first: u64, front: &Front) -> Result<(), store::Error> {
+        self.note_gone(front.records.iter().map(|(seq, _)| *seq));
         let removed = self.log.truncate_front(first)?;
         self.uncount(removed);
         for &(seq, id) in &front.records {
@@ -537,6 +544,7 @@ impl State {
     pub fn remove_below(&mut self, seq: u64) -> Result<u64, store::Error> {
         let before = self.messages;
         if seq > self.last_seq {
+            self.note_all_gone(seq);
             self.log.truncate_front(seq)?;
             self.index.clear();
             self.expiries.clear();
@@ -544,6 +552,7 @@ impl State {
             self.ageing = (0, 0);
             (self.messages, self.bytes, self.first_time) = (0, 0, 0);
             self.last_seq = self.last_seq.max(seq - 1);
+            self.last_id_seq = self.last_seq;
             self.first_seq = self.last_seq + 1;
             self.changes += before;
             self.removals += before;

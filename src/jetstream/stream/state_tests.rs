@@ -354,7 +354,9 @@ fn land(state: &mut State, number: u64, takes: bool) {
     let upto = state.log.durable_seq();
     let bytes = state.checkpoint(upto, &state.log.dying()).unwrap().unwrap();
     let mut again = State::new(state.config.clone(), state.log.clone());
-    again.decode_checkpoint(&bytes).unwrap();
+    let mut input = &bytes[..];
+    again.decode_ids(&mut input, upto).unwrap();
+    again.decode_records(input).unwrap();
     agrees(&again, &shown(&state.log, state));
     state.log.put_checkpoint(upto, bytes);
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::jetstream::stream::Listener;
-use crate::router::{Client, WireBuf};
+use crate::router::{Client, Idle, WireBuf};
 
 /// The status line and the headers that tell what a message is, then the payload, all as text.
 fn told(answer: &Reply) -> String {
@@ -65,17 +65,37 @@ async fn direct_gets_as_the_reference_answers_them() {
         ("D", r#"{"seq":null}"#, "408 Empty Request"),
         ("D", r#"{"Seq":2}"#, "2 2x"),
         ("D", r#"{"seq":1,"up_to_time":"x"}"#, "408 Malformed Request"),
-        ("D", r#"{"multi_last":["d.>"],"next_by_subj":"d.1"}"#, "408 Bad Request"),
+        (
+            "D",
+            r#"{"multi_last":["d.>"],"next_by_subj":"d.1"}"#,
+            "408 Bad Request",
+        ),
         ("D", r#"{"multi_last":["d.>"],"up_to_seq":7}"#, "404 No Results"),
         ("D", r#"{"multi_last":["d.>"],"seq":7}"#, "204 EOB (0) to 6"),
-        ("D", r#"{"multi_last":["d.>"],"up_to_seq":3}"#, "2 (1) 2x, 3 (0) 3x, 204 EOB (0) to 3"),
+        (
+            "D",
+            r#"{"multi_last":["d.>"],"up_to_seq":3}"#,
+            "2 (1) 2x, 3 (0) 3x, 204 EOB (0) to 3",
+        ),
         ("D", r#"{"seq":5,"batch":9}"#, "5 (1) 5x, 6 (0) 6x, 204 EOB (0)"),
-        ("D", r#"{"seq":1,"batch":2,"next_by_subj":"d.0"}"#, "2 (2) 2x, 4 (1) 4x, 204 EOB (1)"),
+        (
+            "D",
+            r#"{"seq":1,"batch":2,"next_by_subj":"d.0"}"#,
+            "2 (2) 2x, 4 (1) 4x, 204 EOB (1)",
+        ),
         ("D", r#"{"seq":5,"batch":9,"no_hdr":true}"#, "5x, 6x, 204 EOB (2)"),
         // Subject and payload count, five bytes each; what is kept beside them does not.
-        ("D", r#"{"seq":1,"batch":9,"max_bytes":10}"#, "1 (5) 1x, 2 (4) 2x, 204 EOB (4)"),
+        (
+            "D",
+            r#"{"seq":1,"batch":9,"max_bytes":10}"#,
+            "1 (5) 1x, 2 (4) 2x, 204 EOB (4)",
+        ),
         ("D", r#"{"seq":7,"batch":9}"#, "404 Message Not Found"),
-        ("D", r#"{"seq":18446744073709551615,"batch":9}"#, "404 Message Not Found"),
+        (
+            "D",
+            r#"{"seq":18446744073709551615,"batch":9}"#,
+            "404 Message Not Found",
+        ),
     ] {
         assert_eq!(rig.direct(rest, body).await, expected, "{rest} {body}");
     }
@@ -86,6 +106,7 @@ struct Slow {
     client: Arc<Client>,
     publisher: Publisher,
     written: WireBuf,
+    idle: Idle,
 }
 
 impl Slow {
@@ -98,6 +119,7 @@ impl Slow {
             publisher: Publisher::of_client(router, client.clone()),
             client,
             written: WireBuf::default(),
+            idle: Idle::default(),
         }
     }
 
@@ -117,7 +139,7 @@ impl Slow {
         let (mut messages, mut most) = (0, 0);
         loop {
             most = most.max(self.client.outbox.pending());
-            let taken = self.client.outbox.take(&mut self.written);
+            let taken = self.client.outbox.take(&mut self.written, &mut self.idle);
             let taken = tokio::time::timeout(Duration::from_secs(20), taken);
             taken.await.expect("more in time").expect("it is not cut off");
             let text = String::from_utf8_lossy(self.written.flat()).into_owned();
@@ -247,7 +269,10 @@ async fn small_things_as_the_reference_has_them() {
         (r#"{"name":"A","placement":{"bogus":1}}"#, 10025),
         (r#"{"name":"A","placement":{"preferred":"x"}}"#, 10052),
         (r#"{"name":"A","max_msg_size":2147483648}"#, 10025),
-        (r#"{"name":"A","placement":{"cluster":"","tags":[]},"subjects":["a.>"],"first_seq":1,"max_msg_size":2147483647}"#, 0),
+        (
+            r#"{"name":"A","placement":{"cluster":"","tags":[]},"subjects":["a.>"],"first_seq":1,"max_msg_size":2147483647}"#,
+            0,
+        ),
     ] {
         let answer = asked("STREAM.CREATE.A", body).await;
         assert_eq!(code(&answer), expected, "{body}: {answer}");
@@ -262,7 +287,13 @@ async fn small_things_as_the_reference_has_them() {
     }
     let updated = asked("STREAM.UPDATE.A", r#"{"name":"A","subjects":["a.>"]}"#).await;
     assert_eq!((code(&updated), updated.get("cluster")), (0, None), "{updated}");
-    for (ttl, expected) in [("bad", 10165), ("0", 10165), ("+1", 10165), ("1", 10166), ("+1s", 10166)] {
+    for (ttl, expected) in [
+        ("bad", 10165),
+        ("0", 10165),
+        ("+1", 10165),
+        ("1", 10166),
+        ("+1s", 10166),
+    ] {
         let answer = rig.publish("a.1", &[("Nats-TTL", ttl)], "x").await;
         assert!(answer.starts_with(&expected.to_string()), "{ttl}: {answer}");
     }
@@ -273,7 +304,11 @@ async fn small_things_as_the_reference_has_them() {
         ("[]", 10025),
         (r#"{"seq":9}"#, 10057),
     ] {
-        assert_eq!(code(&asked("STREAM.MSG.DELETE.A", body).await), expected, "{body}");
+        assert_eq!(
+            code(&asked("STREAM.MSG.DELETE.A", body).await),
+            expected,
+            "{body}"
+        );
     }
     for (body, expected) in [
         (r#"{"seq":1,"up_to_seq":1}"#, 0),
