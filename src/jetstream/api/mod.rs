@@ -123,7 +123,10 @@ pub(super) fn serve(jetstream: &Arc<JetStream>) -> Vec<Arc<Subscription>> {
         let batches = batches.clone();
         let (jetstream, queue) = (jetstream.clone(), queue.clone());
         let stopping = jetstream.stopping.clone();
-        jetstream.clone().tasks.spawn(work(jetstream, queue, batches, stopping));
+        jetstream
+            .clone()
+            .tasks
+            .spawn(work(jetstream, queue, batches, stopping));
     }
     let service: Arc<dyn Service> = Arc::new(Api {
         queues,
@@ -321,11 +324,7 @@ fn apologise(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publi
 }
 
 /// Answers one request; messages without end are for the caller to send.
-async fn answer(
-    jetstream: &JetStream,
-    request: &Message<'_>,
-    publisher: &mut Publisher,
-) -> Option<Messages> {
+async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) -> Option<Messages> {
     let rest = endpoint(request.subject, jetstream.options.domain.as_deref())?;
     let rest = std::str::from_utf8(rest).ok()?;
     let (total, errors) = (&jetstream.api_counters.total, &jetstream.api_counters.errors);

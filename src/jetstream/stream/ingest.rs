@@ -89,7 +89,11 @@ impl State {
         match asked.ttl {
             Some(ttl) if !self.config.allow_msg_ttl => {
                 let is_ttl = parse_ttl(ttl).is_some();
-                Err(if is_ttl { error::TTL_DISABLED } else { error::TTL_INVALID })
+                Err(if is_ttl {
+                    error::TTL_DISABLED
+                } else {
+                    error::TTL_INVALID
+                })
             }
             _ => Ok(()),
         }

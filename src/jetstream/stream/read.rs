@@ -263,9 +263,9 @@ impl Stream {
         }
         let all = filter.is_empty() || filter == b">";
         if all && seq > SEQ_MAX {
-            return Err(error::PURGE_FAILED.with(format_args!(
-                "sequence is too high, maximum allowed is {SEQ_MAX}"
-            )));
+            return Err(
+                error::PURGE_FAILED.with(format_args!("sequence is too high, maximum allowed is {SEQ_MAX}"))
+            );
         }
         self.settled().await;
         let (purged, number) = {

@@ -62,7 +62,10 @@ async fn lower_limits_take_nothing_where_new_messages_give_way() {
             let answer = rig.api(&format!("STREAM.UPDATE.{name}"), update).await;
             assert_eq!(err_code(&answer), 0, "{answer}");
             let messages = answer["state"]["messages"].as_u64().unwrap();
-            assert!(if left == 0 { messages < 4 } else { messages == left }, "{answer}");
+            assert!(
+                if left == 0 { messages < 4 } else { messages == left },
+                "{answer}"
+            );
             let next = rig.publish(&format!("{name}.a"), &[], "x").await;
             assert_eq!(next, if left == 0 { "5" } else { refusal });
             rig.api(&format!("STREAM.DELETE.{name}"), Value::Null).await;
@@ -96,7 +99,10 @@ async fn sequences_end_before_they_overflow() {
             let answer = rig.api("STREAM.PURGE.S", seq(beyond)).await;
             assert_eq!((err_code(&answer), &answer["purged"]), (10110, &json!(0)));
         }
-        assert_eq!(err_code(&rig.api("STREAM.MSG.DELETE.S", seq(u64::MAX)).await), 10057);
+        assert_eq!(
+            err_code(&rig.api("STREAM.MSG.DELETE.S", seq(u64::MAX)).await),
+            10057
+        );
         let purged = rig.api("STREAM.PURGE.S", seq(max)).await;
         assert_eq!(purged["purged"], 1, "{purged}");
         assert_eq!(summary(&rig.state("S").await), (0, max, max - 1));
