@@ -303,7 +303,7 @@ impl Stream {
         self.settled().await;
         let (purged, number) = {
             let mut state = self.sound()?;
-            let all = filter.is_empty() || filter == b">" || state.is_all(filter);
+            let all = filter.is_empty() || filter == b">" || seq == 0 && state.is_all(filter);
             let purged = match (all, seq, keep) {
                 (true, 0, 0) => {
                     let next = state.last_seq + 1;
