@@ -59,6 +59,7 @@ pub(super) struct AsOf {
 
 impl AsOf {
     /// As it is.
+    #[cfg(test)]
     pub fn now() -> Self {
         Self {
             upto: u64::MAX,

@@ -27,6 +27,7 @@ impl Expiries {
         *self = Self::default();
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_time.len()
     }
