@@ -47,7 +47,7 @@ pub use snapshot::Snapshot;
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How often it is looked at whether a checkpoint is due.
-const CHECKPOINT_LOOKS: Duration = Duration::from_secs(2);
+const CHECKPOINT_LOOKS: Duration = Duration::from_secs(1);
 
 /// What the store keeps as a stream's own row.
 #[derive(Serialize, Deserialize)]

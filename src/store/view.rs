@@ -97,8 +97,9 @@ pub(super) struct Noted {
     pub is_partial: bool,
 }
 
-/// Above this many removals what a caller's checkpoint says of records is worth less than a scan.
-const REMOVED_MAX: usize = 256 << 10;
+/// What a caller's checkpoint says of records, from under which more was removed than this, and than half of what is
+/// there, is worth less than a scan.
+const REMOVED_MIN: u64 = 64 << 10;
 
 /// What changed since the last checkpoint, beside the blocks' own flags.
 #[derive(Debug, Default, Clone)]
@@ -282,6 +283,7 @@ impl View {
             .map(|(&id, _)| id)
             .collect();
         let noted = self.checkpoint.is_some();
+        let removed_max = REMOVED_MIN.max(self.messages / 2) as usize;
         for id in ids {
             let block = self.blocks.get_mut(&id).expect("ids were just listed");
             if block.last < a {
@@ -289,7 +291,7 @@ impl View {
             }
             let before = block.live_bytes;
             let whole = a <= block.head.0 && block.last <= b;
-            note_removed(&mut self.checkpoint, id, block, (a, b), source);
+            note_removed(&mut self.checkpoint, removed_max, id, block, (a, b), source);
             let (count, bytes) = if whole {
                 (u64::from(block.live), block.live_bytes)
             } else {
@@ -408,6 +410,7 @@ impl View {
 /// Lists what goes from under the caller's checkpoint, or gives the list up.
 fn note_removed(
     checkpoint: &mut Option<Noted>,
+    removed_max: usize,
     id: u64,
     block: &Block,
     (a, b): (u64, u64),
@@ -417,7 +420,7 @@ fn note_removed(
     if a.max(id) > noted.upto_seq || noted.is_partial {
         return;
     }
-    let room = REMOVED_MAX.saturating_sub(noted.removed.len());
+    let room = removed_max.saturating_sub(noted.removed.len());
     let many = a <= id && block.last <= b && block.live as usize > room;
     let data = if many {
         None

@@ -365,7 +365,10 @@ impl Stream {
     /// way the next one that lands does it.
     pub(super) fn checkpoint(&self, always: bool) {
         let mut state = self.lock();
-        let due = state.changes >= CHECKPOINT_CHANGES || state.removals >= CHECKPOINT_REMOVALS;
+        // One is written whole: the more it holds, the more has to have changed.
+        let changes_min = CHECKPOINT_CHANGES.max(state.index.len() as u64);
+        let removals_min = CHECKPOINT_REMOVALS.max(state.messages / 4);
+        let due = state.changes >= changes_min || state.removals >= removals_min;
         let wanted = due || always && state.changes > 0;
         if !wanted || state.doubtful || state.gone || state.config.storage == Storage::Memory {
             return;
