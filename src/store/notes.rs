@@ -2,7 +2,7 @@
 //!
 //! A note becomes durable with the group it was put into, is given back by [`Log::notes`](super::Log::notes), and goes
 //! when it is of no more use: at the time it says itself, or when the caller's next checkpoint holds it. One more is kept
-//! apart, the mark: each takes the place of the one before.
+//! apart, the mark: each takes the place of the one before. It stands in a row with the log's flags.
 //!
 //! Notes of one group after the other gather in a page; a page is a row of the tables, written once, and its bytes are
 //! let go then. Memory: what no checkpoint of the tables has written, and some 60 bytes a page.
@@ -67,6 +67,7 @@ pub(super) struct NotesUpdate {
     /// Rows below this go.
     pub from: u64,
     pub pages: Vec<PageRow>,
+    pub mark: Bytes,
 }
 
 impl NoteBook {
@@ -138,6 +139,7 @@ impl NoteBook {
                 .first_key_value()
                 .map_or(self.number + 1, |(&first, _)| first),
             pages: Vec::new(),
+            mark: self.mark.clone(),
         };
         // What is dirty lies at the end, but for what a checkpoint that failed gave back.
         for (&first, page) in &mut self.pages {

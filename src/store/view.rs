@@ -178,11 +178,11 @@ impl View {
         }
         if let Some(mark) = &group.mark {
             self.notes.mark = mark.clone();
-            self.changes.row = true;
+            self.changes.notes = true;
         }
         if let Some(on) = group.compress {
             self.compress = on;
-            self.changes.row = true;
+            self.changes.notes = true;
         }
         Ok(())
     }
