@@ -203,7 +203,8 @@ impl Server {
     /// nothing changes. Connections whose credentials no longer hold are closed, subscriptions that are no longer permitted
     /// end; nobody else notices.
     pub async fn reload(&self, config: Config) -> Result<Vec<&'static str>, ReloadError> {
-        let mut changed = reload::compare(&self.config(), &config)?;
+        let listens: Vec<_> = std::iter::once(self.address).chain(self.monitor_addr()).collect();
+        let mut changed = reload::compare(&self.config(), &config, &listens)?;
         // Its files are read anew even when no setting of it differs: that is how a certificate is renewed.
         let tls = tls::load(&config).await?;
         if tls::differs(self.context.tls().as_deref(), tls.as_deref()) {

@@ -149,19 +149,38 @@ impl Bridge {
         };
         reply.end();
         if !requester.is_quiet() {
-            let subject = String::from_utf8_lossy(message.subject);
-            let block = headers::build("503", [("Nats-Subject", &*subject)]);
-            let answer = Message {
-                subject: message.reply,
-                headers: &block,
-                ..Message::default()
-            };
-            reply.forward(&answer, &self.congestion);
+            self.tell_nobody_listens(message);
         }
     }
 
-    /// Requests that have come too far are dropped; the log hears of it now and then.
-    fn refuse(&self, batch: &Batch) {
+    /// Tells who asks, as nats-server does, that nobody gets its request.
+    fn tell_nobody_listens(&self, request: &Message<'_>) {
+        let Some(home) = self.home.upgrade() else { return };
+        let mut publisher = Publisher::of_answers(home);
+        let subject = String::from_utf8_lossy(request.subject);
+        let block = headers::build("503", [("Nats-Subject", &*subject)]);
+        let answer = Message {
+            subject: request.reply,
+            headers: &block,
+            ..Message::default()
+        };
+        publisher.deliver(request.reply, &answer, None);
+        publisher.flush();
+        self.congestion.take_from(&mut publisher);
+    }
+
+    /// Requests that have come too far reach nobody, and are answered so; the log hears of it now and then.
+    fn refuse(&self, batch: &Batch, requester: &Requester) {
+        self.warn_of_distance(batch);
+        if requester.is_quiet() {
+            return;
+        }
+        for message in batch.iter().filter(|message| !message.reply.is_empty()) {
+            self.tell_nobody_listens(&message);
+        }
+    }
+
+    fn warn_of_distance(&self, batch: &Batch) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
@@ -199,7 +218,7 @@ impl Service for Bridge {
         let requester = Requester::of(&batch);
         let hops = requester.crossing.hops;
         if hops >= HOPS_MAX {
-            return self.refuse(&batch);
+            return self.refuse(&batch, &requester);
         }
         let mut publisher = match batch.is_answers() {
             false => self.publisher(),

@@ -72,6 +72,28 @@ impl Traffic {
     }
 }
 
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.in_msgs += other.in_msgs;
+        self.in_bytes += other.in_bytes;
+        self.out_msgs += other.out_msgs;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            in_msgs: self.in_msgs - other.in_msgs,
+            in_bytes: self.in_bytes - other.in_bytes,
+            out_msgs: self.out_msgs - other.out_msgs,
+            out_bytes: self.out_bytes - other.out_bytes,
+        }
+    }
+}
+
 impl Account {
     fn new(spec: Arc<Spec>) -> Arc<Self> {
         let account = Self {
@@ -123,11 +145,8 @@ impl Account {
     }
 
     /// Adds what one who leaves has sent and got.
-    pub fn add_past(&self, counters: &Counters) {
-        self.past
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(counters);
+    pub fn add_past(&self, traffic: &Traffic) {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner) += *traffic;
     }
 
     /// Of those, how many were too slow for what they had asked for.

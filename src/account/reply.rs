@@ -193,15 +193,6 @@ impl Reply {
         }
     }
 
-    /// An answer of the server itself, on the requester's own reply.
-    pub fn forward(&self, answer: &Message<'_>, congestion: &Congestion) {
-        let Some(home) = self.home.upgrade() else { return };
-        let mut publisher = Publisher::of_answers(home);
-        self.pass(&mut publisher, answer);
-        publisher.flush();
-        congestion.take_from(&mut publisher);
-    }
-
     fn pass(&self, publisher: &mut Publisher, answer: &Message<'_>) {
         // What is routed by its reply may show another subject, as messages of streams do.
         let shown = if answer.subject == self.subject.as_slice() {

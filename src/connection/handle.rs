@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::account::jwt::Peer;
-use crate::account::{Account, Auth, User, Verdict};
+use crate::account::{Account, Auth, Traffic, User, Verdict};
 use crate::protocol::connect::Connect;
 use crate::router::{About, Client};
 
@@ -37,6 +37,9 @@ pub struct Handle {
     account: Mutex<Place>,
     /// Who it is, once it has been let in; of a server with one user or none, nobody in particular.
     admitted: Mutex<Option<Option<Arc<User>>>>,
+    /// Moves with every CONNECT that is taken, and is locked while what it changes here is changed: a reload, which judges
+    /// a connection as it was, must not make that of what it has become.
+    turn: Mutex<u64>,
     /// When its credentials, or its account, are over.
     over: Mutex<Option<(tokio::time::Instant, Reason)>>,
     /// What it was given to sign.
@@ -58,6 +61,8 @@ pub struct Handle {
 struct Place {
     account: Arc<Account>,
     is_counted: bool,
+    /// What it had sent and got when it came in: that is not this account's.
+    before: Traffic,
 }
 
 impl Handle {
@@ -73,8 +78,10 @@ impl Handle {
             account: Mutex::new(Place {
                 account: context.accounts.global().clone(),
                 is_counted: false,
+                before: Traffic::default(),
             }),
             admitted: Mutex::default(),
+            turn: Mutex::default(),
             over: Mutex::default(),
             nonce: OnceLock::new(),
             tls: OnceLock::new(),
@@ -115,6 +122,18 @@ impl Handle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Held while the connection becomes somebody.
+    pub(super) fn take_turn(&self) -> MutexGuard<'_, u64> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *turn += 1;
+        turn
+    }
+
+    /// Held while it is looked at: as it is, nothing of a CONNECT is half done.
+    pub(super) fn turn(&self) -> MutexGuard<'_, u64> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the credentials of a CONNECT are worth, coming from here.
@@ -159,14 +178,24 @@ impl Handle {
         if !account.enter() {
             return false;
         }
+        let mut all = Traffic::default();
+        all.add(&self.client.counters);
         if place.is_counted {
             place.account.leave();
+            place.account.add_past(&(all - place.before));
+            place.before = all;
         }
-        *place = Place {
-            account: account.clone(),
-            is_counted: true,
-        };
+        place.account = account.clone();
+        place.is_counted = true;
         true
+    }
+
+    /// The account it is in, and what it has sent and got there.
+    pub fn booked(&self) -> (Arc<Account>, Traffic) {
+        let place = self.place();
+        let mut all = Traffic::default();
+        all.add(&self.client.counters);
+        (place.account.clone(), all - place.before)
     }
 
     /// Takes it out of its account: it has ended.
@@ -174,7 +203,11 @@ impl Handle {
         let mut place = self.place();
         if std::mem::take(&mut place.is_counted) {
             place.account.leave();
-            place.account.add_past(&self.client.counters);
+            let mut all = Traffic::default();
+            all.add(&self.client.counters);
+            place.account.add_past(&(all - place.before));
+            // Whoever still finds it among the live counts nothing twice.
+            place.before = all;
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::account::{Login, User, Verdict};
+use crate::protocol::connect::Connect;
 use crate::protocol::encode;
 use crate::router::WireBuf;
 
@@ -20,10 +21,10 @@ pub(super) async fn enforce(context: &Context) {
         if end_unpinned(context, &handle) {
             continue;
         }
-        let Some(before) = handle.admitted() else { continue };
-        match verdict(context, &handle, before.as_ref()) {
+        let Some(seen) = Seen::of(&handle) else { continue };
+        match verdict(context, &handle, &seen) {
             Verdict::Later(_) => hashed.push(handle),
-            verdict => carry_out(context, &handle, verdict),
+            verdict => carry_out(context, &handle, &seen, verdict),
         }
     }
     // Each comparison takes its time, so nobody else waits for them; what many have in common is compared once. What is right is
@@ -31,8 +32,8 @@ pub(super) async fn enforce(context: &Context) {
     let mut wrong = HashSet::new();
     for handle in hashed {
         // As it is now: it may have shown other credentials meanwhile.
-        let Some(before) = handle.admitted() else { continue };
-        let verdict = match verdict(context, &handle, before.as_ref()) {
+        let Some(seen) = Seen::of(&handle) else { continue };
+        let verdict = match verdict(context, &handle, &seen) {
             Verdict::Later(verification) => {
                 let key = verification.key();
                 if wrong.contains(&key) {
@@ -47,12 +48,36 @@ pub(super) async fn enforce(context: &Context) {
             }
             verdict => verdict,
         };
-        carry_out(context, &handle, verdict);
+        carry_out(context, &handle, &seen, verdict);
     }
 }
 
-/// Makes of a connection what is now known of it.
-fn carry_out(context: &Context, handle: &Arc<Handle>, verdict: Verdict) {
+/// A connection as it was when it was judged.
+struct Seen {
+    turn: u64,
+    connect: Arc<Connect>,
+    user: Option<Arc<User>>,
+}
+
+impl Seen {
+    /// None of one that is not in.
+    fn of(handle: &Handle) -> Option<Self> {
+        let turn = handle.turn();
+        Some(Self {
+            turn: *turn,
+            connect: handle.connect(),
+            user: handle.admitted()?,
+        })
+    }
+}
+
+/// Makes of a connection what is now known of it. One that has shown other credentials since it was seen has been judged
+/// by them, and judges itself anew if that was by the old rules.
+fn carry_out(context: &Context, handle: &Arc<Handle>, seen: &Seen, verdict: Verdict) {
+    let turn = handle.turn();
+    if *turn != seen.turn {
+        return;
+    }
     match verdict {
         Verdict::Admitted(user) if has_moved(context, handle, user.as_ref()) => {
             // It comes back, into the other account.
@@ -103,13 +128,13 @@ fn end_unpinned(context: &Context, handle: &Handle) -> bool {
 }
 
 /// What its credentials are worth under the new rules.
-fn verdict(context: &Context, handle: &Handle, before: Option<&Arc<User>>) -> Verdict {
+fn verdict(context: &Context, handle: &Handle, seen: &Seen) -> Verdict {
     let (encryption, auth) = context.terms();
-    let connect = handle.connect();
-    if let Some(verdict) = tls::mapped(encryption.as_deref(), &auth, &connect, handle) {
+    let (before, connect) = (seen.user.as_ref(), &seen.connect);
+    if let Some(verdict) = tls::mapped(encryption.as_deref(), &auth, connect, handle) {
         return verdict;
     }
-    match handle.judge(&auth, &connect) {
+    match handle.judge(&auth, connect) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);
@@ -155,7 +180,6 @@ mod tests {
     use super::*;
     use crate::account::{Accounts, Auth};
     use crate::connection::Options;
-    use crate::protocol::connect::Connect;
     use crate::protocol::info::Info;
     use crate::router::Client;
 
@@ -198,5 +222,51 @@ mod tests {
         assert!(right.iter().all(|handle| handle.reason().is_none()));
         // Two comparisons, not a hundred and twenty.
         assert!(took < one * MANY as u32, "{took:?}, one comparison {one:?}");
+    }
+
+    #[tokio::test]
+    async fn who_has_become_somebody_else_meanwhile_is_not_judged_as_who_it_was() {
+        let context = Context::new(
+            Options::default(),
+            Accounts::new(Auth::Open, &[], None),
+            Info::default(),
+        );
+        let handle = handle(&context, 1, "old");
+        let seen = Seen::of(&handle).unwrap();
+        // A second CONNECT, between the look at it and what comes of that.
+        let (shown, other) = (
+            Arc::new(Connect::default()),
+            Arc::new(User {
+                name: "other".to_owned(),
+                login: Login::NKey,
+                permissions: None,
+                account: crate::account::GLOBAL.into(),
+                rule: "users[1]".to_owned(),
+            }),
+        );
+        {
+            let _turn = handle.take_turn();
+            handle.set_connect(shown.clone());
+            handle.admit(Some(other.clone()));
+        }
+        let is_other = |handle: &Handle| handle.user().is_some_and(|user| Arc::ptr_eq(&user, &other));
+        for verdict in [
+            Verdict::Admitted(None),
+            Verdict::Refused("no such user".to_owned()),
+            Verdict::Revoked("revoked".to_owned()),
+        ] {
+            carry_out(&context, &handle, &seen, verdict);
+            assert!(handle.reason().is_none() && is_other(&handle));
+        }
+        // Judged as it is now, it is.
+        let seen = Seen::of(&handle).unwrap();
+        assert!(Arc::ptr_eq(&seen.connect, &shown));
+        carry_out(
+            &context,
+            &handle,
+            &seen,
+            Verdict::Refused("no such user".to_owned()),
+        );
+        assert_eq!(handle.reason(), Some(Reason::AuthenticationFailure));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 
-use crate::router::{Closed, WireBuf};
+use crate::router::{Closed, Idle, WireBuf};
 
 use super::handle::Handle;
 use super::reason::Reason;
@@ -22,7 +22,8 @@ pub(super) async fn run(handle: Arc<Handle>, socket: WriteHalf, deadline: Durati
 async fn drain(handle: &Handle, mut socket: WriteHalf, deadline: Duration) {
     let outbox = &handle.client.outbox;
     let mut wire = WireBuf::default();
-    while outbox.take(&mut wire).await.is_some() {
+    let mut idle = Idle::default();
+    while outbox.take(&mut wire, &mut idle).await.is_some() {
         let mut rest = wire.cursor();
         while rest.has_remaining() {
             let written = tokio::select! {

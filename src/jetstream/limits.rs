@@ -6,6 +6,10 @@ use super::JetStream;
 use super::api::error::{self, ApiError};
 use super::stream::config::{Storage, StreamConfig};
 
+/// Bytes that streams may be limited to together where nothing else is set: there is no disk of that size, and sums
+/// over accounts do not overflow.
+const RESERVE_MAX: i64 = 1 << 56;
+
 impl StreamLimits {
     /// Holds a stream's configuration to what the account may ask for.
     pub(super) fn cap(&self, config: &mut StreamConfig) -> Result<(), ApiError> {
@@ -38,10 +42,11 @@ impl JetStream {
         let others = self.streams();
         let others = others.iter().map(|stream| stream.config());
         let others = others.filter(|other| other.storage == config.storage && other.name != config.name);
-        let reserved: i64 = others.map(|other| other.max_bytes.max(0)).sum();
+        let reserved = others.map(|other| other.max_bytes.max(0));
+        let reserved = reserved.fold(0, i64::saturating_add);
         let wanted = reserved.saturating_add(config.max_bytes.max(1));
         let quota = &self.options.quota;
-        let over = |wanted: i64, max: i64| max >= 0 && wanted > max;
+        let over = |wanted: i64, max: i64| wanted > if max < 0 { RESERVE_MAX } else { max };
         let above = quota.above().map_or(-1, |above| above.max(config.storage));
         let elsewhere = match self.options.peers.upgrade().filter(|_| above >= 0) {
             Some(peers) => {

@@ -21,7 +21,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -46,8 +46,8 @@ pub use snapshot::Snapshot;
 
 /// How often ages are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Ticks between looks at whether a checkpoint is due.
-const TICKS_A_CHECKPOINT: u32 = 100;
+/// How often it is looked at whether a checkpoint is due.
+const CHECKPOINT_LOOKS: Duration = Duration::from_secs(2);
 
 /// What the store keeps as a stream's own row.
 #[derive(Serialize, Deserialize)]
@@ -477,23 +477,40 @@ async fn committed(log: &Log) -> Result<(), store::Error> {
     told.await.unwrap_or(Err(store::Error::Closed))
 }
 
-/// Looks at ages and, now and then, at checkpoints.
+/// Looks at ages and, now and then, at checkpoints; both read and write much, off the runtime.
 async fn clock(jetstream: Arc<JetStream>) {
-    let mut ticks = 0u32;
-    let mut interval = tokio::time::interval(TICK);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut wait = TICK;
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = jetstream.stopping.cancelled() => return,
-            _ = interval.tick() => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        ticks += 1;
-        let now = now_ns();
-        for stream in jetstream.streams() {
-            stream.tick(now);
-            if ticks.is_multiple_of(TICKS_A_CHECKPOINT) {
-                stream.checkpoint(false);
-            }
+        let looks = looked.elapsed() >= CHECKPOINT_LOOKS;
+        if looks {
+            looked = Instant::now();
         }
+        let streams = jetstream.streams();
+        let round = tokio::task::spawn_blocking(move || look_after(&streams, looks));
+        wait = round.await.unwrap_or(TICK);
+    }
+}
+
+/// One round over all streams; says how long to wait before the next.
+fn look_after(streams: &[Arc<Stream>], checkpoints: bool) -> Duration {
+    let start = Instant::now();
+    let now = now_ns();
+    let mut is_more = false;
+    for stream in streams {
+        is_more |= stream.tick(now);
+        if checkpoints {
+            stream.checkpoint(false);
+        }
+    }
+    // There is more to expire: publishers get as much of the time as that has taken.
+    if is_more {
+        start.elapsed().min(TICK / 2)
+    } else {
+        TICK
     }
 }

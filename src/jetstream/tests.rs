@@ -1,4 +1,7 @@
+mod api;
 mod consumers;
+mod damage;
+mod limits;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

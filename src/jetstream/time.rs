@@ -1,16 +1,38 @@
 //! Time on the wire: RFC 3339 with nanoseconds, UTC; inside, nanoseconds since the Unix epoch.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What stands for "no time" on the wire.
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Nanoseconds in a second.
 pub const SECOND: i64 = 1_000_000_000;
 
-/// Now, in nanoseconds since the Unix epoch.
+/// Now, in nanoseconds since the Unix epoch, as the streams of this process see it: it never goes back.
+///
+/// Ages, times to live, ack waits and the like are differences of these. So when the system clock is set back, this one goes
+/// on as if it were not, until the process ends: nothing waits for as long as it was set back, and nothing is over early when
+/// it is set forward again. A clock that is set forward is followed: it may be that of a machine that has slept.
 pub fn now_ns() -> i64 {
+    static CLOCK: Mutex<Clock> = Mutex::new(Clock(None));
+    let mut clock = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    let system = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    clock.read(system, Instant::now())
+}
+
+/// What was shown last, and when. See [`now_ns`].
+struct Clock(Option<(i64, Instant)>);
+
+impl Clock {
+    fn read(&mut self, system: i64, at: Instant) -> i64 {
+        let now = self.0.map_or(system, |(shown, before)| {
+            let passed = at.saturating_duration_since(before).as_nanos();
+            system.max(shown.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX)))
+        });
+        self.0 = Some((now, at));
+        now
+    }
 }
 
 /// A time as the wire has it; trailing zeros of the fraction are left out. Zero is [`NEVER`].
@@ -76,7 +98,12 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     if text == NEVER {
         return Some(0);
     }
-    let time: jiff::Timestamp = text.parse().ok()?;
+    let time: Result<jiff::Timestamp, _> = match text.strip_prefix("9999-") {
+        // The library ends a day before the last year does; as a count of nanoseconds it is any year this late.
+        Some(rest) => format!("9998-{rest}").parse(),
+        None => text.parse(),
+    };
+    let time = time.ok()?;
     let clamped = time
         .as_nanosecond()
         .clamp(i128::from(i64::MIN), i128::from(i64::MAX));
@@ -86,6 +113,29 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_set_back_and_forward_again_moves_nothing() {
+        const HOUR: i64 = 3_600;
+        let (begin, start) = (Instant::now(), 500_000 * HOUR * SECOND);
+        // At so many seconds after the begin, with the system clock so far ahead of the right time.
+        let read = |clock: &mut Clock, second: i64, ahead: i64| {
+            let at = begin + Duration::from_secs(second as u64);
+            clock.read(start + (second + ahead) * SECOND, at) - start
+        };
+        let mut clock = Clock(None);
+        for second in 0..10 {
+            assert_eq!(read(&mut clock, second, 0), second * SECOND);
+        }
+        // An hour back, for an hour, and forward again.
+        for second in 10..=HOUR {
+            assert_eq!(read(&mut clock, second, -HOUR), second * SECOND);
+        }
+        assert_eq!(read(&mut clock, HOUR + 1, 0), (HOUR + 1) * SECOND);
+        // Forward beyond what was ever right.
+        assert_eq!(read(&mut clock, HOUR + 2, HOUR), (2 * HOUR + 2) * SECOND);
+    }
 
     #[test]
     fn as_the_wire_has_it() {
@@ -107,6 +157,9 @@ mod tests {
         }
         assert_eq!(parse_rfc3339("1970-01-01T01:00:01+01:00"), Some(SECOND));
         assert_eq!(parse_rfc3339("2999-01-01T00:00:00Z"), Some(i64::MAX));
-        assert_eq!(parse_rfc3339("yesterday"), None);
+        assert_eq!(parse_rfc3339("9999-12-31T23:59:59.999Z"), Some(i64::MAX));
+        for bad in ["yesterday", "9999-13-31T00:00:00Z", "9999-12-31"] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
     }
 }

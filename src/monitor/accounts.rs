@@ -65,8 +65,9 @@ pub fn account_row(view: &View, account: &Account) -> Value {
 pub(super) fn traffic(view: &View, account: &Account) -> Traffic {
     let mut traffic = account.past();
     for handle in view.context.registry.live() {
-        if std::ptr::eq(&*handle.account(), account) {
-            traffic.add(&handle.client.counters);
+        let (at, booked) = handle.booked();
+        if std::ptr::eq(&*at, account) {
+            traffic += booked;
         }
     }
     traffic
@@ -79,8 +80,9 @@ pub fn statz(view: &View, accounts: &[Arc<Account>]) -> Vec<Value> {
         .map(|account| (Arc::as_ptr(account), account.past()))
         .collect();
     for handle in view.context.registry.live() {
-        if let Some(traffic) = by_account.get_mut(&Arc::as_ptr(&handle.account())) {
-            traffic.add(&handle.client.counters);
+        let (at, booked) = handle.booked();
+        if let Some(traffic) = by_account.get_mut(&Arc::as_ptr(&at)) {
+            *traffic += booked;
         }
     }
     let none = json!({ "msgs": 0, "bytes": 0 });

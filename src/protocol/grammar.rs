@@ -71,14 +71,22 @@ pub enum LineError {
     Arguments,
 }
 
+/// What is looked at byte by byte in a token.
+const SHORT: usize = 16;
+
 fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
 /// `token = 1*(any byte but a blank)`
 fn token(input: &[u8]) -> IResult<&[u8], &[u8], ()> {
-    // Subjects and inboxes are long enough for this to be worth more than a look at each byte.
-    match memchr::memchr2(b' ', b'\t', input).unwrap_or(input.len()) {
+    // A short token ends before a search by vectors has begun, a long one (an inbox) is worth it.
+    let (short, long) = input.split_at(input.len().min(SHORT));
+    let end = short
+        .iter()
+        .position(|&byte| is_blank(byte))
+        .unwrap_or_else(|| short.len() + memchr::memchr2(b' ', b'\t', long).unwrap_or(long.len()));
+    match end {
         0 => Err(nom::Err::Error(())),
         end => Ok((&input[end..], &input[..end])),
     }

@@ -175,6 +175,7 @@ mod tests {
     use super::super::wire::WireBuf;
     use super::*;
     use crate::protocol::encode::Message;
+    use crate::router::Idle;
 
     fn publish(router: &Arc<Router>, to: &str) -> usize {
         let mut publisher = Publisher::new(router.clone());
@@ -196,7 +197,7 @@ mod tests {
         let (mut out, mut wire) = (Vec::new(), WireBuf::default());
         wire.flat().extend_from_slice(b"end");
         client.outbox.flush(&mut wire);
-        client.outbox.take(&mut wire).await;
+        client.outbox.take(&mut wire, &mut Idle::default()).await;
         let mut cursor = wire.cursor();
         while bytes::Buf::has_remaining(&cursor) {
             let chunk = bytes::Buf::chunk(&cursor).to_vec();

@@ -39,7 +39,7 @@ use hashbrown::DefaultHashBuilder;
 pub use client::{About, Client, Counters};
 pub use congestion::Congestion;
 pub use import::Import;
-pub use outbox::{Closed, Flushed, Outbox};
+pub use outbox::{Closed, Flushed, Idle, Outbox};
 pub use permit::{Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
 pub use service::{Batch, Crossing, Service};

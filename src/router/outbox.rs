@@ -5,11 +5,13 @@
 //! destination that does not read may slow others down for a second, never for good. Above `max_pending`
 //! the client is a slow consumer and its connection is closed.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
 use super::wire::WireBuf;
 
@@ -46,6 +48,32 @@ struct Inner {
     writing: usize,
     closed: Option<Closed>,
     congested_since: Option<Instant>,
+}
+
+/// The clock of a writer that may become idle. It runs on while there is work: a timer set for each piece of work costs
+/// more than most of them.
+#[derive(Debug, Default)]
+pub struct Idle {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// There was work since the timer was set.
+    busy: bool,
+}
+
+impl Idle {
+    /// Completes when there was no work for [`IDLE_AFTER`], and for no more than twice that.
+    async fn reached(&mut self) {
+        loop {
+            let timer = self.timer.get_or_insert_with(|| {
+                self.busy = false;
+                Box::pin(tokio::time::sleep(IDLE_AFTER))
+            });
+            timer.await;
+            self.timer = None;
+            if !self.busy {
+                return;
+            }
+        }
+    }
 }
 
 /// See the module documentation.
@@ -138,32 +166,35 @@ impl Outbox {
     }
 
     /// The writer's side: everything queued, in exchange for the emptied `written`; `None` once closed and drained.
-    pub async fn take(&self, written: &mut WireBuf) -> Option<()> {
+    pub async fn take(&self, written: &mut WireBuf, idle: &mut Idle) -> Option<()> {
         written.clear();
-        let mut idle = false;
+        let mut is_idle = false;
         loop {
             {
                 let mut inner = self.lock();
                 if !inner.queue.is_empty() && inner.closed != Some(Closed::SlowConsumer) {
                     std::mem::swap(&mut inner.queue, written);
                     inner.writing = written.len();
+                    idle.busy = true;
                     return Some(());
                 }
                 if inner.closed.is_some() {
                     return None;
                 }
-                if idle {
+                if is_idle {
                     inner.queue.shrink(0);
                 }
             }
-            if idle {
+            if is_idle {
                 written.shrink(0);
                 self.filled.notified().await;
             } else {
                 // A busy destination is refilled within moments and finds its buffers as large as they were.
-                idle = tokio::time::timeout(IDLE_AFTER, self.filled.notified())
-                    .await
-                    .is_err();
+                tokio::select! {
+                    biased;
+                    () = self.filled.notified() => {}
+                    () = idle.reached() => is_idle = true,
+                }
             }
         }
     }

@@ -20,7 +20,12 @@ async fn received(client: &Client) -> String {
     client.outbox.close(Closed::Done);
     let mut all = Vec::new();
     let mut wire = WireBuf::default();
-    while client.outbox.take(&mut wire).await.is_some() {
+    while client
+        .outbox
+        .take(&mut wire, &mut Idle::default())
+        .await
+        .is_some()
+    {
         all.extend_from_slice(wire.flat());
     }
     String::from_utf8(all).unwrap()
@@ -171,7 +176,13 @@ async fn slow_consumer_is_closed_and_forgotten() {
     }
     publisher.flush();
     assert_eq!(client.outbox.closed(), Some(Closed::SlowConsumer));
-    assert!(client.outbox.take(&mut WireBuf::default()).await.is_none());
+    assert!(
+        client
+            .outbox
+            .take(&mut WireBuf::default(), &mut Idle::default())
+            .await
+            .is_none()
+    );
 }
 
 #[derive(Default)]
@@ -238,7 +249,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// Whose deliveries wait in an outbox that is not empty, by sid.
 fn receivers(client: &Client) -> Vec<u8> {
     let mut wire = WireBuf::default();
-    client.outbox.take(&mut wire).now_or_never();
+    client.outbox.take(&mut wire, &mut Idle::default()).now_or_never();
     let text = String::from_utf8(wire.flat().clone()).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("MSG"));
     let mut sids: Vec<u8> = lines

@@ -1,5 +1,7 @@
 //! Which settings a running server can change, and changing them.
 
+use std::net::SocketAddr;
+
 use crate::account;
 use crate::config::Config;
 use crate::connection::tls;
@@ -13,6 +15,9 @@ pub enum ReloadError {
     /// Accounts that make no sense together.
     #[error("accounts make no sense together: {}", told(.0))]
     Accounts(Vec<account::Problem>),
+    /// Anybody who can reach the port could come in, as at a start.
+    #[error("refusing to listen on {0} without authentication")]
+    OpenBind(SocketAddr),
     /// A new certificate, or what else TLS is made of, is not usable: the old one stays in force.
     #[error("cannot have TLS: {0}")]
     Tls(#[from] tls::Error),
@@ -24,8 +29,32 @@ pub(super) fn told(problems: &[account::Problem]) -> String {
     told.join("; ")
 }
 
-/// What a reload changed, by name; or what stands in its way.
-pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, ReloadError> {
+/// What a reload changed, by name; or what stands in its way. The server listens on `listens`.
+pub(super) fn compare(
+    old: &Config,
+    new: &Config,
+    listens: &[SocketAddr],
+) -> Result<Vec<&'static str>, ReloadError> {
+    let fixed = fixed(old, new);
+    if !fixed.is_empty() {
+        return Err(ReloadError::Fixed(fixed));
+    }
+    let problems = super::problems(new);
+    if !problems.is_empty() {
+        return Err(ReloadError::Accounts(problems));
+    }
+    // What was open before was so by the choice of who started it.
+    if new.auth.admits_anybody() && !old.auth.admits_anybody() && !new.open_to_all {
+        let beyond = listens.iter().find(|address| !super::is_loopback(address.ip()));
+        if let Some(address) = beyond {
+            return Err(ReloadError::OpenBind(*address));
+        }
+    }
+    Ok(changed(old, new))
+}
+
+/// Settings that differ and cannot change while the server runs.
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
     let fixed = [
         ("host", old.host != new.host),
         ("port", old.port != new.port),
@@ -48,18 +77,11 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, R
         ("max_file", old.storage_max != new.storage_max),
         ("streams, consumers", old.assets != new.assets),
     ];
-    let fixed: Vec<_> = fixed
-        .iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(name, _)| *name)
-        .collect();
-    if !fixed.is_empty() {
-        return Err(ReloadError::Fixed(fixed));
-    }
-    let problems = super::problems(new);
-    if !problems.is_empty() {
-        return Err(ReloadError::Accounts(problems));
-    }
+    named(&fixed)
+}
+
+/// Settings that differ and change.
+fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
     let (before, after) = (&old.connections, &new.connections);
     let changed = [
         ("authorization", old.auth != new.auth),
@@ -85,11 +107,12 @@ pub(super) fn compare(old: &Config, new: &Config) -> Result<Vec<&'static str>, R
         ("write_deadline", before.write_deadline != after.write_deadline),
         ("trace", before.trace != after.trace),
     ];
-    Ok(changed
-        .iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(name, _)| *name)
-        .collect())
+    named(&changed)
+}
+
+fn named(settings: &[(&'static str, bool)]) -> Vec<&'static str> {
+    let differ = settings.iter().filter(|(_, differs)| *differs);
+    differ.map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]
@@ -97,7 +120,35 @@ mod tests {
     use super::*;
 
     fn compared(old: &Config, new: &Config) -> Result<Vec<&'static str>, String> {
-        compare(old, new).map_err(|error| error.to_string())
+        compare(old, new, &["127.0.0.1:4222".parse().unwrap()]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_server_that_others_reach_is_not_opened_to_anybody() {
+        let beyond = [
+            "127.0.0.1:8222".parse().unwrap(),
+            "192.0.2.1:4222".parse().unwrap(),
+        ];
+        let told = |old: &Config, new: &Config, listens: &[SocketAddr]| {
+            compare(old, new, listens).map_err(|error| error.to_string())
+        };
+        let open = Config::default();
+        let closed = Config {
+            auth: crate::account::Auth::Token("t".to_owned()),
+            ..Config::default()
+        };
+        let refused = "refusing to listen on 192.0.2.1:4222 without authentication";
+        assert_eq!(told(&closed, &open, &beyond), Err(refused.to_owned()));
+        assert_eq!(told(&closed, &open, &beyond[..1]), Ok(vec!["authorization"]));
+        assert_eq!(told(&open, &closed, &beyond), Ok(vec!["authorization"]));
+        // Whoever started it so knows.
+        assert_eq!(told(&open, &open, &beyond), Ok(Vec::new()));
+        let known = |config: Config| Config {
+            open_to_all: true,
+            ..config
+        };
+        let told = told(&known(closed), &known(open), &beyond);
+        assert_eq!(told, Ok(vec!["authorization"]));
     }
 
     #[test]

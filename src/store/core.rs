@@ -9,7 +9,7 @@ use super::info::{Metrics, State};
 use super::log::{Done, Inner, Log, Shared};
 use super::tables::{Numbers, Part, Tables, take_update};
 use super::view::{Source, View};
-use super::{Options, StreamId, lock};
+use super::{Options, StreamId, Sync, lock};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,6 +52,8 @@ pub(super) struct Core {
     pub poisoned: AtomicBool,
     /// Entries up to this are in the logs' views.
     pub landed: AtomicU64,
+    /// Held while an entry moves into the views: who holds it sees them at an end of an entry.
+    pub landing: Mutex<()>,
     /// Entries up to this are in the tables.
     pub applied: AtomicU64,
     pub epoch: AtomicU64,
@@ -91,6 +93,7 @@ impl Core {
             stopped: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             landed: AtomicU64::new(0),
+            landing: Mutex::default(),
             applied: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             next_stream: AtomicU64::new(0),
@@ -114,6 +117,8 @@ impl Core {
             return Ok(());
         }
         match &*lock(&self.state) {
+            // It has resumed just now.
+            State::Ok if !self.stopped.load(Ordering::Acquire) => Ok(()),
             State::Ok => Err(Error::Closed),
             State::Full(why) => Err(Error::Full(why.clone())),
             State::Failed(why) => Err(Error::Failed(why.clone())),
@@ -143,8 +148,12 @@ impl Core {
 
     /// Takes writes again.
     pub fn resume(&self) {
-        *lock(&self.state) = State::Ok;
-        self.stopped.store(false, Ordering::Release);
+        {
+            // Both at once, for whoever asks why it does not take what it takes.
+            let mut state = lock(&self.state);
+            *state = State::Ok;
+            self.stopped.store(false, Ordering::Release);
+        }
         tracing::info!("store resumed");
     }
 
@@ -263,6 +272,9 @@ impl Core {
         let _one = lock(&self.checkpointing);
         let start = Instant::now();
         let epoch = epoch.unwrap_or_else(|| self.epoch.load(Ordering::Acquire));
+        // What lands while the changes are taken would be in the tables beyond `applied`. Synced entries are all there to be
+        // replayed over that; of the others a power cut may leave the older ones alone, which must not go over what is newer.
+        let exact = matches!(self.options.sync, Sync::Interval(_)).then(|| lock(&self.landing));
         let applied = self.landed.load(Ordering::Acquire);
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         let dropped = std::mem::take(&mut *lock(&self.dropped));
@@ -284,6 +296,7 @@ impl Core {
                 });
             }
         }
+        drop(exact);
         let next_stream = self.next_stream.load(Ordering::Acquire);
         let result = self.tables.write(
             &parts,

@@ -319,8 +319,8 @@ impl Log {
     }
 
     /// Keeps what the caller derived from the durable records up to `upto_seq`, with the store's next
-    /// checkpoint. To be called when nothing is pending that removes records at or below `upto_seq`:
-    /// `bytes` has to match what is durable. A memory log keeps none.
+    /// checkpoint. `bytes` has to match what the log shows at this moment, removals that are pending
+    /// not counted in: to be called while nothing lands, as from a commit's `done`. A memory log keeps none.
     pub fn put_checkpoint(&self, upto_seq: u64, bytes: impl Into<Bytes>) {
         if let Some(core) = &self.0.core {
             self.inner().view.put_checkpoint(upto_seq, bytes.into());
@@ -377,6 +377,11 @@ impl Log {
     /// Whether it is so, durably.
     pub fn is_compressed(&self) -> bool {
         self.inner().view.compress
+    }
+
+    /// What is removed by changes that have not landed, as inclusive ranges: as much of it as is durable still shows.
+    pub fn dying(&self) -> Vec<(u64, u64)> {
+        self.inner().dying.iter().collect()
     }
 
     /// The latest checkpoint.

@@ -17,7 +17,8 @@
 //!   [`Sync::Interval`] "durable" means written).
 //! - A commit is whole or absent after a crash: one group in one journal entry (`journal.rs`).
 //! - Checkpoints write state, not operations, and replaying a group twice changes nothing, so recovery is:
-//!   the tables, then the journal from the entry they hold on (`tables.rs`, `open.rs`).
+//!   the tables, then the journal from the entry they hold on (`tables.rs`, `open.rs`). With
+//!   [`Sync::Interval`] the tables hold no more than that entry: of later ones some may be lost.
 //! - Sequences go up for ever: the last one is in the stream's row, even of an empty log.
 //! - After an error nobody is told "not stored". The store stops taking records, keeps what was under way,
 //!   opens its files anew, brings all that landed into redb, and then makes the rest durable (`writer.rs`).
@@ -28,7 +29,7 @@
 //!   journal holds, the cache, and about 150 bytes a block or a page of notes.
 //!
 //! Threads: `store-writer`, `store-lander` (calls `done`), `store-tables`. Locks are taken in the order
-//! log, then queue or cache; no lock is held while `done` runs or while the disk is written or read for a
+//! landing, log, then queue or cache; no lock is held while `done` runs or while the disk is written or read for a
 //! reader.
 //!
 //! Deliberately absent: subjects, limits, expiry, deduplication (the streams room owns them and leaves its
@@ -70,6 +71,7 @@ pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
 pub use notes::Notes;
 pub use open::{Store, StreamRow};
+pub use read::Scanned;
 pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
 pub use view::{ConsumerRow, LogState};
 

@@ -32,6 +32,8 @@ pub(super) struct GroupNotes {
     /// How long these are of use.
     pub until: i64,
     pub bytes: Vec<u8>,
+    /// The mark, if it is another one.
+    pub mark: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -83,6 +85,12 @@ impl NoteBook {
             .is_some_and(|(_, page)| page.until < notes.now)
         {
             self.pages.pop_first();
+        }
+        if let Some(mark) = &notes.mark {
+            self.mark = mark.clone();
+        }
+        if notes.bytes.is_empty() {
+            return true;
         }
         if let Some(mut last) = self.pages.last_entry()
             && let Page {
@@ -200,6 +208,7 @@ mod tests {
             now,
             until,
             bytes: vec![number as u8; len],
+            mark: None,
         }
     }
 

@@ -1,12 +1,25 @@
 //! Reading a log: what is durable, from memory or through the cache.
 
-use super::block::{Block, Data, Dead, record_at};
+use super::block::{Block, Data, Dead, record_at, span};
 use super::core::BlockRef;
 use super::error::Error;
 use super::log::Log;
 use super::record::{Record, RecordRef};
 use super::view::View;
 use std::ops::ControlFlow;
+
+/// What a scan meets.
+pub enum Scanned<'a> {
+    /// A record.
+    Record(&'a RecordRef<'a>),
+    /// Its bytes do not match their checksum: what it was cannot be told.
+    Damaged {
+        /// Its sequence, as far as it can be told.
+        seq: u64,
+        /// Its bytes.
+        bytes: u64,
+    },
+}
 
 impl Log {
     /// The record at `seq`.
@@ -60,9 +73,22 @@ impl Log {
     /// while `f` runs. Damaged records are passed over, and counted in [`damaged`](Self::damaged).
     pub fn scan(
         &self,
-        mut seq: u64,
+        seq: u64,
         bytes_max: u64,
         mut f: impl FnMut(&RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<u64>, Error> {
+        self.scan_all(seq, bytes_max, |scanned| match scanned {
+            Scanned::Record(record) => f(record),
+            Scanned::Damaged { .. } => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The same, with what is damaged.
+    pub fn scan_all(
+        &self,
+        mut seq: u64,
+        bytes_max: u64,
+        mut f: impl FnMut(Scanned<'_>) -> ControlFlow<()>,
     ) -> Result<Option<u64>, Error> {
         let mut bytes = 0;
         loop {
@@ -82,7 +108,7 @@ impl Log {
                     break;
                 };
                 let entry = chunk.index[within];
-                if entry.damaged || dead.contains(place) {
+                if dead.contains(place) {
                     seq = entry.seq + 1;
                     continue;
                 }
@@ -90,9 +116,16 @@ impl Log {
                     return Ok(Some(entry.seq));
                 }
                 seq = entry.seq + 1;
-                let record = chunk.record(within);
-                bytes += record.stored_len();
-                if f(&record).is_break() {
+                let len = span(chunk, within) as u64;
+                bytes += len;
+                let flow = match entry.damaged {
+                    true => f(Scanned::Damaged {
+                        seq: entry.seq,
+                        bytes: len,
+                    }),
+                    false => f(Scanned::Record(&chunk.record(within))),
+                };
+                if flow.is_break() {
                     return Ok(Some(seq));
                 }
             }
@@ -132,33 +165,62 @@ impl Log {
         Ok(out)
     }
 
-    /// The sequences between first and last that hold no live record, as inclusive ranges, at most
-    /// `ranges_max` of them.
+    /// The sequences between first and last that hold no record, as inclusive ranges, at most
+    /// `ranges_max` of them. A block that was never rewritten tells without its data.
     pub fn deleted(&self, ranges_max: usize) -> Result<Vec<(u64, u64)>, Error> {
         let state = self.state();
         let mut out = Vec::new();
         let mut expected = state.first_seq;
-        let mut seq = Some(state.first_seq);
-        while let Some(from) = seq {
-            seq = self.scan(from, u64::MAX, |record| {
-                if record.seq > expected {
-                    out.push((expected, record.seq - 1));
+        let mut seq = state.first_seq;
+        while out.len() < ranges_max {
+            let next = {
+                let inner = self.inner();
+                let id = inner.view.block_at(seq);
+                id.map(|id| {
+                    let block = &inner.view.blocks[&id];
+                    (id, block.last, u64::from(block.records), block.dead.clone())
+                })
+            };
+            let Some((id, last, records, dead)) = next else {
+                break;
+            };
+            let mut live = |seq: u64| {
+                if seq > expected {
+                    out.push((expected, seq - 1));
                 }
-                expected = record.seq + 1;
-                if out.len() >= ranges_max {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })?;
-            if out.len() >= ranges_max {
-                return Ok(out);
+                expected = expected.max(seq + 1);
+            };
+            if records == last + 1 - id {
+                let places = (0..records).filter(|&place| !dead.contains(place as usize));
+                places.for_each(|place| live(id + place));
+            } else {
+                self.scan_block(id, last, live)?;
             }
+            seq = last + 1;
         }
-        if expected <= state.last_seq {
+        out.truncate(ranges_max);
+        if out.len() < ranges_max && expected <= state.last_seq {
             out.push((expected, state.last_seq));
         }
         Ok(out)
+    }
+
+    /// Calls `live` with the sequences of the records of a block.
+    fn scan_block(&self, id: u64, last: u64, mut live: impl FnMut(u64)) -> Result<(), Error> {
+        self.scan_all(id, u64::MAX, |scanned| {
+            let seq = match scanned {
+                Scanned::Record(record) => record.seq,
+                Scanned::Damaged { seq, .. } => seq,
+            };
+            if seq <= last {
+                live(seq);
+            }
+            match seq < last {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(())
     }
 
     /// Sequences whose record was found damaged since the log was opened.

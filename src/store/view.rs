@@ -98,7 +98,7 @@ pub(super) struct Noted {
 }
 
 /// Above this many removals what a caller's checkpoint says of records is worth less than a scan.
-const REMOVED_MAX: usize = 64 << 10;
+const REMOVED_MAX: usize = 256 << 10;
 
 /// What changed since the last checkpoint, beside the blocks' own flags.
 #[derive(Debug, Default, Clone)]
@@ -175,10 +175,6 @@ impl View {
         }
         if let Some(notes) = &group.notes {
             self.changes.notes |= self.notes.add(notes);
-        }
-        if let Some(mark) = &group.mark {
-            self.notes.mark = mark.clone();
-            self.changes.notes = true;
         }
         if let Some(on) = group.compress {
             self.compress = on;

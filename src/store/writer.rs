@@ -333,6 +333,7 @@ pub(super) fn new_epoch() -> Result<u64, Error> {
 /// Moves durable commits into their logs and answers them, in order.
 pub(super) fn run_lander(core: &Core, batches: &Receiver<Batch>, checkpoints: &SyncSender<()>) {
     for batch in batches {
+        let landing = lock(&core.landing);
         let landed = catch_unwind(AssertUnwindSafe(|| {
             batch.works.iter().for_each(|work| core.land(work))
         }));
@@ -340,6 +341,7 @@ pub(super) fn run_lander(core: &Core, batches: &Receiver<Batch>, checkpoints: &S
             core.poison("the landing thread panicked");
         }
         core.landed.fetch_max(batch.lsn, Ordering::AcqRel);
+        drop(landing);
         for done in batch.dones {
             // A caller's panic is its own.
             let _ = catch_unwind(AssertUnwindSafe(|| done(batch.result.clone())));

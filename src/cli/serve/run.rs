@@ -77,6 +77,15 @@ impl Signals {
             user2: watch(SignalKind::user_defined2())?,
         })
     }
+
+    /// Completes when the server is to end: with whether as a lame duck.
+    async fn ending(&mut self) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => false,
+            _ = self.user2.recv() => true,
+        }
+    }
 }
 
 async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -> Result<(), Failure> {
@@ -118,20 +127,31 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
                     Ok(()) => tracing::info!("File log re-opened"),
                     Err(failure) => tracing::error!("{failure}"),
                 },
-                _ = signals.hangup.recv() => match reload(face, &server, log, &mut files).await {
-                    Ok(new) => process = new,
-                    Err(failure) => tracing::error!("Reload refused, nothing has changed: {failure}"),
-                },
-                Some(request) = requests.recv() => match reload(face, &server, log, &mut files).await {
-                    Ok(new) => {
-                        process = new;
-                        request.answer(Ok(()));
+                _ = signals.hangup.recv() => {
+                    let reload = reload(face, &server, log, &mut files);
+                    match unless_ended(reload, &mut watching, signals.ending()).await {
+                        Ok(Ok(new)) => process = new,
+                        Ok(Err(failure)) => tracing::error!("Reload refused, nothing has changed: {failure}"),
+                        Err(lame_duck) => break lame_duck,
                     }
-                    Err(failure) => {
-                        tracing::error!("Reload refused, nothing has changed: {failure}");
-                        request.answer(Err(failure.to_string()));
+                }
+                Some(request) = requests.recv() => {
+                    let reload = reload(face, &server, log, &mut files);
+                    match unless_ended(reload, &mut watching, signals.ending()).await {
+                        Ok(Ok(new)) => {
+                            process = new;
+                            request.answer(Ok(()));
+                        }
+                        Ok(Err(failure)) => {
+                            tracing::error!("Reload refused, nothing has changed: {failure}");
+                            request.answer(Err(failure.to_string()));
+                        }
+                        Err(lame_duck) => {
+                            request.answer(Err("the server ends".to_owned()));
+                            break lame_duck;
+                        }
                     }
-                },
+                }
             }
         }
     };
@@ -144,6 +164,24 @@ async fn serve(face: &dyn Face, settings: Settings, log: &Log, began: Instant) -
     .await;
     drop(files);
     Ok(())
+}
+
+/// Does what may take its time: a reload compares as many hashed passwords as there are new ones. Meanwhile the service
+/// manager is told that all is well, and who ends the server, as a lame duck or not, does not wait: that is the error.
+async fn unless_ended<T>(
+    work: impl Future<Output = T>,
+    watching: impl Future<Output = ()>,
+    ending: impl Future<Output = bool>,
+) -> Result<T, bool> {
+    let watching = async {
+        watching.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        done = work => Ok(done),
+        lame_duck = ending => Err(lame_duck),
+        never = watching => never,
+    }
 }
 
 /// Reads the settings again and takes on what can change; either all of it or nothing.
@@ -191,5 +229,41 @@ async fn end(server: Server, manager: &Manager, mut signals: Signals, lame_duck:
     tokio::select! {
         () = end => tracing::info!("Stopped"),
         _ = signals.interrupt.recv() => tracing::warn!("Stopped at once"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{pending, poll_fn, ready};
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reload_that_takes_its_time_holds_up_nobody() {
+        let watched = Cell::new(0);
+        let watching = || {
+            poll_fn(|_| {
+                watched.set(watched.get() + 1);
+                Poll::<()>::Pending
+            })
+        };
+        let mut rounds = 0;
+        let work = poll_fn(|context| {
+            rounds += 1;
+            context.waker().wake_by_ref();
+            if rounds < 100 {
+                Poll::Pending
+            } else {
+                Poll::Ready("done")
+            }
+        });
+        assert_eq!(unless_ended(work, watching(), pending()).await, Ok("done"));
+        assert!(watched.get() > 0);
+        for lame_duck in [true, false] {
+            let ended = unless_ended(pending::<()>(), watching(), ready(lame_duck)).await;
+            assert_eq!(ended, Err(lame_duck));
+        }
     }
 }

@@ -25,7 +25,9 @@ pub(crate) struct Pending {
 impl Session {
     /// Lets in who need not show anything.
     pub fn admit_unasked(&mut self) {
+        let handle = self.handle.clone();
         loop {
+            let _turn = handle.take_turn();
             let epoch = self.context.epoch();
             let (encryption, auth) = self.context.terms();
             let admitted = match &*auth {
@@ -79,6 +81,7 @@ impl Session {
             // What it has asked for elsewhere ends there.
             self.plain = None;
             self.publisher.flush();
+            self.count_in();
             self.account.router.remove_client(&self.handle.client);
         }
         if !self.handle.enter(&account) {
@@ -191,6 +194,8 @@ impl Session {
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersNeedsHeaders);
         }
+        let handle = self.handle.clone();
+        let turn = handle.take_turn();
         let is_first = !self.connected;
         if self.connected {
             // A second CONNECT starts over.
@@ -207,6 +212,7 @@ impl Session {
         self.connect = Arc::new(connect);
         self.handle.set_connect(self.connect.clone());
         self.admit(user)?;
+        drop(turn);
         if self.context.epoch() != epoch {
             // A reload came between, and may have looked at this connection before it was in: its rules count.
             let connect = Connect::clone(&self.connect);

@@ -216,6 +216,14 @@ impl Session {
     /// Hands over what this batch has published, then waits for congested destinations, for a bounded time.
     pub async fn settle(&mut self) {
         self.publisher.flush();
+        self.count_in();
+        if self.publisher.is_congested() {
+            self.publisher.relieve().await;
+        }
+    }
+
+    /// Adds what has come since the last time to what others see.
+    fn count_in(&mut self) {
         if self.in_msgs > 0 {
             let counters = &self.handle.client.counters;
             counters
@@ -224,9 +232,6 @@ impl Session {
             counters
                 .in_bytes
                 .fetch_add(std::mem::take(&mut self.in_bytes), Ordering::Relaxed);
-        }
-        if self.publisher.is_congested() {
-            self.publisher.relieve().await;
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::account::{Accounts, Auth};
+use crate::account::{Accounts, Auth, Login, Traffic, User, Users};
 use crate::protocol::info::Info;
-use crate::router::{Client, Closed, WireBuf};
+use crate::router::{Client, Closed, Idle, WireBuf};
 
 const PAYLOAD_MAX: usize = 300;
 const LINE_MAX: usize = 128;
@@ -55,7 +55,12 @@ fn converse<'a>(auth: Auth, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outco
         assert_eq!(context.accounts.global().router.stats().subscriptions, 0);
         client.outbox.close(Closed::Done);
         let (mut out, mut wire) = (Vec::new(), WireBuf::default());
-        while client.outbox.take(&mut wire).await.is_some() {
+        while client
+            .outbox
+            .take(&mut wire, &mut Idle::default())
+            .await
+            .is_some()
+        {
             let mut cursor = wire.cursor();
             while cursor.has_remaining() {
                 let chunk = cursor.chunk().to_vec();
@@ -133,6 +138,49 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => "[A-Za-z+-]{1,12}[ \t]?[a-z0-9 ]{0,150}\r?\n".prop_map(String::into_bytes),
     ]
+}
+
+#[tokio::test]
+async fn what_a_client_has_sent_and_got_is_of_the_account_it_was_in() {
+    let specs = ["A", "B"].map(crate::account::Spec::new);
+    let mut users = Users::default();
+    for account in ["A", "B"] {
+        users.add(User {
+            name: account.to_lowercase(),
+            login: Login::Password("p".to_owned()),
+            permissions: None,
+            account: account.into(),
+            rule: String::new(),
+        });
+    }
+    let accounts = Accounts::new(Auth::Users(Arc::new(users)), &specs, None);
+    let context = Arc::new(Context::new(Options::default(), accounts, Info::default()));
+    let client = Client::new(1, 64 << 20);
+    let handle = Arc::new(Handle::new(client, "test".into(), 1, &context));
+    let mut session = Session::new(context.clone(), handle.clone());
+    session.admit_unasked();
+    let mut buffer = BytesMut::from(
+        "CONNECT {\"user\":\"a\",\"pass\":\"p\"}\r\nSUB x 1\r\nPUB x 3\r\none\r\nPUB x 2\r\nhi\r\n\
+         CONNECT {\"user\":\"b\",\"pass\":\"p\"}\r\nPUB x 4\r\nmore\r\n",
+    );
+    feed(&mut session, &mut buffer).await.unwrap();
+    let account = |name: &str| context.accounts.get(name).unwrap();
+    let traffic = |(in_msgs, in_bytes), (out_msgs, out_bytes)| Traffic {
+        in_msgs,
+        in_bytes,
+        out_msgs,
+        out_bytes,
+    };
+    let (first, second) = (traffic((2, 5), (2, 5)), traffic((1, 4), (0, 0)));
+    let (at, booked) = handle.booked();
+    assert_eq!((&**at.name(), booked), ("B", second));
+    assert_eq!(
+        (account("A").past(), account("B").past()),
+        (first, traffic((0, 0), (0, 0)))
+    );
+    handle.leave();
+    assert_eq!((account("A").past(), account("B").past()), (first, second));
+    assert_eq!(handle.booked().1, traffic((0, 0), (0, 0)));
 }
 
 proptest! {

@@ -1,10 +1,13 @@
 //! The JetStream API: `$JS.API.>` as subjects, JSON in and out.
 //!
 //! Requests are queued by the publishing connection and answered by a few workers; those of one requester go to one
-//! worker, so that they are answered in order, and after the publishes that came before them were taken in.
+//! worker, so that they are answered in order, and after the publishes that came before them were taken in. What is
+//! large of a batch of messages leaves beside that. A request that ends in a panic is answered with an error, and the
+//! worker goes on.
 
 mod account;
 mod advisory;
+mod batch;
 mod consumers;
 mod direct;
 pub mod error;
@@ -12,13 +15,15 @@ mod request;
 mod streams;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::encode::Message;
@@ -28,15 +33,19 @@ use crate::router::{Batch, Publisher, Service, Subscription};
 
 use super::JetStream;
 use advisory::Advisory;
+use batch::Batch as Messages;
 use error::ApiError;
 
 const PREFIX: &[u8] = b"$JS.API.";
 const NEXT: &[u8] = b"CONSUMER.MSG.NEXT.";
+const DIRECT: &str = "DIRECT.GET.";
 /// Workers that answer requests side by side.
 const WORKERS: usize = 4;
 /// Bytes of requests waiting for one worker above which publishers wait, and above which requests are refused.
 const QUEUE_HIGH: usize = 1 << 20;
 const QUEUE_MAX: usize = 16 << 20;
+/// Batches of messages that are sent side by side, beside their first chunk.
+const BATCHES: usize = 1024;
 /// How long those who do not take their answers hold up others.
 const RELIEF_MAX: Duration = Duration::from_secs(1);
 
@@ -109,10 +118,15 @@ impl Answer {
 /// Subscribes the API and starts its workers.
 pub(super) fn serve(jetstream: &Arc<JetStream>) -> Vec<Arc<Subscription>> {
     let queues: Vec<_> = (0..WORKERS).map(|_| Arc::new(Queue::default())).collect();
+    let batches = Arc::new(Semaphore::new(BATCHES));
     for queue in &queues {
+        let batches = batches.clone();
         let (jetstream, queue) = (jetstream.clone(), queue.clone());
         let stopping = jetstream.stopping.clone();
-        jetstream.clone().tasks.spawn(work(jetstream, queue, stopping));
+        jetstream
+            .clone()
+            .tasks
+            .spawn(work(jetstream, queue, batches, stopping));
     }
     let service: Arc<dyn Service> = Arc::new(Api {
         queues,
@@ -225,8 +239,14 @@ impl Service for Api {
     }
 }
 
-async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: CancellationToken) {
-    let mut publisher = Publisher::of_answers(jetstream.router().clone());
+async fn work(
+    jetstream: Arc<JetStream>,
+    queue: Arc<Queue>,
+    batches: Arc<Semaphore>,
+    stopping: CancellationToken,
+) {
+    let fresh = || Publisher::of_answers(jetstream.router().clone());
+    let mut publisher = fresh();
     loop {
         let Some(batch) = queue.pop() else {
             tokio::select! {
@@ -235,43 +255,106 @@ async fn work(jetstream: Arc<JetStream>, queue: Arc<Queue>, stopping: Cancellati
             }
         };
         for request in batch.iter() {
-            answer(&jetstream, &request, &mut publisher).await;
+            let answering = AssertUnwindSafe(answer(&jetstream, &request, &mut publisher));
+            match answering.catch_unwind().await {
+                Ok(None) => {}
+                Ok(Some(messages)) => send(&jetstream, messages, &batch, &batches, &mut publisher),
+                Err(_) => {
+                    // What was answered before leaves; what the panic has left behind is not relied on.
+                    catch_unwind(AssertUnwindSafe(|| publisher.flush())).ok();
+                    publisher = fresh();
+                    apologise(&jetstream, &request, &mut publisher);
+                }
+            }
+            if publisher.is_congested() {
+                publisher.relieve_within(RELIEF_MAX).await;
+            }
         }
-        publisher.flush();
+        if catch_unwind(AssertUnwindSafe(|| publisher.flush())).is_err() {
+            tracing::error!("answers to API requests were lost to a panic");
+            publisher = fresh();
+        }
         queue.bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
         queue.relieved.notify_waiters();
         publisher.relieve_within(RELIEF_MAX).await;
     }
 }
 
-/// Answers one request.
-async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) {
-    let rest = endpoint(request.subject, jetstream.options.domain.as_deref());
-    let Some(Ok(rest)) = rest.map(std::str::from_utf8) else {
+/// Sends messages: the first of them at once, the rest in a task of its own.
+fn send(
+    jetstream: &Arc<JetStream>,
+    messages: Messages,
+    requests: &Batch,
+    batches: &Arc<Semaphore>,
+    publisher: &mut Publisher,
+) {
+    let requester = requests.origin();
+    let Some(mut left) = messages.begin(requester.map(|client| &**client), publisher) else {
         return;
     };
+    let Ok(permit) = batches.clone().try_acquire_owned() else {
+        return left.end(publisher);
+    };
+    publisher.flush();
+    let rest = left.go_on(
+        requester.cloned(),
+        Publisher::of_answers(jetstream.router().clone()),
+        jetstream.stopping.clone(),
+    );
+    jetstream.tasks.spawn(async move {
+        rest.await;
+        drop(permit);
+    });
+}
+
+/// A request has ended in a panic: says so to whoever asked.
+fn apologise(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) {
+    let subject = String::from_utf8_lossy(request.subject);
+    tracing::error!("the API request on {subject} ended in a panic");
+    let counters = &jetstream.api_counters;
+    counters.total.fetch_add(1, Ordering::Relaxed);
+    counters.errors.fetch_add(1, Ordering::Relaxed);
+    let rest = endpoint(request.subject, jetstream.options.domain.as_deref());
+    if rest.is_some_and(|rest| rest.starts_with(DIRECT.as_bytes())) {
+        direct::apologise(request.reply, publisher);
+    } else {
+        let answer = Answer::new("system", Err(error::TEMPORARILY_UNAVAILABLE));
+        reply(request, answer, publisher);
+    }
+}
+
+/// Answers one request; messages without end are for the caller to send.
+async fn answer(jetstream: &JetStream, request: &Message<'_>, publisher: &mut Publisher) -> Option<Messages> {
+    let rest = endpoint(request.subject, jetstream.options.domain.as_deref())?;
+    let rest = std::str::from_utf8(rest).ok()?;
     let (total, errors) = (&jetstream.api_counters.total, &jetstream.api_counters.errors);
-    if let Some(rest) = rest.strip_prefix("DIRECT.GET.") {
-        direct::answer(jetstream, rest, request, publisher).await;
+    if let Some(rest) = rest.strip_prefix(DIRECT) {
+        let messages = direct::answer(jetstream, rest, request, publisher).await;
         total.fetch_add(1, Ordering::Relaxed);
-        return;
+        return messages;
     }
     let mut answer = route(jetstream, rest, request).await;
     total.fetch_add(1, Ordering::Relaxed);
     errors.fetch_add(u64::from(answer.is_error()), Ordering::Relaxed);
     let advisory = answer.advisory.take();
-    if !request.reply.is_empty() {
-        let json = answer.into_json();
-        let message = Message {
-            subject: request.reply,
-            payload: &json,
-            ..Message::default()
-        };
-        publisher.publish(&message, None);
-    }
+    reply(request, answer, publisher);
     if let Some(advisory) = advisory {
         advisory.publish(jetstream, publisher);
     }
+    None
+}
+
+fn reply(request: &Message<'_>, answer: Answer, publisher: &mut Publisher) {
+    if request.reply.is_empty() {
+        return;
+    }
+    let json = answer.into_json();
+    let message = Message {
+        subject: request.reply,
+        payload: &json,
+        ..Message::default()
+    };
+    publisher.publish(&message, None);
 }
 
 /// What follows the prefix of the API, with or without a domain.

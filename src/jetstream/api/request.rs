@@ -1,20 +1,40 @@
 //! Bodies of requests: JSON objects, read as the reference server reads them.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{self, ApiError};
 
-/// Reads a request. A null field counts as absent; an unknown one is refused if `strict`.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8], fields: &[&str], strict: bool) -> Result<T, ApiError> {
+/// Fields for which null is no value, where others are absent then.
+const NEVER_NULL: [&str; 5] = ["retention", "discard", "storage", "compression", "persist_mode"];
+
+/// Reads a JSON object: keys without regard to case, a null field as if absent, and null as no field at all.
+pub(super) fn object(body: &[u8], fields: &[&str]) -> Result<Map<String, Value>, ApiError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| error::INVALID_JSON.with(error))?;
-    let Value::Object(mut object) = value else {
-        return Err(error::INVALID_JSON.with("a request is an object"));
+    let mut object = match value {
+        Value::Object(object) => object,
+        Value::Null => Map::new(),
+        _ => return Err(error::INVALID_JSON.with("a request is an object")),
     };
+    let is_odd = |key: &String| key.bytes().any(|byte| byte.is_ascii_uppercase());
+    if object.keys().any(is_odd) {
+        let known = |key: &str| fields.iter().find(|field| field.eq_ignore_ascii_case(key));
+        let named = object.into_iter().map(|(key, value)| match known(&key) {
+            Some(field) => ((*field).to_owned(), value),
+            None => (key, value),
+        });
+        object = named.collect();
+    }
+    object.retain(|key, value| !value.is_null() || NEVER_NULL.contains(&key.as_str()));
+    Ok(object)
+}
+
+/// Reads a request. An unknown field is refused if `strict`.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8], fields: &[&str], strict: bool) -> Result<T, ApiError> {
+    let object = object(body, fields)?;
     if strict && let Some(unknown) = object.keys().find(|key| !fields.contains(&key.as_str())) {
         return Err(error::INVALID_JSON.with(format_args!("json: unknown field \"{unknown}\"")));
     }
-    object.retain(|_, value| !value.is_null());
     serde_json::from_value(Value::Object(object)).map_err(|error| error::INVALID_JSON.with(error))
 }
 

@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 
 use crate::jetstream::JetStream;
 use crate::jetstream::stream::config::{FIELDS, Storage, StreamConfig};
-use crate::jetstream::stream::{Found, StreamInfo, Want};
+use crate::jetstream::stream::{Found, Stream, StreamInfo, Want};
 use crate::jetstream::time::{parse_rfc3339, rfc3339};
 use crate::protocol::info::API_LEVEL;
 
 use super::advisory::{Action, Advisory};
 use super::error::{self, ApiError};
 use super::request::{expect_empty, parse, parse_optional};
-use super::{Answer, clustered};
+use super::{Answer, clustered, direct};
 
 /// Streams in one answer.
 const NAMES_LIMIT: usize = 1024;
@@ -48,7 +48,7 @@ pub(super) async fn route(
             answer.advise(advisory(Action::Deleted, name))
         }
         ("INFO", [name]) => {
-            Answer::new("stream_info", info(jetstream, gate, name, body)).beside_error(paging)
+            Answer::new("stream_info", info(jetstream, gate, name, body).await).beside_error(paging)
         }
         ("NAMES", []) => {
             let beside = json!({"total": 0, "offset": 0, "limit": 0, "streams": null});
@@ -113,12 +113,42 @@ fn asked(jetstream: &JetStream, name: &str, body: &[u8]) -> Result<(StreamConfig
         return Err(error::STREAM_NAME_MISMATCH);
     }
     let strict = jetstream.options.strict;
-    let config: StreamConfig = parse(body, FIELDS, strict)?;
+    let mut config: StreamConfig = parse(body, FIELDS, strict)?;
     let mode: Mode = parse(body, FIELDS, strict)?;
+    if i32::try_from(config.max_msg_size).is_err() {
+        return Err(error::INVALID_JSON.with("max_msg_size is beyond 32 bits"));
+    }
+    if let Some(placement) = config.placement.take() {
+        config.placement = placed(placement, strict)?;
+    }
     if config.name != name {
         return Err(error::STREAM_NAME_MISMATCH);
     }
     Ok((config, mode.pedantic))
+}
+
+/// Where a stream is asked to be, without what says nothing: kept and shown, there is one server.
+fn placed(asked: Value, strict: bool) -> Result<Option<Value>, ApiError> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Placement {
+        cluster: String,
+        tags: Vec<String>,
+        preferred: String,
+    }
+    let body = asked.to_string();
+    let asked: Placement = parse(body.as_bytes(), &["cluster", "tags", "preferred"], strict)?;
+    if !asked.preferred.is_empty() {
+        return Err(error::STREAM_INVALID_CONFIG.with("preferred server not permitted in placement"));
+    }
+    let mut fields = Map::new();
+    if !asked.cluster.is_empty() {
+        fields.insert("cluster".to_owned(), asked.cluster.into());
+    }
+    if !asked.tags.is_empty() {
+        fields.insert("tags".to_owned(), asked.tags.into());
+    }
+    Ok((!fields.is_empty()).then_some(Value::Object(fields)))
 }
 
 async fn create(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
@@ -134,9 +164,7 @@ async fn update(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> F
     gate?;
     let (config, pedantic) = asked(jetstream, name, body)?;
     let stream = jetstream.update(config, pedantic).await?;
-    let mut info = stream.info();
-    info.leader = Some(jetstream.options.server_name.clone());
-    Ok(shown(jetstream, info))
+    Ok(shown(jetstream, stream.info()))
 }
 
 async fn delete(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
@@ -151,7 +179,7 @@ pub(super) fn page(total: usize, offset: i64) -> usize {
     usize::try_from(offset).unwrap_or(0).min(total)
 }
 
-fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
+async fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Request {
@@ -167,16 +195,18 @@ fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
     info.leader = Some(jetstream.options.server_name.clone());
     let (mut total, mut offset, mut limit) = (0, 0, 0);
     if !request.subjects_filter.is_empty() {
-        let mut subjects = stream.subjects(request.subjects_filter.as_bytes());
+        let filter = request.subjects_filter.into_bytes();
+        let mut subjects = stream.aside(move |stream| stream.subjects(&filter)).await?;
         if !subjects.is_empty() {
             total = subjects.len();
-            offset = page(total, request.offset);
+            // Said again as it was asked for, even beyond the end.
+            offset = request.offset.max(0);
             limit = SUBJECTS_LIMIT;
-            info.subjects = subjects.drain(offset..).take(limit).collect();
+            info.subjects = subjects.drain(page(total, offset)..).take(limit).collect();
         }
     }
     if request.deleted_details {
-        info.deleted = stream.deleted()?;
+        info.deleted = stream.aside(Stream::deleted).await??;
     }
     let mut all = object(json!({"total": total, "offset": offset, "limit": limit}));
     let is_file = info.config.storage == Storage::File;
@@ -271,23 +301,32 @@ async fn get(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fiel
         next_by_subj: String,
         start_time: Option<String>,
         no_hdr: bool,
+        batch: i64,
+        max_bytes: i64,
+        multi_last: Vec<String>,
+        #[serde(rename = "up_to_seq")]
+        _up_to_seq: u64,
+        up_to_time: Option<String>,
     }
     gate?;
     if body.is_empty() {
         return Err(error::BAD_REQUEST);
     }
-    let fields = ["seq", "last_by_subj", "next_by_subj", "start_time", "no_hdr"];
-    let request: Request = parse(body, &fields, jetstream.options.strict)?;
+    let request: Request = parse(body, &direct::FIELDS, jetstream.options.strict)?;
     let (seq, last, next) = (request.seq, request.last_by_subj, request.next_by_subj);
-    let start = match &request.start_time {
-        Some(time) => Some(parse_rfc3339(time).ok_or(error::INVALID_JSON.with("start_time is no time"))?),
-        None => None,
+    let time = |name, text: Option<&String>| match text.map(|text| parse_rfc3339(text)) {
+        Some(None) => Err(error::INVALID_JSON.with(format_args!("{name} is no time"))),
+        time => Ok(time.flatten()),
     };
+    let start = time("start_time", request.start_time.as_ref())?;
+    time("up_to_time", request.up_to_time.as_ref())?;
+    // Many messages are for direct gets.
+    let many = request.batch != 0 || request.max_bytes != 0 || !request.multi_last.is_empty();
     let nothing = seq == 0 && last.is_empty() && next.is_empty() && start.is_none();
     let too_much = (seq > 0 && !last.is_empty())
         || (!last.is_empty() && (!next.is_empty() || start.is_some()))
         || (seq > 0 && start.is_some());
-    if nothing || too_much {
+    if nothing || too_much || many {
         return Err(error::BAD_REQUEST);
     }
     let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
@@ -331,6 +370,8 @@ async fn delete_message(jetstream: &JetStream, gate: Gate, name: &str, body: &[u
     #[serde(default)]
     struct Request {
         seq: u64,
+        #[serde(rename = "no_erase")]
+        _no_erase: bool,
     }
     gate?;
     if body.is_empty() {
@@ -338,9 +379,6 @@ async fn delete_message(jetstream: &JetStream, gate: Gate, name: &str, body: &[u
     }
     let request: Request = parse(body, &["seq", "no_erase"], jetstream.options.strict)?;
     let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
-    if request.seq == 0 {
-        return Err(error::BAD_REQUEST);
-    }
     stream.delete(request.seq).await?;
     Ok(object(json!({"success": true})))
 }

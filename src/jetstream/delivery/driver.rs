@@ -52,8 +52,8 @@ pub(super) struct Core {
     pub replies: Vec<bytes::Bytes>,
     /// Messages it has done with, on a stream that waits for that.
     pub released: Vec<u64>,
-    /// They are being removed: until then no ack is written.
-    pub releasing: bool,
+    /// How often some are being removed just now: until none are, no ack is written.
+    pub releasing: usize,
     /// Some of those were removed since the last commit.
     pub has_released: bool,
     pub commit_in_flight: bool,
@@ -86,7 +86,9 @@ pub struct Driver {
     full: AtomicBool,
     wake: Notify,
     relieved: Notify,
-    stop: CancellationToken,
+    /// What it had done with has been removed, or could not be.
+    pub(super) released: Notify,
+    pub(super) stop: CancellationToken,
     pub(super) me: Weak<Self>,
 }
 
@@ -141,7 +143,7 @@ impl Driver {
                 out: parts.out,
                 replies: Vec::new(),
                 released: Vec::new(),
-                releasing: false,
+                releasing: 0,
                 has_released: false,
                 commit_in_flight: false,
                 commit_due: None,
@@ -156,6 +158,7 @@ impl Driver {
             full: AtomicBool::new(false),
             wake: Notify::new(),
             relieved: Notify::new(),
+            released: Notify::new(),
             stop: context.stopping.child_token(),
             me: me.clone(),
         })

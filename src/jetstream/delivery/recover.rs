@@ -1,12 +1,14 @@
 //! Consumers as the store has them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::jetstream::consumer::config::ConsumerConfig;
 use crate::jetstream::consumer::snapshot::Snapshot;
 use crate::jetstream::consumer::start::{Start, StreamIndex};
 use crate::jetstream::consumer::state::Consumer;
+use crate::jetstream::stream::config::Retention;
 use crate::jetstream::time::now_ns;
 use crate::store::ConsumerRow;
 
@@ -28,6 +30,7 @@ impl Consumers {
             }
             if let Err(why) = self.restore(&name, &row) {
                 self.forget(&name);
+                self.unread.store(true, Ordering::Relaxed);
                 tracing::error!(
                     stream = self.stream.name(),
                     consumer = name,
@@ -41,6 +44,45 @@ impl Consumers {
     pub(in crate::jetstream) fn begin(&self) {
         for driver in self.all() {
             self.admit(&driver);
+        }
+        let waits = self.stream.config().retention != Retention::Limits;
+        if let Some(me) = self.me.upgrade().filter(|_| waits && !self.is_empty()) {
+            let sweep = async move {
+                tokio::select! {
+                    () = me.context.stopping.cancelled() => {}
+                    () = me.sweep() => {}
+                }
+            };
+            self.context.tasks.spawn_on(sweep, &self.context.runtime);
+        }
+    }
+
+    /// Removes what consumers take and all of them have done with: the last one to wait for it was not kept over the
+    /// restart, or it could not be removed when that one had done. What no consumer takes stays, as in nats-server.
+    async fn sweep(&self) {
+        if self.unread.load(Ordering::Relaxed) {
+            return;
+        }
+        let _one = self.one_change().await;
+        let mut gone = 0;
+        for driver in self.all() {
+            let (filters, next) = {
+                let core = driver.core();
+                (core.filters.clone(), core.consumer.next_seq())
+            };
+            // What it has not come to yet it needs.
+            gone += self.let_go(&filters, next, "").await;
+        }
+        if gone == 0 {
+            return;
+        }
+        let stream = self.stream.name();
+        tracing::info!(
+            stream,
+            "{gone} messages that every consumer has done with are removed"
+        );
+        if let Err(error) = self.committed().await {
+            tracing::warn!(stream, "removing what every consumer has done with: {error}");
         }
     }
 

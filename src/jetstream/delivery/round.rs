@@ -1,7 +1,10 @@
 //! One round of a consumer: words taken in, time passed, messages delivered, a commit asked for.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
+use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::ack::Ack;
 use crate::jetstream::consumer::ack_subject::AckSubject;
 use crate::jetstream::consumer::duration::MILLISECOND;
@@ -25,6 +28,8 @@ const ACKS_GATHER: i64 = 5 * MILLISECOND;
 const DELIVERIES_GATHER: i64 = 250 * MILLISECOND;
 /// How long until a stream that did not answer is asked again.
 const RETRY: i64 = 1_000 * MILLISECOND;
+/// How long a change waits for acked messages to be removed before it is refused.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
 
 /// What the task does after a round.
 pub(super) enum Next {
@@ -49,19 +54,22 @@ pub(super) fn round(driver: &Driver, sender: &mut Sender) -> Next {
         let pumped = pump(driver, core, sender, now);
         super::dead_letter::send_due(driver, core, sender, now);
         let released = std::mem::take(&mut core.released);
-        core.releasing = !released.is_empty();
+        core.releasing += usize::from(!released.is_empty());
         (pumped, released, core.consumer.next_deadline())
     };
     sender.publisher.flush();
     let left = release(driver, &released);
     let (commit_due, inactive) = {
         let mut core = driver.core();
-        core.releasing = false;
+        core.releasing -= usize::from(!released.is_empty());
         core.released.extend(left);
         let due = commit(driver, &mut core, !released.is_empty(), now);
         let retry = core.dead_letters.next_due();
         ([due, retry].into_iter().flatten().min(), core.inactive)
     };
+    if !released.is_empty() {
+        driver.released.notify_waiters();
+    }
     if inactive {
         driver.retire();
         return Next::Ended;
@@ -274,6 +282,11 @@ fn commit(driver: &Driver, core: &mut Core, released: bool, now: i64) -> Option<
 }
 
 impl Core {
+    /// Whether messages it has done with are still to be removed.
+    fn is_releasing(&self) -> bool {
+        self.releasing > 0 || !self.released.is_empty()
+    }
+
     /// Lets a commit be made by then.
     pub(super) fn commit_by(&mut self, due: i64) {
         self.commit_due = Some(self.commit_due.map_or(due, |known| known.min(due)));
@@ -283,7 +296,7 @@ impl Core {
 impl Driver {
     /// Puts what has changed of its state into the log, for the next commit.
     pub(super) fn put_state(&self, core: &mut Core) -> bool {
-        if core.gone_itself || core.releasing || !core.released.is_empty() {
+        if core.gone_itself || core.is_releasing() {
             // Its row is not its own any more; or an ack would be written before what it releases has gone.
             return false;
         }
@@ -294,6 +307,44 @@ impl Driver {
             Some(Persist::Delta { row, bytes }) => log.put_consumer_delta(&self.name, row, bytes),
         }
         true
+    }
+
+    /// The same for who confirms it: once what an ack has released is gone, for no commit holds the state before that.
+    pub(super) async fn put_state_for_sure(&self) -> Result<(), ApiError> {
+        let put = async {
+            loop {
+                let released = self.released.notified();
+                tokio::pin!(released);
+                released.as_mut().enable();
+                {
+                    let mut core = self.core();
+                    if !core.is_releasing() {
+                        self.put_state(&mut core);
+                        return;
+                    }
+                }
+                released.await;
+            }
+        };
+        tokio::select! {
+            () = put => Ok(()),
+            () = self.stop.cancelled() => Err(error::STORE_FAILED.with("consumer stops")),
+            () = tokio::time::sleep(RELEASE_MAX) => {
+                Err(error::STORE_FAILED.with("acked messages could not be removed"))
+            }
+        }
+    }
+
+    /// Lets a test be in the middle of a removal.
+    #[cfg(test)]
+    pub(in crate::jetstream) fn hold_release(&self, holds: bool) {
+        let mut core = self.core();
+        match holds {
+            true => core.releasing += 1,
+            false => core.releasing -= 1,
+        }
+        drop(core);
+        self.released.notify_waiters();
     }
 
     /// A commit has ended: on a thread of the store, or at once.

@@ -1,6 +1,7 @@
 //! The consumers of one stream by name: made, changed, removed, one change at a time, each durable before it is told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub struct Consumers {
     pub(super) context: Arc<Context>,
     members: RwLock<BTreeMap<String, Member>>,
     changing: tokio::sync::Mutex<()>,
+    /// Some consumer's row cannot be read: what it waits for is not known.
+    pub(super) unread: AtomicBool,
     pub(super) me: std::sync::Weak<Self>,
 }
 
@@ -65,6 +68,7 @@ impl Consumers {
             context,
             members: RwLock::default(),
             changing: tokio::sync::Mutex::default(),
+            unread: AtomicBool::new(false),
             me: me.clone(),
         })
     }
@@ -317,7 +321,6 @@ impl Consumers {
             if driver.is_durable {
                 let row = meta(driver.created, &config);
                 self.stream.log().put_consumer(driver.name(), row);
-                driver.put_state(core);
             }
         }
         if let Some(member) = self.write().get_mut(driver.name()) {
@@ -337,10 +340,13 @@ impl Consumers {
             self.watch(member, &config);
         }
         driver.nudge();
+        if driver.is_durable {
+            driver.put_state_for_sure().await?;
+        }
         self.committed_if(driver.is_durable).await?;
         let old = filters_of(&old);
         if old != filters && self.stream.config().retention == Retention::Interest {
-            self.let_go(&old, "").await;
+            self.let_go(&old, u64::MAX, "").await;
             self.committed().await?;
         }
         Ok(())
@@ -394,12 +400,12 @@ impl Consumers {
             core.heard();
             core.cursor = 0;
             core.dead_letters = Default::default();
-            if driver.is_durable {
-                driver.put_state(core);
-            }
             at
         };
         driver.nudge();
+        if driver.is_durable {
+            driver.put_state_for_sure().await?;
+        }
         self.committed_if(driver.is_durable).await?;
         Ok(at)
     }
@@ -424,7 +430,7 @@ impl Consumers {
         let confirmed = driver.take_leave();
         if self.stream.config().retention == Retention::Interest {
             let filters = driver.core().filters.clone();
-            self.let_go(&filters, driver.name()).await;
+            self.let_go(&filters, u64::MAX, driver.name()).await;
         }
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());
@@ -465,28 +471,32 @@ impl Consumers {
         Some(member)
     }
 
-    /// Removes from a stream what is on these filters and nobody has still to do, `but` not asked.
-    pub(super) async fn let_go(&self, filters: &[Box<[u8]>], but: &str) {
+    /// Removes from a stream what is on these filters below a sequence and nobody has still to do, `but` not asked. Says how
+    /// much that was.
+    pub(super) async fn let_go(&self, filters: &[Box<[u8]>], below: u64, but: &str) -> usize {
         // What is on its way to the disk is not to be missed.
         self.stream.settled().await;
-        let mut from = 0;
+        let (mut from, mut gone) = (0, 0);
         loop {
-            let found = match self.stream.read(from, filters, 1_000, 4 << 20) {
-                Ok((found, _)) if found.is_empty() => return,
-                Ok((found, next)) => {
-                    from = next;
-                    found
-                }
-                Err(error) => {
-                    return tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
-                }
-            };
-            let seqs: Vec<u64> = found.iter().map(|record| record.seq).collect();
             let released = self
                 .stream
-                .release(&seqs, |seq, subject| self.needs(but, seq, subject));
-            if let Err(error) = released {
-                return tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
+                .read(from, filters, 1_000, 4 << 20)
+                .and_then(|(found, next)| {
+                    from = next;
+                    let seqs = found.iter().map(|record| record.seq);
+                    let seqs: Vec<u64> = seqs.take_while(|seq| *seq < below).collect();
+                    let released = self
+                        .stream
+                        .release(&seqs, |seq, subject| self.needs(but, seq, subject));
+                    Ok((seqs.len(), released?))
+                });
+            match released {
+                Ok((0, _)) => return gone,
+                Ok((_, released)) => gone += released,
+                Err(error) => {
+                    tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
+                    return gone;
+                }
             }
             tokio::task::yield_now().await;
         }
@@ -513,7 +523,7 @@ impl Consumers {
         }
     }
 
-    async fn committed(&self) -> Result<(), ApiError> {
+    pub(super) async fn committed(&self) -> Result<(), ApiError> {
         let (tell, told) = tokio::sync::oneshot::channel();
         self.stream.commit(move |result| {
             tell.send(result).ok();

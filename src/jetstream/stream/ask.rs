@@ -90,9 +90,13 @@ pub(super) fn parse_ttl(value: &[u8]) -> Option<Ttl> {
         return Some(Ttl::Never);
     }
     let text = std::str::from_utf8(value).ok()?;
-    let ns = match text.parse::<i64>() {
-        Ok(seconds) => seconds.saturating_mul(SECOND),
-        Err(_) => parse_duration(text)?,
+    // A sign is for durations alone.
+    let ns = match text.strip_prefix('+') {
+        Some(text) => parse_duration(text)?,
+        None => match text.parse::<i64>() {
+            Ok(seconds) => seconds.saturating_mul(SECOND),
+            Err(_) => parse_duration(text)?,
+        },
     };
     (ns >= SECOND).then_some(Ttl::After(ns))
 }
@@ -134,6 +138,10 @@ mod tests {
         for (text, expected) in [
             ("1", Some(Ttl::After(SECOND))),
             ("1s", Some(Ttl::After(SECOND))),
+            ("+1s", Some(Ttl::After(SECOND))),
+            ("+1", None),
+            ("++1s", None),
+            ("+", None),
             ("1.5s", Some(Ttl::After(SECOND * 3 / 2))),
             ("1h30m", Some(Ttl::After(5400 * SECOND))),
             ("NEVER", Some(Ttl::Never)),

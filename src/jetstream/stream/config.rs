@@ -19,6 +19,8 @@ const METADATA_BYTES_MAX: usize = 128 << 10;
 const DURATION_MIN: i64 = SECOND / 10;
 const DUPLICATE_WINDOW: i64 = 120 * SECOND;
 const REPLICAS_MAX: i64 = 5;
+/// The highest sequence a stream gives: every client can say it, and a stream that has come to it overflows nowhere.
+pub const SEQ_MAX: u64 = i64::MAX as u64;
 
 /// Metadata the server adds to answers and does not keep.
 const METADATA_VERSION: &str = "_nats.ver";
@@ -236,7 +238,7 @@ impl StreamConfig {
         self.fill_limits();
         self.check_replicas()?;
         self.check_times(pedantic)?;
-        self.check_discard()?;
+        self.check_storage()?;
         self.check_subjects()?;
         self.check_permissions()?;
         self.set_required_level();
@@ -353,7 +355,7 @@ impl StreamConfig {
         }
     }
 
-    fn check_discard(&self) -> Result<(), ApiError> {
+    fn check_storage(&self) -> Result<(), ApiError> {
         if self.discard_new_per_subject {
             if self.discard != Discard::New {
                 return Err(invalid(
@@ -365,6 +367,11 @@ impl StreamConfig {
                     "discard new per subject requires max msgs per subject > 0",
                 ));
             }
+        }
+        if self.first_seq > SEQ_MAX {
+            return Err(invalid(format_args!(
+                "first sequence is too high, maximum allowed is {SEQ_MAX}"
+            )));
         }
         if self.persist_mode == PersistMode::Async && self.storage != Storage::File {
             return Err(invalid("async persist mode is only supported on file storage"));

@@ -57,16 +57,12 @@ impl Dedupe {
         Some(self.seen[(number - self.first) as usize].seq)
     }
 
-    /// What was stored under a sequence within the window: sequence, time, id.
-    pub fn at(&self, seq: u64) -> Option<(u64, i64, &[u8])> {
-        let at = self.seen.binary_search_by_key(&seq, |seen| seen.seq).ok()?;
-        Some((seq, self.seen[at].time_ns, self.id(self.first + at as u64)))
-    }
-
-    /// All that is remembered.
-    pub fn all(&self) -> impl Iterator<Item = (u64, i64, &[u8])> {
-        let seen = self.seen.iter().enumerate();
-        seen.map(|(at, seen)| (seen.seq, seen.time_ns, self.id(self.first + at as u64)))
+    /// What was stored under the sequences from `a` to `b`.
+    pub fn range(&self, a: u64, b: u64) -> impl Iterator<Item = (u64, i64, &[u8])> {
+        let start = self.seen.partition_point(|seen| seen.seq < a);
+        let end = self.seen.partition_point(|seen| seen.seq <= b).max(start);
+        let seen = self.seen.range(start..end).zip(start as u64..);
+        seen.map(|(seen, at)| (seen.seq, seen.time_ns, self.id(self.first + at)))
     }
 
     /// Brings ids that were not remembered in the order of their sequences into it.
@@ -120,9 +116,11 @@ impl Dedupe {
         self.seen.front().map(|seen| seen.time_ns)
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.seen.len() as u64);
-        for (at, seen) in self.seen.iter().enumerate() {
+    /// What was seen up to a sequence, as bytes.
+    pub fn encode(&self, out: &mut Vec<u8>, upto: u64) {
+        let count = self.seen.partition_point(|seen| seen.seq <= upto);
+        put(out, count as u64);
+        for (at, seen) in self.seen.iter().take(count).enumerate() {
             put_bytes(out, self.id(self.first + at as u64));
             put(out, seen.seq);
             put(out, seen.time_ns as u64);
@@ -144,6 +142,10 @@ impl Dedupe {
 mod tests {
     use super::*;
 
+    fn at(window: &Dedupe, seq: u64) -> Option<(u64, i64, &[u8])> {
+        window.range(seq, seq).next()
+    }
+
     #[test]
     fn ids_are_found_by_sequence_in_whatever_order_they_came() {
         let mut window = Dedupe::default();
@@ -151,10 +153,14 @@ mod tests {
             window.insert(format!("id-{seq}").as_bytes(), seq, seq as i64 * 10);
         }
         window.sort();
-        assert_eq!(window.at(7), Some((7, 70, &b"id-7"[..])));
-        assert_eq!((window.at(6), window.find(b"id-9")), (None, Some(9)));
+        assert_eq!(at(&window, 7), Some((7, 70, &b"id-7"[..])));
+        assert_eq!((at(&window, 6), window.find(b"id-9")), (None, Some(9)));
+        assert_eq!(window.range(3, 8).map(|seen| seen.0).collect::<Vec<_>>(), [5, 7]);
         window.expire(50);
-        assert_eq!((window.at(2), window.at(5)), (None, Some((5, 50, &b"id-5"[..]))));
+        assert_eq!(
+            (at(&window, 2), at(&window, 5)),
+            (None, Some((5, 50, &b"id-5"[..])))
+        );
         assert_eq!((window.find(b"id-2"), window.oldest()), (None, Some(50)));
     }
 
@@ -172,7 +178,7 @@ mod tests {
         assert_eq!(window.find(b"id-9899"), None);
         assert_eq!(window.find(b"id-9900"), Some(9901));
         let mut bytes = Vec::new();
-        window.encode(&mut bytes);
+        window.encode(&mut bytes, u64::MAX);
         let again = Dedupe::decode(&mut &bytes[..]).unwrap();
         assert_eq!((again.seen.len(), again.find(b"id-9999")), (100, Some(10_000)));
         assert!(Dedupe::decode(&mut &bytes[..bytes.len() - 1]).is_none());

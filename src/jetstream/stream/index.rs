@@ -5,7 +5,8 @@
 //!
 //! `first` may be too low and `last` too high once a message in between was removed: then the entry says so, and
 //! who needs the exact one looks into the log and tells ([`SubjectIndex::resolve_first`], `resolve_last`). Streams
-//! with a limit a subject keep all sequences of each subject (`keep_sequences`) and are never wrong.
+//! with a limit a subject keep all sequences of each subject (`keep_sequences`) and are never wrong; a subject of one
+//! or two messages has them in its entry.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -67,7 +68,7 @@ pub struct SubjectIndex {
     dead_bytes: usize,
     trie: Trie,
     messages: u64,
-    /// All sequences of each subject, for streams that need the oldest but one.
+    /// All sequences of each subject that has come to three, for streams that need the oldest but one.
     sequences: Option<HashMap<SubjectId, VecDeque<u64>>>,
 }
 
@@ -149,13 +150,14 @@ impl SubjectIndex {
         let found = self.table.find(hash, |id| self.subject(id) == subject);
         let id = found.unwrap_or_else(|| self.add(hash, subject, seq));
         let entry = &mut self.entries[id as usize];
+        if let Some(kept) = self.sequences.as_mut().filter(|_| entry.count >= 2) {
+            let both = || VecDeque::from([entry.first, entry.last]);
+            kept.entry(id).or_insert_with(both).push_back(seq);
+        }
         entry.last = seq;
         entry.last_stale = false;
         entry.count += 1;
         self.messages += 1;
-        if let Some(kept) = &mut self.sequences {
-            kept.entry(id).or_default().push_back(seq);
-        }
         id
     }
 
@@ -197,14 +199,10 @@ impl SubjectIndex {
             return false;
         }
         if let Some(kept) = &mut self.sequences {
-            let seqs = kept.get_mut(&id).expect("every subject's sequences are kept");
-            let Ok(at) = seqs.binary_search(&seq) else {
+            let Some(left) = remove_kept(kept, id, *entry, seq) else {
                 return false;
             };
-            seqs.remove(at);
-            if let (Some(&first), Some(&last)) = (seqs.front(), seqs.back()) {
-                (entry.first, entry.last) = (first, last);
-            }
+            (entry.first, entry.last) = left;
         } else {
             if seq == entry.first {
                 entry.first += 1;
@@ -285,26 +283,47 @@ impl SubjectIndex {
     }
 
     /// The sequences of a subject from `from` on, if they are kept.
-    pub fn sequences_from(&self, subject: &[u8], from: u64) -> Option<impl ExactSizeIterator<Item = u64>> {
+    pub fn sequences_from(&self, subject: &[u8], from: u64) -> Option<Sequences<'_>> {
+        self.sequences.as_ref()?;
+        match self.find(subject) {
+            Some(id) => self.sequences_of(id, from),
+            None => Some(Sequences::default()),
+        }
+    }
+
+    /// The sequences of an id in use from `from` on, if they are kept.
+    pub fn sequences_of(&self, id: SubjectId, from: u64) -> Option<Sequences<'_>> {
         let kept = self.sequences.as_ref()?;
-        let seqs = self.find(subject).and_then(|id| kept.get(&id));
-        let seqs = seqs.map_or_else(
-            || EMPTY.iter(),
-            |seqs| seqs.range(seqs.partition_point(|&seq| seq < from)..),
-        );
-        Some(seqs.copied())
+        Some(match kept.get(&id) {
+            Some(seqs) => Sequences {
+                rest: seqs.range(seqs.partition_point(|&seq| seq < from)..),
+                ..Sequences::default()
+            },
+            None => Sequences::ends(self.entries[id as usize], from),
+        })
+    }
+
+    /// All sequences of an id in use, if they can be told.
+    pub fn told(&self, id: SubjectId) -> Option<Sequences<'_>> {
+        let entry = self.entries[id as usize];
+        let is_told = entry.count <= 2 && !entry.first_stale && !entry.last_stale;
+        if is_told {
+            return Some(Sequences::ends(entry, 0));
+        }
+        self.sequences_of(id, 0)
     }
 
     /// Calls `f` with every subject a filter matches, in no order, until it says to stop.
     pub fn matching(&self, filter: &[u8], mut f: impl FnMut(&[u8], SubjectState) -> bool) {
+        self.matching_ids(filter, |id| f(self.subject(id), self.state(id)));
+    }
+
+    /// The same by their ids.
+    pub fn matching_ids(&self, filter: &[u8], mut f: impl FnMut(SubjectId) -> bool) {
         if subject::has_wildcard(filter) {
-            self.trie.matching(
-                filter,
-                |id| self.subject(id),
-                |id| f(self.subject(id), self.state(id)),
-            );
+            self.trie.matching(filter, |id| self.subject(id), f);
         } else if let Some(id) = self.find(filter) {
-            f(filter, self.state(id));
+            f(id);
         }
     }
 
@@ -321,14 +340,14 @@ impl SubjectIndex {
         count
     }
 
-    /// Ids in use.
-    pub(super) fn ids(&self) -> impl Iterator<Item = SubjectId> {
-        let used = |(_, entry): &(usize, &Entry)| entry.count > 0;
-        self.entries
-            .iter()
-            .enumerate()
-            .filter(used)
-            .map(|(id, _)| id as SubjectId)
+    /// Ids in use, subjects that begin with the same tokens one after the other: what [`restore`](Self::restore) needs.
+    pub(super) fn grouped_ids(&self) -> Vec<SubjectId> {
+        let mut ids = Vec::with_capacity(self.len());
+        self.matching_ids(b">", |id| {
+            ids.push(id);
+            true
+        });
+        ids
     }
 
     /// An empty index with room for `subjects`.
@@ -336,12 +355,12 @@ impl SubjectIndex {
         let mut index = Self::new(keep_sequences);
         index.entries.reserve(subjects);
         index.table.reserve(subjects);
-        index.trie = Trie::with_capacity(subjects);
         index
     }
 
-    /// Takes in a subject that is not there yet, as a checkpoint has it.
-    pub(super) fn restore(&mut self, subject: &[u8], state: SubjectState, sequences: VecDeque<u64>) {
+    /// Takes in a subject that is not there yet, as a checkpoint has it; `sequences` are all of its own where they are
+    /// kept and more than two. Nothing can be asked until [`restored`](Self::restored).
+    pub(super) fn restore(&mut self, subject: &[u8], state: SubjectState, sequences: Option<VecDeque<u64>>) {
         let hash = self.hasher.hash_one(subject);
         let id = u32::try_from(self.entries.len()).expect("fewer than 2^32 subjects fit in memory");
         self.entries.push(Entry {
@@ -354,22 +373,98 @@ impl SubjectIndex {
         });
         self.arena.extend_from_slice(subject);
         self.table.insert(hash, id);
-        let (entries, arena) = (&self.entries, &self.arena);
-        let text = |id: SubjectId| &arena[entries[id as usize].range()];
-        self.trie.insert(id, text);
         self.messages += state.count;
-        if let Some(kept) = &mut self.sequences {
+        if let (Some(kept), Some(sequences)) = (&mut self.sequences, sequences) {
             kept.insert(id, sequences);
         }
     }
 
-    /// All sequences of an id, if they are kept.
-    pub(super) fn sequences_of(&self, id: SubjectId) -> Option<&VecDeque<u64>> {
-        self.sequences.as_ref()?.get(&id)
+    /// Takes in another one, wherever it belongs, once the others are [`restored`](Self::restored).
+    pub(super) fn restore_anywhere(
+        &mut self,
+        subject: &[u8],
+        state: SubjectState,
+        sequences: Option<VecDeque<u64>>,
+    ) {
+        self.restore(subject, state, sequences);
+        let (entries, arena) = (&self.entries, &self.arena);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        self.trie.insert((entries.len() - 1) as SubjectId, text);
+    }
+
+    /// Ends a restoration; false if the subjects did not come as [`grouped_ids`](Self::grouped_ids) gives them.
+    pub(super) fn restored(&mut self) -> bool {
+        let (entries, arena) = (&self.entries, &self.arena);
+        let text = |id: SubjectId| &arena[entries[id as usize].range()];
+        let trie = Trie::of_grouped(entries.len(), text);
+        let is_grouped = trie.is_some();
+        self.trie = trie.unwrap_or_default();
+        is_grouped
     }
 }
 
-static EMPTY: VecDeque<u64> = VecDeque::new();
+/// Takes one sequence out of those of a subject; says which are the first and the last of what is left, if it was there.
+fn remove_kept(
+    kept: &mut HashMap<SubjectId, VecDeque<u64>>,
+    id: SubjectId,
+    entry: Entry,
+    seq: u64,
+) -> Option<(u64, u64)> {
+    let Some(seqs) = kept.get_mut(&id) else {
+        return match (seq == entry.first, seq == entry.last) {
+            (true, _) => Some((entry.last, entry.last)),
+            (_, true) => Some((entry.first, entry.first)),
+            _ => None,
+        };
+    };
+    seqs.remove(seqs.binary_search(&seq).ok()?);
+    let left = (*seqs.front()?, *seqs.back()?);
+    if seqs.len() == 1 {
+        kept.remove(&id);
+    }
+    Some(left)
+}
+
+/// Sequences of one subject, going up.
+#[derive(Clone, Debug, Default)]
+pub struct Sequences<'a> {
+    ends: [u64; 2],
+    /// Of the ends, those still to come.
+    to_come: std::ops::Range<usize>,
+    rest: std::collections::vec_deque::Iter<'a, u64>,
+}
+
+impl Sequences<'_> {
+    /// Those of a subject with no more than two.
+    fn ends(entry: Entry, from: u64) -> Self {
+        let ends = [entry.first, entry.last];
+        let count = entry.count as usize;
+        let passed = ends[..count].iter().filter(|&&seq| seq < from).count();
+        Self {
+            ends,
+            to_come: passed..count,
+            ..Self::default()
+        }
+    }
+}
+
+impl Iterator for Sequences<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        match self.to_come.next() {
+            Some(at) => Some(self.ends[at]),
+            None => self.rest.next().copied(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.to_come.len() + self.rest.len();
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Sequences<'_> {}
 
 #[cfg(test)]
 #[path = "index_tests.rs"]

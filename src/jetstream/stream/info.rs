@@ -3,7 +3,6 @@
 use serde::{Serialize, Serializer};
 
 use crate::jetstream::time::rfc3339;
-use crate::store;
 
 use super::config::StreamConfig;
 use super::state::State;
@@ -15,7 +14,7 @@ pub struct StreamState {
     pub messages: u64,
     /// Their bytes, as limits count them.
     pub bytes: u64,
-    /// First sequence; `last_seq + 1` when it is empty, zero when it never had a message.
+    /// First sequence; `last_seq + 1` when it is empty, zero when it never had a message nor was told where to begin.
     pub first_seq: u64,
     /// Time of the first message, zero for none.
     pub first_time: i64,
@@ -34,7 +33,8 @@ pub struct StreamState {
 impl State {
     pub fn counters(&mut self) -> StreamState {
         let (first_seq, first_time) = self.first();
-        let fresh = self.last_seq == 0;
+        // A first sequence that was asked for is shown before there is a message.
+        let fresh = self.last_seq == 0 && self.config.first_seq == 0;
         StreamState {
             messages: self.messages,
             bytes: self.bytes,
@@ -46,22 +46,6 @@ impl State {
             deleted: (self.last_seq + 1).saturating_sub(first_seq + self.messages),
             consumers: self.audience.len() as u64,
         }
-    }
-
-    /// Sequences without a message between first and last, in order.
-    pub fn deleted(&mut self) -> Result<Vec<u64>, store::Error> {
-        let (first, _) = self.first();
-        let mut deleted = Vec::new();
-        let mut expected = first;
-        self.walk(first, |met| {
-            deleted.extend(expected..met.seq);
-            expected = met.seq + 1;
-            std::ops::ControlFlow::Continue(())
-        })?;
-        if self.messages > 0 {
-            deleted.extend(expected..=self.last_seq);
-        }
-        Ok(deleted)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::store;
 
 use super::acks::{Acks, store_error};
 use super::ask::{Asked, Rollup, Ttl, parse_ttl};
-use super::config::{Discard, Retention};
+use super::config::{Discard, Retention, SEQ_MAX};
 use super::state::State;
 
 /// Bytes of headers a message may have.
@@ -86,10 +86,17 @@ impl State {
         {
             return Err(error::EXPECTED_STREAM_MISMATCH);
         }
-        if asked.ttl.is_some() && !self.config.allow_msg_ttl {
-            return Err(error::TTL_DISABLED);
+        match asked.ttl {
+            Some(ttl) if !self.config.allow_msg_ttl => {
+                let is_ttl = parse_ttl(ttl).is_some();
+                Err(if is_ttl {
+                    error::TTL_DISABLED
+                } else {
+                    error::TTL_INVALID
+                })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_expected(&mut self, asked: &Asked<'_>, subject: &[u8]) -> Result<(), ApiError> {
@@ -137,27 +144,47 @@ impl State {
         }))
     }
 
-    /// A full stream refuses, unless the message takes the place of another one of its subject.
+    /// A full stream refuses, unless the message takes the place of others of its subject, and no more room than they
+    /// had or there is.
     fn check_room(&self, message: &Message<'_>) -> Result<(), ApiError> {
         let config = &self.config;
         let full = |what| Err(error::STORE_FAILED.with(what));
         let per_subject = config.max_msgs_per_subject;
-        let mut replaces = false;
+        let mut replaced = 0;
         if per_subject > 0 {
             let count = self.index.get(message.subject).map_or(0, |state| state.count);
-            replaces = count >= per_subject as u64;
-            if replaces && config.discard_new_per_subject {
+            replaced = (count + 1).saturating_sub(per_subject as u64);
+            if replaced > 0 && config.discard_new_per_subject {
                 return full("maximum messages per subject exceeded");
             }
         }
-        if config.max_msgs > 0 && self.messages >= config.max_msgs as u64 && !replaces {
+        if config.max_msgs > 0 && self.messages >= config.max_msgs as u64 && replaced == 0 {
             return full("maximum messages exceeded");
         }
         let bytes = (message.len() + message.subject.len() + store::RECORD_OVERHEAD) as u64;
-        if config.max_bytes > 0 && self.bytes + bytes > config.max_bytes as u64 && !replaces {
-            return full("maximum bytes exceeded");
+        if config.max_bytes > 0 && self.bytes + bytes > config.max_bytes as u64 {
+            let freed = self
+                .first_bytes(message.subject, replaced)
+                .map_err(|error| store_error(&error))?;
+            if freed <= bytes && self.bytes.saturating_sub(freed) + bytes > config.max_bytes as u64 {
+                return full("maximum bytes exceeded");
+            }
         }
         Ok(())
+    }
+
+    /// Bytes of the first messages of a subject, on a stream that keeps the sequences of each.
+    fn first_bytes(&self, subject: &[u8], messages: u64) -> Result<u64, store::Error> {
+        let mut bytes = 0;
+        let seqs = self.index.sequences_from(subject, 0).into_iter().flatten();
+        for seq in seqs.take(usize::try_from(messages).unwrap_or(usize::MAX)) {
+            let on_its_way = self.tail.binary_search_by_key(&seq, |record| record.seq);
+            bytes += match on_its_way {
+                Ok(at) => self.tail[at].bytes,
+                Err(_) => self.log.get(seq)?.map_or(0, |record| record.stored_len()),
+            };
+        }
+        Ok(bytes)
     }
 
     fn store(
@@ -167,6 +194,9 @@ impl State {
         ttl: Option<Ttl>,
         now: i64,
     ) -> Result<u64, ApiError> {
+        if self.last_seq >= SEQ_MAX {
+            return Err(error::STORE_FAILED.with("maximum sequence reached"));
+        }
         if self.config.discard == Discard::New {
             self.check_room(message)?;
         }
@@ -178,7 +208,8 @@ impl State {
             self.append(message.subject, message.headers, message.payload, now)
                 .map_err(lost)?
         };
-        match ttl {
+        // What went by has no time to live.
+        match ttl.filter(|_| !self.is_dying(seq)) {
             Some(Ttl::After(ns)) => {
                 self.expiries.insert((now.saturating_add(ns), seq));
             }
@@ -235,8 +266,11 @@ impl State {
         Ok(())
     }
 
-    /// Limits of the whole stream; the oldest messages give way.
+    /// Limits of the whole stream; the oldest messages give way, unless it is the new ones that do.
     pub fn enforce_limits(&mut self) -> Result<(), store::Error> {
+        if self.config.discard == Discard::New {
+            return Ok(());
+        }
         let over = |limit: i64, value: u64| limit > 0 && value > limit as u64;
         let (messages_max, bytes_max) = (self.config.max_msgs, self.config.max_bytes);
         if over(messages_max, self.messages) || over(bytes_max, self.bytes) {

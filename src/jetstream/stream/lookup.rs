@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use crate::protocol::subject;
 use crate::store;
 
-use super::index::SubjectState;
-use super::state::State;
+use super::index::{SubjectId, SubjectState};
+use super::state::{State, Step};
 
 /// Whether one of the filters takes a subject; no filter takes all.
 pub fn takes(filters: &[Box<[u8]>], to: &[u8]) -> bool {
@@ -100,11 +100,13 @@ impl State {
         if filters.is_empty() || filters.iter().any(|filter| **filter == *b">") {
             return (self.messages > 0 && from <= self.last_seq).then_some(from.max(self.first_seq));
         }
+        #[cfg(test)]
+        self.asked.set(self.asked.get() + 1);
         let mut bound = None;
         for filter in filters {
-            self.index.matching(filter, |subject, state| {
-                let exact = self.index.sequences_from(subject, from);
-                let next = match exact {
+            self.index.matching_ids(filter, |id| {
+                let state = self.index.state(id);
+                let next = match self.index.sequences_of(id, from) {
                     Some(mut seqs) => seqs.next(),
                     None if state.last < from => None,
                     // Of two the first lies behind: the other one is known.
@@ -179,30 +181,107 @@ impl State {
     }
 
     /// Removes the messages of the subjects a filter matches that are below `below`, but for the `keep` last of all of
-    /// them; says how many.
+    /// them; says how many. The log is walked only for subjects whose sequences the index cannot tell.
     pub fn purge_subject(&mut self, filter: &[u8], below: u64, keep: u64) -> Result<u64, store::Error> {
-        let (mut first, mut last, mut count) = (u64::MAX, 0, 0);
-        self.index.matching(filter, |_, state| {
-            first = first.min(state.first);
-            last = last.max(state.last);
-            count += state.count;
+        let mut total = 0;
+        let mut gone: Vec<(u64, SubjectId)> = Vec::new();
+        let mut sought = Sought::default();
+        self.index.matching_ids(filter, |id| {
+            let state = self.index.state(id);
+            total += state.count;
+            match self.index.told(id) {
+                Some(seqs) => gone.extend(seqs.take_while(|&seq| seq < below).map(|seq| (seq, id))),
+                None if state.first < below => sought.add(id, state),
+                None => {}
+            }
             true
         });
-        let mut gone = Vec::new();
-        let mut excess = count.saturating_sub(keep);
-        if excess == 0 || first >= below {
+        let excess = total.saturating_sub(keep);
+        if excess == 0 {
             return Ok(0);
         }
-        self.walk(first, |met| {
-            if met.seq >= below || met.seq > last || excess == 0 {
+        let damaged = self.seek(filter, &mut sought, below, excess)?;
+        gone.append(&mut sought.found);
+        gone.sort_unstable();
+        gone.truncate(usize::try_from(excess).unwrap_or(usize::MAX));
+        let mut removed = 0;
+        for (seq, id) in gone {
+            removed += u64::from(self.remove_by_id(seq, id)?);
+        }
+        Ok(removed + self.remove_damaged(&damaged)?)
+    }
+
+    /// Finds the messages below `below` of subjects that a filter takes, up to `max` of them. Returns what cannot be
+    /// read, if that is as many as are counted and were not found.
+    fn seek(
+        &self,
+        filter: &[u8],
+        sought: &mut Sought,
+        below: u64,
+        max: u64,
+    ) -> Result<Vec<u64>, store::Error> {
+        let mut damaged = Vec::new();
+        if sought.missing == 0 {
+            return Ok(damaged);
+        }
+        let mut cut_short = false;
+        self.walk_all(sought.first, |step| {
+            if step.seq() > sought.last {
                 return ControlFlow::Break(());
             }
-            if subject::matches(filter, met.subject) {
-                gone.push((met.seq, met.subject.into()));
-                excess -= 1;
+            cut_short = step.seq() >= below;
+            match step {
+                _ if cut_short => {}
+                Step::Damaged { seq, .. } => damaged.push(seq),
+                Step::Record(met) if subject::matches(filter, met.subject) => {
+                    let id = self.index.id(met.subject).filter(|id| sought.ids.contains(id));
+                    sought.found.extend(id.map(|id| (met.seq, id)));
+                    sought.missing -= u64::from(id.is_some());
+                }
+                Step::Record(_) => {}
             }
-            ControlFlow::Continue(())
+            cut_short |= sought.missing == 0 || sought.found.len() as u64 >= max;
+            if cut_short {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
-        self.remove_all(&gone)
+        if cut_short || damaged.len() as u64 != sought.missing {
+            damaged.clear();
+        }
+        Ok(damaged)
+    }
+}
+
+/// Subjects whose messages are to be found in the log.
+struct Sought {
+    ids: HashSet<SubjectId>,
+    /// No message of theirs is below or above.
+    first: u64,
+    last: u64,
+    /// Messages of theirs that were not met yet.
+    missing: u64,
+    found: Vec<(u64, SubjectId)>,
+}
+
+impl Default for Sought {
+    fn default() -> Self {
+        Self {
+            ids: HashSet::new(),
+            first: u64::MAX,
+            last: 0,
+            missing: 0,
+            found: Vec::new(),
+        }
+    }
+}
+
+impl Sought {
+    fn add(&mut self, id: SubjectId, state: SubjectState) {
+        self.ids.insert(id);
+        self.first = self.first.min(state.first);
+        self.last = self.last.max(state.last);
+        self.missing += state.count;
     }
 }

@@ -18,6 +18,7 @@ mod checkpoint;
 pub mod config;
 mod dedupe;
 mod expire;
+mod expiries;
 mod follow;
 pub mod index;
 mod info;
@@ -44,7 +45,7 @@ use crate::router::{Batch, Publisher, Router, Service};
 use crate::store::{self, Log};
 
 use acks::{AckPrefix, Acks, store_error};
-use config::StreamConfig;
+use config::{Storage, StreamConfig};
 use state::State;
 
 pub use audience::Listener;
@@ -61,6 +62,8 @@ const PENDING_LOW: usize = 16 << 20;
 const PENDING_MAX: usize = 512 << 20;
 /// Changes since the last checkpoint that make another one worth its writing.
 const CHECKPOINT_CHANGES: u64 = 250_000;
+/// And removals: the store gives a checkpoint up when it would have to list too many.
+const CHECKPOINT_REMOVALS: u64 = 50_000;
 /// Buffers kept for the next batch.
 const SPARE_MAX: usize = 8;
 
@@ -209,7 +212,15 @@ impl Stream {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }
-        let ready = self.lock().land_commit(number, result.is_ok());
+        let ready = {
+            let mut state = self.lock();
+            let ready = state.land_commit(number, result.is_ok());
+            if state.wants_checkpoint && result.is_ok() {
+                // This is the one thread that lands commits: the log shows the same until this returns.
+                self.take_checkpoint(&mut state);
+            }
+            ready
+        };
         if bytes > 0 {
             let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
             if before >= PENDING_LOW && before - bytes < PENDING_LOW {
@@ -307,8 +318,8 @@ impl Stream {
         }
     }
 
-    /// The clock: removes what is over its time, if something may be.
-    pub(super) fn tick(&self, now: i64) {
+    /// The clock: removes what is over its time, if something may be; true if there is more of it. Reads the log.
+    pub(super) fn tick(&self, now: i64) -> bool {
         if self.log.durable_seq() > *self.tail.borrow() {
             // Landed by the store when it went on after an error.
             let everyone = self.lock().audience.all();
@@ -328,35 +339,60 @@ impl Stream {
             ready.iter().for_each(|listener| listener.durable());
         }
         if self.next_expiry.load(Ordering::Relaxed) > now {
-            return;
+            return false;
         }
-        let Ok(mut state) = self.sound() else { return };
-        let removed = state.expire(now).unwrap_or_else(|error| {
+        let Ok(mut state) = self.sound() else { return false };
+        let changes = state.changes;
+        let more = state.expire(now).unwrap_or_else(|error| {
             tracing::warn!(stream = self.name, "removing what is over its age: {error}");
             false
         });
         let next = state.next_expiry();
         self.next_expiry.store(next, Ordering::Relaxed);
-        if !removed {
-            return;
+        if state.changes != changes {
+            let number = state.start_commit();
+            drop(state);
+            self.commit_quietly(number);
         }
-        let number = state.start_commit();
-        drop(state);
-        self.commit_quietly(number);
+        more
     }
 
     fn commit_quietly(&self, number: u64) {
         self.commit_started(number, 0, Box::new(|_| {}));
     }
 
-    /// Hands the store what opening this stream again will start from, if enough has changed.
+    /// Hands the store what opening this stream again will start from, if enough has changed. While commits are under
+    /// way the next one that lands does it.
     pub(super) fn checkpoint(&self, always: bool) {
         let mut state = self.lock();
+        let due = state.changes >= CHECKPOINT_CHANGES || state.removals >= CHECKPOINT_REMOVALS;
+        let wanted = due || always && state.changes > 0;
+        if !wanted || state.doubtful || state.gone || state.config.storage == Storage::Memory {
+            return;
+        }
         let at_rest = state.tail.is_empty() && state.is_settled() && state.landed == state.started;
-        let quiet = at_rest && !state.doubtful && !state.gone;
-        if quiet && state.changes > 0 && (always || state.changes >= CHECKPOINT_CHANGES) {
-            self.log.put_checkpoint(state.last_seq, state.checkpoint());
-            state.changes = 0;
+        if at_rest && self.log.pending_bytes() == 0 {
+            self.take_checkpoint(&mut state);
+        } else {
+            state.wants_checkpoint = true;
+        }
+    }
+
+    /// Takes a checkpoint of what the log shows, which must not change meanwhile.
+    fn take_checkpoint(&self, state: &mut State) {
+        if state.doubtful || state.gone {
+            return;
+        }
+        let upto = self.log.durable_seq();
+        match state.checkpoint(upto, &self.log.dying()) {
+            Ok(Some(bytes)) => {
+                self.log.put_checkpoint(upto, bytes);
+                (state.changes, state.removals) = (state.last_seq.saturating_sub(upto), 0);
+                state.wants_checkpoint = false;
+            }
+            // Much is being removed: a later one.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(stream = self.name, "taking a checkpoint: {error}"),
         }
     }
 

@@ -10,12 +10,14 @@ use crate::protocol::subject;
 use crate::store::{self, Record};
 
 use super::acks::store_error;
-use super::config::{Compression, StreamConfig};
+use super::config::{Compression, SEQ_MAX, StreamConfig};
 use super::info::{StreamInfo, StreamState};
 use super::{Stream, takes};
 
 /// Bytes looked through under one call into the log while searching.
 const SEARCH_BYTES: u64 = 4 << 20;
+/// Bytes looked through before the index is asked for what is further away.
+const NEAR_BYTES: u64 = 256 << 10;
 
 /// Which message is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,14 +76,20 @@ impl Stream {
     pub fn next(&self, from: u64, filters: &[Box<[u8]>]) -> Result<Option<Found>, ApiError> {
         let failed = |error: store::Error| store_error(&error);
         let mut seq = from;
+        // The index looks at every subject that a wildcard takes: it is asked once there is a gap.
+        let mut is_near = filters.iter().any(|filter| subject::has_wildcard(filter));
         loop {
-            let Some(bound) = self.sound()?.next_bound(filters, seq) else {
-                return Ok(None);
+            let (bound, bytes) = match std::mem::take(&mut is_near) {
+                true => (seq, NEAR_BYTES),
+                false => match self.sound()?.next_bound(filters, seq) {
+                    Some(bound) => (bound, SEARCH_BYTES),
+                    None => return Ok(None),
+                },
             };
             let mut found = None;
             let next = self
                 .log
-                .scan(bound, SEARCH_BYTES, |record| {
+                .scan(bound, bytes, |record| {
                     if takes(filters, record.subject) {
                         found = Some(record.seq);
                         return ControlFlow::Break(());
@@ -184,13 +192,33 @@ impl Stream {
 
     /// Subjects a filter matches with their counts, in order.
     pub fn subjects(&self, filter: &[u8]) -> Vec<(String, u64)> {
-        let mut subjects = Vec::new();
+        // Under the lock texts are copied, no more.
+        let (mut texts, mut found) = (Vec::new(), Vec::new());
         self.lock().index.matching(filter, |subject, state| {
-            subjects.push((String::from_utf8_lossy(subject).into_owned(), state.count));
+            texts.extend_from_slice(subject);
+            found.push((texts.len(), state.count));
             true
         });
+        let mut start = 0;
+        let mut subjects: Vec<_> = found
+            .into_iter()
+            .map(|(end, count)| {
+                let text = &texts[std::mem::replace(&mut start, end)..end];
+                (String::from_utf8_lossy(text).into_owned(), count)
+            })
+            .collect();
         subjects.sort_unstable();
         subjects
+    }
+
+    /// Answers a question that takes long, off the runtime.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let me = self.me.upgrade().expect("a stream is alive while it is called");
+        let answer = tokio::task::spawn_blocking(move || question(&me)).await;
+        answer.map_err(|error| error::STORE_FAILED.with(error))
     }
 
     /// Counters.
@@ -198,9 +226,22 @@ impl Stream {
         self.lock().counters()
     }
 
-    /// Sequences that hold no message, for people.
+    /// Sequences between the first and the last message that hold none, in order. Without the lock, mostly.
     pub fn deleted(&self) -> Result<Vec<u64>, ApiError> {
-        self.sound()?.deleted().map_err(|error| store_error(&error))
+        let (first, last, dying) = {
+            let mut state = self.sound()?;
+            let (first, _) = state.first();
+            (first, state.last_seq, state.dying())
+        };
+        let gaps = self.log.deleted(usize::MAX);
+        let gaps = gaps.map_err(|error| store_error(&error))?;
+        let within = gaps.into_iter().map(|(a, b)| (a.max(first), b.min(last)));
+        let mut deleted: Vec<u64> = within.flat_map(|(a, b)| a..=b).collect();
+        let is_within = |seq: &u64| (first..=last).contains(seq);
+        deleted.extend(dying.into_iter().filter(is_within));
+        deleted.sort_unstable();
+        deleted.dedup();
+        Ok(deleted)
     }
 
     /// What answers say of it, without subjects and deleted sequences.
@@ -230,16 +271,20 @@ impl Stream {
         if config.deny_delete {
             return Err(error::MSG_DELETE_FAILED.with("message delete not permitted"));
         }
+        if seq == 0 {
+            return Err(error::MSG_DELETE_FAILED.with("no message found"));
+        }
         self.settled().await;
         let number = {
             let mut state = self.sound()?;
             if seq > state.last_seq {
                 return Err(error::MSG_DELETE_FAILED.with("stream store EOF"));
             }
-            let record = self.log.get(seq).map_err(|error| store_error(&error))?;
-            let removed = match record {
-                Some(record) => state.remove(seq, &record.subject),
-                None => Ok(false),
+            let removed = match self.log.get(seq) {
+                Ok(Some(record)) => state.remove(seq, &record.subject),
+                Ok(None) => Ok(false),
+                Err(store::Error::DamagedRecord { .. }) => state.remove_damaged(&[seq]).map(|gone| gone > 0),
+                Err(error) => Err(error),
             };
             if !removed.map_err(|error| store_error(&error))? {
                 return Err(error::SEQUENCE_NOT_FOUND.with(seq));
@@ -258,10 +303,21 @@ impl Stream {
         if config.deny_purge {
             return Err(error::PURGE_FAILED.with("stream purge not permitted"));
         }
+        let all = filter.is_empty() || filter == b">";
+        if all && seq > SEQ_MAX {
+            return Err(
+                error::PURGE_FAILED.with(format_args!("sequence is too high, maximum allowed is {SEQ_MAX}"))
+            );
+        }
         self.settled().await;
         let (purged, number) = {
             let mut state = self.sound()?;
-            let all = filter.is_empty() || filter == b">";
+            // A filter that stands for everything moves no sequence beyond the last.
+            let (all, seq) = if !all && state.is_all(filter) {
+                (true, seq.min(state.last_seq + 1))
+            } else {
+                (all, seq)
+            };
             let purged = match (all, seq, keep) {
                 (true, 0, 0) => {
                     let next = state.last_seq + 1;
@@ -333,5 +389,43 @@ impl Stream {
         let config = self.config();
         let mut subjects = config.subjects.iter();
         subjects.any(|own| subject::overlap(own.as_bytes(), filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jetstream::quota::Quota;
+    use crate::router::Router;
+    use crate::store::Log;
+
+    #[test]
+    fn the_index_is_asked_for_what_is_far_away() {
+        let config = StreamConfig {
+            name: "S".to_owned(),
+            subjects: vec![">".to_owned()],
+            ..StreamConfig::default()
+        };
+        let (router, quota) = (Arc::new(Router::new()), Quota::new(-1, -1, None));
+        let stream = Stream::open(config, 0, Log::memory(), router, None, quota).unwrap();
+        let put = |subject: &str, bytes: usize| {
+            let mut state = stream.lock();
+            state.append(subject.as_bytes(), b"", &vec![0; bytes], 1).unwrap();
+        };
+        for n in 0..1000 {
+            put(&format!("n.{n}.{}", if n % 2 == 0 { "x" } else { "y" }), 1);
+        }
+        (0..10).for_each(|_| put("far", NEAR_BYTES as usize / 5));
+        put("n.0.x", 1);
+        stream.commit(|result| result.unwrap());
+        let filters = [b"n.*.x"[..].into()];
+        let asked = || stream.lock().asked.replace(0);
+        let (found, next) = stream.read(1, &filters, 500, u64::MAX).unwrap();
+        let seqs: Vec<_> = found.iter().map(|found| found.seq).collect();
+        assert!(seqs.iter().copied().eq((0..500).map(|n| 2 * n + 1)), "{seqs:?}");
+        assert_eq!(asked(), 0);
+        let far = stream.next(next, &filters).unwrap().unwrap();
+        assert_eq!((far.seq, asked()), (1011, 1));
+        assert!(stream.next(1012, &filters).unwrap().is_none());
     }
 }

@@ -3,17 +3,26 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::store::{self, Log, RecordRef};
+use crate::store::{self, Log, RecordRef, Scanned};
 
 use super::ask::{Asked, Ttl, parse_ttl};
-use super::checkpoint::{decode_index, encode_index, put, put_bytes, take, take_bytes};
+use super::checkpoint::{AsOf, decode_index, encode_index, put, put_bytes, take, take_bytes};
 use super::config::StreamConfig;
 use super::dedupe::Dedupe;
 use super::index::SubjectIndex;
 use super::state::State;
 
 /// The first number of a checkpoint: how the rest is laid out.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Above this many sequences that are removed and still shown a checkpoint waits.
+const DYING_MAX: u64 = 100_000;
+
+/// Times to live of what is removed and still shown.
+#[derive(Default)]
+struct Back {
+    expiries: Vec<(i64, u64)>,
+    pinned: Vec<u64>,
+}
 
 impl State {
     /// The state of a stream as its log has it.
@@ -36,7 +45,7 @@ impl State {
         state.last_seq = durable.last_seq;
         state.first_time = durable.first_time;
         state.last_time = durable.last_time;
-        state.changes = durable.last_seq.saturating_sub(from);
+        state.changes += durable.last_seq.saturating_sub(from);
         if state.index.messages() != durable.messages && log.damaged().is_empty() {
             tracing::warn!(
                 stream = state.config.name,
@@ -84,12 +93,8 @@ impl State {
                 self.dedupe.insert(id, record.seq, record.time_ns);
             }
         }
-        if !self.config.allow_msg_ttl {
-            return;
-        }
-        match asked.ttl.and_then(parse_ttl) {
+        match self.time_to_live(record) {
             Some(Ttl::After(ns)) => {
-                let ns = ns.max(self.least_ttl());
                 self.expiries
                     .insert((record.time_ns.saturating_add(ns), record.seq));
             }
@@ -100,23 +105,104 @@ impl State {
         }
     }
 
-    /// What [`State::load_checkpoint`] reads. Nothing may be on its way.
-    pub fn checkpoint(&self) -> Vec<u8> {
+    /// The time to live a stored message asks for.
+    pub(super) fn time_to_live(&self, record: &RecordRef<'_>) -> Option<Ttl> {
+        if !self.config.allow_msg_ttl || record.headers.is_empty() {
+            return None;
+        }
+        Some(match parse_ttl(Asked::read(record.headers).ttl?)? {
+            Ttl::After(ns) => Ttl::After(ns.max(self.least_ttl())),
+            Ttl::Never => Ttl::Never,
+        })
+    }
+
+    /// What [`State::load_checkpoint`] reads, as of what the log shows: up to `upto`, with what is removed from `dying`
+    /// and still shown. None while too much of that is on its way. The log must show the same throughout.
+    pub fn checkpoint(&self, upto: u64, dying: &[(u64, u64)]) -> Result<Option<Vec<u8>>, store::Error> {
+        let mut as_of = AsOf {
+            upto,
+            ..AsOf::default()
+        };
+        let newer = self.tail.partition_point(|record| record.seq <= upto);
+        for record in self.tail.range(newer..) {
+            if !self.is_dying(record.seq) {
+                *as_of.newer.entry(record.id).or_default() += 1;
+            }
+        }
+        let Some(back) = self.dying_of(upto, dying, &mut as_of)? else {
+            return Ok(None);
+        };
         let mut out = Vec::new();
         put(&mut out, VERSION);
-        put_bytes(&mut out, &self.last_msg_id);
-        self.dedupe.encode(&mut out);
-        put(&mut out, self.expiries.len() as u64);
-        for &(time, seq) in &self.expiries {
+        put_bytes(&mut out, &self.last_id_at(upto)?);
+        self.dedupe.encode(&mut out, upto);
+        let own = self.expiries.iter().filter(|&(_, seq)| seq <= upto);
+        let expiries: Vec<_> = own.chain(back.expiries).collect();
+        put(&mut out, expiries.len() as u64);
+        for (time, seq) in expiries {
             put(&mut out, time as u64);
             put(&mut out, seq);
         }
-        put(&mut out, self.pinned.len() as u64);
-        for &seq in &self.pinned {
+        let pinned: Vec<_> = self.pinned.range(..=upto).copied().chain(back.pinned).collect();
+        put(&mut out, pinned.len() as u64);
+        for seq in pinned {
             put(&mut out, seq);
         }
-        out.extend_from_slice(&encode_index(&self.index));
-        out
+        out.extend_from_slice(&encode_index(&self.index, &as_of));
+        Ok(Some(out))
+    }
+
+    /// Reads what is removed and still shown.
+    fn dying_of(
+        &self,
+        upto: u64,
+        dying: &[(u64, u64)],
+        as_of: &mut AsOf,
+    ) -> Result<Option<Back>, store::Error> {
+        let mut back = Back::default();
+        let first = self.log.state().first_seq;
+        let ranges = dying.iter().map(|&(a, b)| (a.max(first), b.min(upto)));
+        let ranges: Vec<_> = ranges.filter(|(a, b)| a <= b).collect();
+        if ranges.iter().map(|(a, b)| b - a + 1).sum::<u64>() > DYING_MAX {
+            return Ok(None);
+        }
+        let mut is_readable = true;
+        for (a, b) in ranges {
+            self.log.scan_all(a, u64::MAX, |scanned| {
+                match scanned {
+                    Scanned::Record(record) if record.seq <= b => {
+                        as_of.put_back(&self.index, record.subject, record.seq);
+                        match self.time_to_live(record) {
+                            Some(Ttl::After(ns)) => back
+                                .expiries
+                                .push((record.time_ns.saturating_add(ns), record.seq)),
+                            Some(Ttl::Never) => back.pinned.push(record.seq),
+                            None => {}
+                        }
+                    }
+                    Scanned::Damaged { seq, .. } if seq <= b => is_readable = false,
+                    _ => return ControlFlow::Break(()),
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(is_readable.then_some(back))
+    }
+
+    /// The id of the message that was the last when `upto` was.
+    fn last_id_at(&self, upto: u64) -> Result<Vec<u8>, store::Error> {
+        if upto == self.last_seq {
+            return Ok(self.last_msg_id.clone());
+        }
+        if let Some((_, _, id)) = self.dedupe.range(upto, upto).next() {
+            return Ok(id.to_vec());
+        }
+        let record = match self.log.get(upto) {
+            Err(store::Error::DamagedRecord { .. }) => None,
+            record => record?,
+        };
+        let id = record.and_then(|record| Some(Asked::read(&record.headers).msg_id?.to_vec()));
+        Ok(id.unwrap_or_default())
     }
 
     /// Takes a checkpoint over, and says up to which sequence it goes; none if there is none that fits.
@@ -124,36 +210,36 @@ impl State {
         let Some(found) = self.log.checkpoint()? else {
             return Ok(None);
         };
-        let mut input = &found.bytes[..];
-        if self.decode_ids(&mut input, found.upto_seq).is_none() {
-            *self = Self::new(self.config.clone(), self.log.clone());
-            return Ok(None);
-        }
-        let Some(removed) = found.removed.filter(|_| self.decode_records(input).is_some()) else {
+        let decoded = self.decode_checkpoint(&found.bytes, found.upto_seq);
+        let Some(removed) = found.removed.filter(|_| decoded.is_some()) else {
             // What is derived from records is read from them again; the ids of those that are gone are good.
             self.index = SubjectIndex::new(self.index.keeps_sequences());
             self.expiries.clear();
             self.pinned.clear();
             return Ok(None);
         };
+        (self.changes, self.removals) = (removed.len() as u64, removed.len() as u64);
         for (seq, subject) in &removed {
             self.index.remove(subject, *seq);
             self.pinned.remove(seq);
+            self.expiries.remove(*seq);
         }
         Ok(Some(found.upto_seq))
     }
 
-    fn decode_ids(&mut self, input: &mut &[u8], upto_seq: u64) -> Option<()> {
-        if take(input)? != VERSION {
+    /// Takes over what a checkpoint says; if it says nothing of use of the records, then at least the ids.
+    pub(super) fn decode_checkpoint(&mut self, mut bytes: &[u8], upto_seq: u64) -> Option<()> {
+        let input = &mut bytes;
+        let version = take(input)?;
+        if !(1..=VERSION).contains(&version) {
             return None;
         }
-        self.last_id_is(upto_seq, take_bytes(input)?);
-        self.dedupe = Dedupe::decode(input)?;
-        Some(())
-    }
-
-    fn decode_records(&mut self, mut bytes: &[u8]) -> Option<()> {
-        let input = &mut bytes;
+        let (last_id, dedupe) = (take_bytes(input)?, Dedupe::decode(input)?);
+        self.last_id_is(upto_seq, last_id);
+        self.dedupe = dedupe;
+        if version != VERSION {
+            return None;
+        }
         for _ in 0..take(input)? {
             let time = take(input)? as i64;
             self.expiries.insert((time, take(input)?));

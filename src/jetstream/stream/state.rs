@@ -10,11 +10,13 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use crate::jetstream::quota::Share;
-use crate::store::{self, Log, RecordRef};
+use crate::protocol::subject;
+use crate::store::{self, Log, RecordRef, Removed, Scanned};
 
 use super::audience::{Audience, Listener};
 use super::config::StreamConfig;
 use super::dedupe::Dedupe;
+use super::expiries::Expiries;
 use super::index::{SubjectId, SubjectIndex};
 
 /// A record that is not durable yet.
@@ -23,6 +25,7 @@ pub(super) struct OnItsWay {
     pub seq: u64,
     pub id: SubjectId,
     pub bytes: u64,
+    pub time_ns: i64,
 }
 
 /// A record that is still there, as a walk over the stream meets it.
@@ -30,8 +33,51 @@ pub(super) struct Met<'a> {
     pub seq: u64,
     pub bytes: u64,
     pub subject: &'a [u8],
-    /// Time and headers; none for what is not durable yet.
-    pub stored: Option<(i64, &'a [u8])>,
+    pub time_ns: i64,
+    /// None for what is not durable yet.
+    pub headers: Option<&'a [u8]>,
+}
+
+/// What a walk meets that counts what cannot be read, too.
+pub(super) enum Step<'a> {
+    Record(Met<'a>),
+    Damaged { seq: u64, bytes: u64 },
+}
+
+impl Step<'_> {
+    pub fn seq(&self) -> u64 {
+        match self {
+            Step::Record(met) => met.seq,
+            Step::Damaged { seq, .. } => *seq,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Step::Record(met) => met.bytes,
+            Step::Damaged { bytes, .. } => *bytes,
+        }
+    }
+}
+
+/// What a walk from the front on has met.
+#[derive(Default)]
+pub(super) struct Front {
+    pub records: Vec<(u64, SubjectId)>,
+    is_damaged: bool,
+}
+
+impl Front {
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && !self.is_damaged
+    }
+
+    pub fn push(&mut self, step: &Step<'_>, index: &SubjectIndex) {
+        match step {
+            Step::Record(met) => self.records.extend(index.id(met.subject).map(|id| (met.seq, id))),
+            Step::Damaged { .. } => self.is_damaged = true,
+        }
+    }
 }
 
 pub(super) struct State {
@@ -61,19 +107,30 @@ pub(super) struct State {
     pub last_msg_id: Vec<u8>,
     pub last_id_seq: u64,
     /// When messages with a time to live go, by time.
-    pub expiries: BTreeSet<(i64, u64)>,
+    pub expiries: Expiries,
     /// Messages that outlive the age limit.
     pub pinned: BTreeSet<u64>,
+    /// Below it all messages are pinned; and when its message came, zero if that is to be found out.
+    pub ageing: (u64, i64),
     /// The consumers: told of what comes and goes, asked who would get a message of an interest stream.
     pub audience: Audience,
     /// What it holds of what its account may.
     pub share: Share,
-    /// Changes since the last checkpoint.
+    /// Changes since the last checkpoint, and the removals among them.
     pub changes: u64,
+    pub removals: u64,
+    /// The next commit that lands is to take one.
+    pub wants_checkpoint: bool,
     /// Set when the log may differ from what is here: after a panic in the middle of a change.
     pub doubtful: bool,
     /// Deleted for good: takes nothing more.
     pub gone: bool,
+    /// Records met on walks.
+    #[cfg(test)]
+    pub walked: std::cell::Cell<u64>,
+    /// Questions where a filter's next message may be.
+    #[cfg(test)]
+    pub asked: std::cell::Cell<u64>,
 }
 
 impl State {
@@ -99,13 +156,20 @@ impl State {
             landed_well: 0,
             last_msg_id: Vec::new(),
             last_id_seq: 0,
-            expiries: BTreeSet::new(),
+            expiries: Expiries::default(),
             pinned: BTreeSet::new(),
+            ageing: (0, 0),
             audience: Audience::default(),
             share: Share::default(),
             changes: 0,
+            removals: 0,
+            wants_checkpoint: false,
             doubtful: false,
             gone: false,
+            #[cfg(test)]
+            walked: std::cell::Cell::default(),
+            #[cfg(test)]
+            asked: std::cell::Cell::default(),
         }
     }
 
@@ -132,6 +196,7 @@ impl State {
             seq: record.seq,
             id,
             bytes,
+            time_ns: record.time_ns,
         });
         if self.messages == 0 {
             self.first_seq = record.seq;
@@ -152,6 +217,17 @@ impl State {
         seq < self.first_seq || self.dying.contains(&seq)
     }
 
+    /// What the log still shows of what was removed one by one.
+    pub fn dying(&self) -> Vec<u64> {
+        self.dying.iter().copied().collect()
+    }
+
+    /// Whether a filter takes everything that is there.
+    pub fn is_all(&self, filter: &[u8]) -> bool {
+        let takes = |own: &String| subject::is_subset(own.as_bytes(), filter);
+        self.config.subjects.iter().all(takes) && self.index.count(filter) == self.index.messages()
+    }
+
     /// Whether removals are on their way.
     pub fn has_dying(&self) -> bool {
         !self.dying.is_empty() || self.log.state().first_seq < self.first_seq
@@ -163,7 +239,7 @@ impl State {
         let mut ids = HashMap::new();
         self.walk(self.first_seq, |met| {
             let id = index.insert(met.subject, met.seq);
-            if met.stored.is_none() {
+            if met.headers.is_none() {
                 ids.insert(met.seq, id);
             }
             ControlFlow::Continue(())
@@ -185,33 +261,85 @@ impl State {
         Ok(removed)
     }
 
+    /// The same by the id of its subject.
+    pub fn remove_by_id(&mut self, seq: u64, id: SubjectId) -> Result<bool, store::Error> {
+        if self.is_dying(seq) {
+            return Ok(false);
+        }
+        self.note_gone(seq);
+        let removed = self.log.delete(seq)?;
+        if removed.messages == 0 {
+            return Ok(false);
+        }
+        self.audience
+            .removed(self.index.subject(id), seq, self.started + 1);
+        self.index.remove_id(id, seq);
+        self.forget(seq, removed);
+        Ok(true)
+    }
+
     /// The same for a message that every consumer has done with: none need be told.
     pub fn release(&mut self, seq: u64, subject: &[u8]) -> Result<bool, store::Error> {
         if self.is_dying(seq) {
             return Ok(false);
         }
-        self.note_gone([seq]);
+        self.note_gone(seq);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
         }
         self.index.remove(subject, seq);
-        self.forget(seq, removed.bytes);
-        self.mark_dying(seq);
+        self.forget(seq, removed);
         Ok(true)
     }
 
-    /// Counters and windows of a message that was removed.
-    fn forget(&mut self, seq: u64, bytes: u64) {
-        self.messages -= 1;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.changes += 1;
-        self.pinned.remove(&seq);
+    /// Takes out records that cannot be read, by their sequences; says how many. Nothing tells their subjects: the
+    /// index is made anew of what can be read.
+    pub fn remove_damaged(&mut self, seqs: &[u64]) -> Result<u64, store::Error> {
+        let before = self.messages;
+        for &seq in seqs {
+            if self.is_dying(seq) {
+                continue;
+            }
+            self.note_gone(seq);
+            let removed = self.log.delete(seq)?;
+            if removed.messages > 0 {
+                self.forget(seq, removed);
+            }
+        }
+        if self.messages < before {
+            self.rebuild_index()?;
+            self.audience.trimmed();
+        }
+        Ok(before - self.messages)
+    }
+
+    /// Counters and windows of what was removed under one sequence.
+    fn forget(&mut self, seq: u64, removed: Removed) {
+        self.uncount(removed);
+        self.unwatch(seq);
         if self.messages == 0 {
             self.first_seq = self.last_seq + 1;
         } else if seq == self.first_seq {
             self.first_seq += 1;
             self.first_time = 0;
+        }
+        self.mark_dying(seq);
+    }
+
+    fn uncount(&mut self, removed: Removed) {
+        self.messages = self.messages.saturating_sub(removed.messages);
+        self.bytes = self.bytes.saturating_sub(removed.bytes);
+        self.changes += removed.messages;
+        self.removals += removed.messages;
+    }
+
+    /// It no longer goes, or stays, by a time of its own.
+    fn unwatch(&mut self, seq: u64) {
+        self.pinned.remove(&seq);
+        self.expiries.remove(seq);
+        if seq == self.ageing.0 {
+            self.ageing.1 = 0;
         }
     }
 
@@ -269,23 +397,45 @@ impl State {
         self.audience.commit_landed(commit)
     }
 
-    /// Calls `f` with what is there from `from` on, durable or not, until it breaks.
+    /// Calls `f` with what is there from `from` on, durable or not, until it breaks. What is damaged is passed over.
     pub fn walk(&self, from: u64, mut f: impl FnMut(Met<'_>) -> ControlFlow<()>) -> Result<(), store::Error> {
+        self.walk_all(from, |step| match step {
+            Step::Record(met) => f(met),
+            Step::Damaged { .. } => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The same, with what is damaged.
+    pub fn walk_all(
+        &self,
+        from: u64,
+        mut f: impl FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<(), store::Error> {
+        #[cfg(test)]
+        let mut f = |step: Step<'_>| {
+            self.walked.set(self.walked.get() + 1);
+            f(step)
+        };
         let mut stopped = false;
         let mut next = Some(from.max(self.first_seq));
         let mut above = 0;
         while let (Some(seq), false) = (next, stopped) {
-            next = self.log.scan(seq, u64::MAX, |record| {
-                above = record.seq;
-                if self.is_dying(record.seq) {
+            next = self.log.scan_all(seq, u64::MAX, |scanned| {
+                let step = match scanned {
+                    Scanned::Record(record) => Step::Record(Met {
+                        seq: record.seq,
+                        bytes: record.stored_len(),
+                        subject: record.subject,
+                        time_ns: record.time_ns,
+                        headers: Some(record.headers),
+                    }),
+                    Scanned::Damaged { seq, bytes } => Step::Damaged { seq, bytes },
+                };
+                above = step.seq();
+                if self.is_dying(above) {
                     return ControlFlow::Continue(());
                 }
-                let flow = f(Met {
-                    seq: record.seq,
-                    bytes: record.stored_len(),
-                    subject: record.subject,
-                    stored: Some((record.time_ns, record.headers)),
-                });
+                let flow = f(step);
                 stopped = flow.is_break();
                 flow
             })?;
@@ -295,7 +445,8 @@ impl State {
         }
         // The log may have become durable further than the tail was told.
         let from = from.max(above + 1);
-        for record in self.tail.iter().filter(|record| record.seq >= from) {
+        let at = self.tail.partition_point(|record| record.seq < from);
+        for record in self.tail.range(at..) {
             if self.is_dying(record.seq) {
                 continue;
             }
@@ -303,96 +454,116 @@ impl State {
                 seq: record.seq,
                 bytes: record.bytes,
                 subject: self.index.subject(record.id),
-                stored: None,
+                time_ns: record.time_ns,
+                headers: None,
             };
-            if f(met).is_break() {
+            if f(Step::Record(met)).is_break() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Sequence and time of the first message; `last_seq + 1` when there is none.
+    /// Sequence and time of the first message; `last_seq + 1` when there is none. One that cannot be read is there,
+    /// too, and as old as the next.
     pub fn first(&mut self) -> (u64, i64) {
         if self.messages == 0 {
             return (self.last_seq + 1, 0);
         }
-        if self.first_time == 0 {
-            let mut found = None;
-            let walked = self.walk(self.first_seq, |met| {
-                found = Some((met.seq, met.stored.map(|stored| stored.0)));
-                ControlFlow::Break(())
-            });
-            if let (Ok(()), Some((seq, time))) = (walked, found) {
-                self.first_seq = seq;
-                self.first_time = time.unwrap_or(self.last_time);
-            }
+        if self.first_time == 0
+            && let Ok(Some(found)) = self.first_but(self.first_seq, |_| false)
+        {
+            (self.first_seq, self.first_time) = found;
         }
         (self.first_seq, self.first_time)
+    }
+
+    /// Sequence and time of the first message from `from` on that is not passed over.
+    pub fn first_but(
+        &self,
+        from: u64,
+        passes: impl Fn(u64) -> bool,
+    ) -> Result<Option<(u64, i64)>, store::Error> {
+        let (mut first, mut time) = (None, self.last_time);
+        self.walk_all(from, |step| {
+            if passes(step.seq()) {
+                return ControlFlow::Continue(());
+            }
+            first = first.or(Some(step.seq()));
+            match step {
+                Step::Damaged { .. } => ControlFlow::Continue(()),
+                Step::Record(met) => {
+                    time = met.time_ns;
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        Ok(first.map(|first| (first, time)))
     }
 
     /// Removes from the front as long as `more` says so, given messages and bytes that are left.
     pub fn trim_front(&mut self, more: impl Fn(u64, u64) -> bool) -> Result<(), store::Error> {
         let (mut messages, mut bytes) = (self.messages, self.bytes);
-        let mut gone: Vec<(u64, u64, SubjectId)> = Vec::new();
+        let mut front = Front::default();
         let mut first = self.last_seq + 1;
-        self.walk(self.first_seq, |met| {
+        self.walk_all(self.first_seq, |step| {
             if !more(messages, bytes) {
-                first = met.seq;
+                first = step.seq();
                 return ControlFlow::Break(());
             }
-            messages -= 1;
-            bytes = bytes.saturating_sub(met.bytes);
-            let id = self.index.id(met.subject).expect("what is there is indexed");
-            gone.push((met.seq, met.bytes, id));
+            messages = messages.saturating_sub(1);
+            bytes = bytes.saturating_sub(step.bytes());
+            front.push(&step, &self.index);
             ControlFlow::Continue(())
         })?;
-        if gone.is_empty() {
+        if front.is_empty() {
             return Ok(());
         }
-        self.note_gone(gone.iter().map(|(seq, ..)| *seq));
-        self.log.truncate_front(first)?;
-        for (seq, bytes, id) in gone {
-            self.index.remove_id(id, seq);
-            self.forget(seq, bytes);
-        }
-        self.first_seq = first;
-        self.first_time = 0;
+        self.cut_front(first, &front)?;
         self.audience.trimmed();
         Ok(())
     }
 
-    /// Removes the given messages, which were met on a walk; says how many were there.
-    pub fn remove_all(&mut self, seqs: &[(u64, Box<[u8]>)]) -> Result<u64, store::Error> {
-        let mut removed = 0;
-        for (seq, subject) in seqs {
-            removed += u64::from(self.remove(*seq, subject)?);
+    /// Lets the stream begin at `first`; `front` is all that was met below it.
+    pub fn cut_front(&mut self, first: u64, front: &Front) -> Result<(), store::Error> {
+        self.note_front_gone(first);
+        let removed = self.log.truncate_front(first)?;
+        self.uncount(removed);
+        for &(seq, id) in &front.records {
+            self.index.remove_id(id, seq);
+            self.unwatch(seq);
         }
-        Ok(removed)
+        (self.first_seq, self.first_time) = (first, 0);
+        if front.is_damaged {
+            self.rebuild_index()?;
+        }
+        Ok(())
     }
 
     /// Removes everything below `seq`; the next message comes at or after it.
     pub fn remove_below(&mut self, seq: u64) -> Result<u64, store::Error> {
         let before = self.messages;
         if seq > self.last_seq {
-            self.note_all_gone(seq);
+            self.note_front_gone(seq);
             self.log.truncate_front(seq)?;
             self.index.clear();
             self.expiries.clear();
             self.pinned.clear();
+            self.ageing = (0, 0);
             (self.messages, self.bytes, self.first_time) = (0, 0, 0);
             self.last_seq = self.last_seq.max(seq - 1);
             self.last_id_seq = self.last_seq;
             self.first_seq = self.last_seq + 1;
             self.changes += before;
+            self.removals += before;
             self.audience.trimmed();
             return Ok(before);
         }
         let gone = std::cell::Cell::new(0);
         // A walk that stops at the sequence: what lies before it is counted down.
         let mut below = 0;
-        self.walk(self.first_seq, |met| {
-            if met.seq >= seq {
+        self.walk_all(self.first_seq, |step| {
+            if step.seq() >= seq {
                 return ControlFlow::Break(());
             }
             below += 1;
@@ -405,3 +576,7 @@ impl State {
         Ok(before - self.messages)
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -81,12 +81,47 @@ fn head(rest: &[u8]) -> (&[u8], bool) {
     }
 }
 
+/// The first tokens two subjects have in common, where both go on behind them.
+fn shared_tokens(left: &[u8], right: &[u8]) -> usize {
+    let mut shared = 0;
+    for (left, right) in left.iter().zip(right) {
+        if left != right {
+            break;
+        }
+        shared += usize::from(*left == b'.');
+    }
+    shared
+}
+
 impl Trie {
-    pub fn with_capacity(leaves: usize) -> Self {
+    /// The leaves below `count`, whose texts come with those that share their first tokens one after the other (as
+    /// [`matching`](Self::matching) gives them): no place has to be looked for. None if they do not.
+    pub fn of_grouped<'t>(count: usize, text_of: impl Fn(u32) -> &'t [u8]) -> Option<Self> {
         let mut trie = Self::default();
-        trie.leaves.reserve(leaves);
-        trie.children.reserve(leaves);
-        trie
+        trie.leaves.resize(count, UNLINKED);
+        trie.children.reserve(count);
+        // Nodes on the way to the leaf before, and how many of its tokens this one shares.
+        let (mut path, mut shared) = (vec![ROOT], 0);
+        for leaf in 0..u32::try_from(count).ok().filter(|&count| count < NODE)? {
+            let text = text_of(leaf);
+            let next = (leaf as usize + 1 < count).then(|| text_of(leaf + 1));
+            let shared_next = next.map_or(0, |next| shared_tokens(text, next));
+            path.truncate(shared + 1);
+            while path.len() <= shared.max(shared_next) {
+                let parent = *path.last()?;
+                let prefix_len = trie.nodes[parent as usize].prefix_len;
+                let (token, _) = head(&text[prefix_len..]);
+                if trie.find(parent, token, false, &text_of).is_some() {
+                    return None;
+                }
+                let node = trie.node(parent, token, prefix_len + token.len() + 1);
+                trie.attach(parent, node | NODE, &text_of);
+                path.push(node);
+            }
+            trie.attach(*path.last()?, leaf, &text_of);
+            shared = shared_next;
+        }
+        Some(trie)
     }
 
     pub fn weight(&self) -> usize {

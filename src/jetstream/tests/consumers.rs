@@ -123,6 +123,92 @@ fn payloads(all: &[Came]) -> Vec<&str> {
     all.iter().map(|came| came.payload.as_str()).collect()
 }
 
+/// Waits until a stream holds so many messages.
+async fn shrinks_to(rig: &Rig, stream: &str, messages: u64) {
+    let shrunk = async {
+        while summary(&rig.state(stream).await).0 != messages {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), shrunk)
+        .await
+        .expect("what nobody needs goes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_lost_consumer_waited_for_goes_at_the_next_start() {
+    let rig = Rig::on_disk();
+    rig.create(json!({"name": "I", "subjects": ["i.>"], "retention": "interest"}))
+        .await;
+    rig.create(json!({"name": "W", "subjects": ["w.>"], "retention": "workqueue"}))
+        .await;
+    let explicit = json!({"ack_policy": "explicit"});
+    rig.consumer("I", "KEPT", explicit.clone()).await;
+    rig.consumer(
+        "I",
+        "LOST",
+        json!({"ack_policy": "explicit", "mem_storage": true}),
+    )
+    .await;
+    rig.consumer(
+        "I",
+        "PART",
+        json!({"ack_policy": "explicit", "filter_subject": "i.b"}),
+    )
+    .await;
+    rig.consumer(
+        "W",
+        "WORK",
+        json!({"ack_policy": "explicit", "filter_subject": "w.a"}),
+    )
+    .await;
+    for subject in ["i.a", "i.a", "i.b", "i.a", "w.a", "w.b", "w.a"] {
+        rig.publish(subject, &[], "x").await;
+    }
+    // Acked by all that are kept: 1. In flight: 2. Acked by one of two: 3. Not come to: 4.
+    let came = rig.pull("I", "KEPT", 3).await;
+    rig.ack(&came[0], "+ACK").await;
+    rig.ack(&came[2], "+ACK").await;
+    let came = rig.pull("W", "WORK", 1).await;
+    rig.ack(&came[0], "+ACK").await;
+    assert_eq!(summary(&rig.state("I").await), (4, 1, 4));
+    assert_eq!(summary(&rig.state("W").await), (2, 2, 3));
+    let rig = rig.restart().await;
+    shrinks_to(&rig, "I", 3).await;
+    assert_eq!(summary(&rig.state("I").await), (3, 2, 4));
+    // What no consumer takes waits for one that does.
+    assert_eq!(summary(&rig.state("W").await), (2, 2, 3));
+    let rig = rig.restart().await;
+    assert_eq!(summary(&rig.state("I").await), (3, 2, 4));
+    rig.jetstream.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_is_confirmed_is_durable() {
+    let rig = Rig::on_disk();
+    rig.create(json!({"name": "S", "subjects": ["s.>"]})).await;
+    rig.consumer("S", "C", json!({"ack_policy": "explicit"})).await;
+    for _ in 0..3 {
+        rig.publish("s.a", &[], "x").await;
+    }
+    assert_eq!(rig.pull("S", "C", 3).await.len(), 3);
+    let consumers = rig.jetstream.consumers("S").unwrap();
+    let driver = consumers.get("C").unwrap();
+    // While acked messages are being removed no state is written: whoever confirms one waits.
+    driver.hold_release(true);
+    let mut reset = std::pin::pin!(consumers.reset(&driver, 1));
+    let early = tokio::time::timeout(Duration::from_millis(300), reset.as_mut()).await;
+    assert!(early.is_err(), "confirmed before it is written: {early:?}");
+    driver.hold_release(false);
+    assert_eq!(reset.await.unwrap(), 1);
+    let rows = rig.jetstream.stream("S").unwrap().log().consumers();
+    let row = &rows[0].1;
+    let rows = std::iter::once(&row.state).chain(&row.deltas).map(|row| &row[..]);
+    let snapshot = crate::jetstream::consumer::snapshot::Snapshot::read(rows).unwrap();
+    assert_eq!(snapshot.unwrap().next_seq, 1);
+    rig.jetstream.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_delivers_exactly_what_was_not_acked() {
     let rig = Rig::on_disk();
