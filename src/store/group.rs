@@ -27,8 +27,7 @@ pub(super) struct Group {
     pub truncate: Option<u64>,
     pub meta: Option<Bytes>,
     pub consumers: BTreeMap<String, ConsumerChange>,
-    pub notes: Option<GroupNotes>,
-    pub mark: Option<Bytes>,
+    pub notes: Option<Box<GroupNotes>>,
     /// Whether blocks are compressed from here on.
     pub compress: Option<bool>,
     /// About how much memory and journal it takes.
@@ -79,19 +78,23 @@ impl Pending {
 
     pub fn note(&mut self, now: i64, until: i64, note: &[u8]) {
         self.group.bytes += note.len();
-        if self.group.notes.is_none() {
-            self.group.bytes += 32;
-        }
-        let notes = self.group.notes.get_or_insert_default();
+        let notes = self.notes();
         notes.now = notes.now.max(now);
         notes.until = notes.until.max(until);
         notes.bytes.extend_from_slice(note);
     }
 
     pub fn put_mark(&mut self, mark: Bytes) {
-        self.group.bytes += mark.len() + 8;
-        let old = self.group.mark.replace(mark).map_or(0, |old| old.len() + 8);
-        self.group.bytes -= old;
+        self.group.bytes += mark.len();
+        let old = self.notes().mark.replace(mark);
+        self.group.bytes -= old.map_or(0, |old| old.len());
+    }
+
+    fn notes(&mut self) -> &mut GroupNotes {
+        if self.group.notes.is_none() {
+            self.group.bytes += 48;
+        }
+        self.group.notes.get_or_insert_default()
     }
 
     pub fn compress(&mut self, on: bool) {

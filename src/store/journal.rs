@@ -235,10 +235,10 @@ fn put_payload(out: &mut Vec<u8>, group: &Group) {
         out.put_i64_le(notes.now);
         out.put_i64_le(notes.until);
         put_bytes(out, &notes.bytes);
-    }
-    if let Some(mark) = &group.mark {
-        out.put_u8(MARK);
-        put_bytes(out, mark);
+        if let Some(mark) = &notes.mark {
+            out.put_u8(MARK);
+            put_bytes(out, mark);
+        }
     }
     if let Some(on) = group.compress {
         out.put_slice(&[COMPRESS, u8::from(on)]);
@@ -290,14 +290,15 @@ fn parse_group(stream: u64, payload: &[u8]) -> Option<Replayed> {
                 group.consumers.insert(name, change);
             }
             NOTES => {
-                group.notes = Some(GroupNotes {
+                group.notes = Some(Box::new(GroupNotes {
                     number: r.u64()?,
                     now: r.u64()? as i64,
                     until: r.u64()? as i64,
                     bytes: r.bytes()?.to_vec(),
-                });
+                    mark: None,
+                }));
             }
-            MARK => group.mark = Some(Bytes::copy_from_slice(r.bytes()?)),
+            MARK => group.notes.as_mut()?.mark = Some(Bytes::copy_from_slice(r.bytes()?)),
             COMPRESS => group.compress = Some(r.u8()? != 0),
             DROP_STREAM => return Some(Replayed::DropStream(stream)),
             _ => return None,

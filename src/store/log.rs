@@ -329,11 +329,6 @@ impl Log {
         }
     }
 
-    /// What is removed by changes that have not landed, as inclusive ranges: as much of it as is durable still shows.
-    pub fn dying(&self) -> Vec<(u64, u64)> {
-        self.inner().dying.iter().collect()
-    }
-
     /// Puts a note into the pending group: bytes that say themselves where they end, of use until the time `until`. Those
     /// whose time is over `now` may go, and all go with the next checkpoint. A memory log keeps none.
     pub fn note(&self, now: i64, until: i64, note: &[u8]) {
@@ -347,11 +342,6 @@ impl Log {
         if self.0.core.is_some() {
             self.inner().pending.put_mark(mark.into());
         }
-    }
-
-    /// That note, as it is durable.
-    pub fn mark(&self) -> Bytes {
-        self.inner().view.notes.mark.clone()
     }
 
     /// The durable notes.
@@ -387,6 +377,11 @@ impl Log {
     /// Whether it is so, durably.
     pub fn is_compressed(&self) -> bool {
         self.inner().view.compress
+    }
+
+    /// What is removed by changes that have not landed, as inclusive ranges: as much of it as is durable still shows.
+    pub fn dying(&self) -> Vec<(u64, u64)> {
+        self.inner().dying.iter().collect()
     }
 
     /// The latest checkpoint.

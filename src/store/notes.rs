@@ -2,7 +2,7 @@
 //!
 //! A note becomes durable with the group it was put into, is given back by [`Log::notes`](super::Log::notes), and goes
 //! when it is of no more use: at the time it says itself, or when the caller's next checkpoint holds it. One more is kept
-//! apart, the mark: each takes the place of the one before.
+//! apart, the mark: each takes the place of the one before. It stands in a row with the log's flags.
 //!
 //! Notes of one group after the other gather in a page; a page is a row of the tables, written once, and its bytes are
 //! let go then. Memory: what no checkpoint of the tables has written, and some 60 bytes a page.
@@ -32,6 +32,8 @@ pub(super) struct GroupNotes {
     /// How long these are of use.
     pub until: i64,
     pub bytes: Vec<u8>,
+    /// The mark, if it is another one.
+    pub mark: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +69,7 @@ pub(super) struct NotesUpdate {
     /// Rows below this go.
     pub from: u64,
     pub pages: Vec<PageRow>,
+    pub mark: Bytes,
 }
 
 impl NoteBook {
@@ -82,6 +85,12 @@ impl NoteBook {
             .is_some_and(|(_, page)| page.until < notes.now)
         {
             self.pages.pop_first();
+        }
+        if let Some(mark) = &notes.mark {
+            self.mark = mark.clone();
+        }
+        if notes.bytes.is_empty() {
+            return true;
         }
         if let Some(mut last) = self.pages.last_entry()
             && let Page {
@@ -138,6 +147,7 @@ impl NoteBook {
                 .first_key_value()
                 .map_or(self.number + 1, |(&first, _)| first),
             pages: Vec::new(),
+            mark: self.mark.clone(),
         };
         // What is dirty lies at the end, but for what a checkpoint that failed gave back.
         for (&first, page) in &mut self.pages {
@@ -198,6 +208,7 @@ mod tests {
             now,
             until,
             bytes: vec![number as u8; len],
+            mark: None,
         }
     }
 

@@ -5,19 +5,19 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `store_v1` | name | `schema`, `applied` (journal entries up to it are in the tables), `epoch` (of the journal), `next_stream` |
-//! | `stream_v2` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), flags, mark, meta |
+//! | `stream_v1` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), meta |
 //! | `block_v1` | stream, block | last seq, records, live, live bytes, length, first live seq and time, bitmap of the deleted |
 //! | `data_v1` | stream, block | stream, block, checksum, then the records as in `record.rs`, compressed or not (`pack.rs`) |
 //! | `consumer_v1` | stream, name | meta, state, deltas of the state |
 //! | `checkpoint_v1` | stream, part | part 0: length and crc32 of the whole; parts 1..: its bytes; last part: what was removed since |
-//! | `note_v1` | stream, number of the first group | number of the last one, until when it is of use, notes |
+//! | `note_v1` | stream, number of the first group | number of the last one, until when it is of use, notes; number 0: flags, mark |
 //!
 //! A block's key is the first sequence it ever held.
 //!
 //! | schema | what it brought |
 //! |---|---|
 //! | 1 | |
-//! | 2 | `stream_v2` in place of `stream_v1`: flags and mark; `note_v1`; compressed rows of `data_v1`; notes in the journal |
+//! | 2 | `note_v1`; compressed rows of `data_v1`; notes in the journal |
 
 use super::block::{BLOCK_BYTES, Block, Dead};
 use super::notes::PageRow;
@@ -28,9 +28,7 @@ use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 pub(super) const SCHEMA: u64 = 2;
 pub(super) const STORE: TableDefinition<&str, u64> = TableDefinition::new("store_v1");
-/// Of schema 1.
-const STREAM_V1: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
-pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v2");
+pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
 pub(super) const BLOCK: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("block_v1");
 pub(super) const DATA: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("data_v1");
 pub(super) const CONSUMER: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("consumer_v1");
@@ -38,9 +36,7 @@ pub(super) const CHECKPOINT: TableDefinition<(u64, u32), &[u8]> = TableDefinitio
 
 pub(super) const NOTE: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("note_v1");
 
-/// Bytes of a stream row before what schema 2 added.
-const STREAM_NUMBERS: usize = 48;
-/// Flag of a stream row: blocks are compressed.
+/// Flag: blocks are compressed.
 const COMPRESS: u8 = 1;
 /// In place of a sequence: the list of what was removed is not whole.
 const NOT_LISTED: u64 = u64::MAX;
@@ -58,7 +54,7 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::E
             store.insert("schema", SCHEMA)?;
         }
         Some(1) => {
-            from_1(txn)?;
+            // Nothing but tables is new; what is in them an older program would not read.
             store.insert("schema", SCHEMA)?;
         }
         Some(SCHEMA) => {}
@@ -74,29 +70,6 @@ pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::E
     Ok(Ok(()))
 }
 
-/// Stream rows get flags and a mark, none set. One that is damaged stays so.
-fn from_1(txn: &WriteTransaction) -> Result<(), redb::Error> {
-    let (old, mut new) = (txn.open_table(STREAM_V1)?, txn.open_table(STREAM)?);
-    for row in old.iter()? {
-        let (id, row) = row?;
-        let body =
-            unseal((id.value(), 0), row.value()).and_then(|body| body.split_at_checked(STREAM_NUMBERS));
-        match body {
-            Some((numbers, meta)) => {
-                let mut out = numbers.to_vec();
-                out.put_u8(0);
-                put_bytes(&mut out, b"");
-                out.put_slice(meta);
-                new.insert(id.value(), &seal((id.value(), 0), out)[..])?;
-            }
-            None => drop(new.insert(id.value(), row.value())?),
-        }
-    }
-    drop((old, new));
-    txn.delete_table(STREAM_V1)?;
-    Ok(())
-}
-
 pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + view.meta.len());
     out.put_u64_le(view.last_seq);
@@ -105,8 +78,6 @@ pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
     out.put_u64_le(view.bytes);
     out.put_u64_le(view.blocks.len() as u64);
     out.put_u64_le(view.checkpoint.as_ref().map_or(0, |c| c.upto_seq + 1));
-    out.put_u8(if view.compress { COMPRESS } else { 0 });
-    put_bytes(&mut out, &view.notes.mark);
     out.put_slice(&view.meta);
     seal((id, 0), out)
 }
@@ -118,8 +89,6 @@ pub(super) struct StreamHead {
     pub messages: u64,
     pub blocks: u64,
     pub checkpoint: Option<u64>,
-    pub compress: bool,
-    pub mark: Bytes,
     pub meta: Bytes,
 }
 
@@ -127,8 +96,6 @@ pub(super) fn parse_stream_row(id: u64, row: &[u8]) -> Option<StreamHead> {
     let mut r = Reader(unseal((id, 0), row)?);
     let (last_seq, last_time, messages, _bytes) = (r.u64()?, r.u64()? as i64, r.u64()?, r.u64()?);
     let (blocks, checkpoint) = (r.u64()?, r.u64()?.checked_sub(1));
-    let compress = r.u8()? & COMPRESS != 0;
-    let mark = Bytes::copy_from_slice(r.bytes()?);
     let meta = Bytes::copy_from_slice(r.0);
     Some(StreamHead {
         last_seq,
@@ -136,8 +103,6 @@ pub(super) fn parse_stream_row(id: u64, row: &[u8]) -> Option<StreamHead> {
         messages,
         blocks,
         checkpoint,
-        compress,
-        mark,
         meta,
     })
 }
@@ -238,6 +203,18 @@ pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Optio
     Some(Some(out))
 }
 
+/// The row of number 0: flags and mark.
+pub(super) fn mark_row(stream: u64, compress: bool, mark: &[u8]) -> Vec<u8> {
+    let mut out = vec![if compress { COMPRESS } else { 0 }];
+    out.put_slice(mark);
+    seal((stream, 0), out)
+}
+
+pub(super) fn parse_mark_row(stream: u64, row: &[u8]) -> Option<(bool, Bytes)> {
+    let mut r = Reader(unseal((stream, 0), row)?);
+    Some((r.u8()? & COMPRESS != 0, Bytes::copy_from_slice(r.0)))
+}
+
 pub(super) fn note_row(stream: u64, page: &PageRow) -> Vec<u8> {
     let mut out = Vec::with_capacity(20 + page.bytes.len());
     out.put_u64_le(page.last);
@@ -267,23 +244,7 @@ mod tests {
     fn as_it_was(path: &std::path::Path) {
         let db = Database::create(path).unwrap();
         let txn = db.begin_write().unwrap();
-        {
-            let (mut old, new) = (
-                txn.open_table(STREAM_V1).unwrap(),
-                txn.open_table(STREAM).unwrap(),
-            );
-            for row in new.iter().unwrap() {
-                let (id, row) = row.unwrap();
-                let body = unseal((id.value(), 0), row.value()).unwrap();
-                // No flags and no mark between the numbers and the meta.
-                let mut out = body[..STREAM_NUMBERS].to_vec();
-                out.extend_from_slice(&body[STREAM_NUMBERS + 5..]);
-                old.insert(id.value(), &seal((id.value(), 0), out)[..]).unwrap();
-            }
-            old.insert(99, &b"damaged"[..]).unwrap();
-            txn.open_table(STORE).unwrap().insert("schema", 1).unwrap();
-        }
-        txn.delete_table(STREAM).unwrap();
+        txn.open_table(STORE).unwrap().insert("schema", 1).unwrap();
         txn.delete_table(NOTE).unwrap();
         txn.commit().unwrap();
     }
@@ -301,9 +262,7 @@ mod tests {
         store.close().unwrap();
         as_it_was(&dir.path().join("mesh.redb"));
         let store = Store::open(options.clone()).unwrap();
-        // What was damaged before is not made good by it.
-        let damage = ["stream 99: its row is damaged".to_owned()];
-        assert_eq!(store.info().damage, damage);
+        assert_eq!(store.info().damage, Vec::<String>::new());
         let log = store.open_log(log.stream_id()).unwrap();
         assert_eq!((log.state().messages, &log.meta()[..]), (10, &b"meta"[..]));
         assert!(!log.is_compressed() && log.notes().unwrap() == crate::store::Notes::default());
@@ -332,6 +291,5 @@ mod tests {
                 .value(),
             2
         );
-        assert!(txn.open_table(STREAM_V1).is_err());
     }
 }

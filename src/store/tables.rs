@@ -14,8 +14,9 @@ use super::notes::NotesUpdate;
 use super::pack::{data_row, parse_data_row};
 use super::schema::{
     BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, block_row,
-    checkpoint_head, consumer_row, migrate, note_row, parse_block_row, parse_checkpoint_head,
-    parse_consumer_row, parse_note_row, parse_removed_row, parse_stream_row, removed_row, stream_row,
+    checkpoint_head, consumer_row, mark_row, migrate, note_row, parse_block_row, parse_checkpoint_head,
+    parse_consumer_row, parse_mark_row, parse_note_row, parse_removed_row, parse_stream_row, removed_row,
+    stream_row,
 };
 use super::view::{Changes, Noted, View};
 use super::{StreamId, lock};
@@ -258,7 +259,8 @@ fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<
     }
     if let Some(notes) = &update.notes {
         let mut table = txn.open_table(NOTE)?;
-        table.retain_in((stream, 0)..(stream, notes.from), |_, _| false)?;
+        table.retain_in((stream, 1)..(stream, notes.from), |_, _| false)?;
+        table.insert((stream, 0), &mark_row(stream, update.compress, &notes.mark)[..])?;
         for page in &notes.pages {
             table.insert((stream, page.first), &note_row(stream, page)[..])?;
         }
@@ -366,6 +368,10 @@ fn read_view(
     for row in txn.open_table(NOTE)?.range((stream, 0)..=(stream, u64::MAX))? {
         let (key, row) = row?;
         let key = key.value();
+        if let (0, Some((compress, mark))) = (key.1, parse_mark_row(stream, row.value())) {
+            (view.compress, view.notes.mark) = (compress, mark);
+            continue;
+        }
         match parse_note_row(key, row.value()) {
             Some(page) => view.notes.restore(&page),
             None => {
@@ -387,8 +393,6 @@ fn read_view(
     view.last_seq = view.last_seq.max(head.last_seq);
     view.last_time = head.last_time;
     view.meta = head.meta;
-    view.notes.mark = head.mark;
-    view.compress = head.compress;
     view.checkpoint = match head.checkpoint {
         Some(upto_seq) => {
             let row = txn.open_table(CHECKPOINT)?.get((stream, REMOVED_PART))?;

@@ -177,13 +177,9 @@ impl View {
         if let Some(notes) = &group.notes {
             self.changes.notes |= self.notes.add(notes);
         }
-        if let Some(mark) = &group.mark {
-            self.notes.mark = mark.clone();
-            self.changes.row = true;
-        }
         if let Some(on) = group.compress {
             self.compress = on;
-            self.changes.row = true;
+            self.changes.notes = true;
         }
         Ok(())
     }

@@ -57,16 +57,12 @@ impl Dedupe {
         Some(self.seen[(number - self.first) as usize].seq)
     }
 
-    /// What was stored under a sequence within the window: sequence, time, id.
-    pub fn at(&self, seq: u64) -> Option<(u64, i64, &[u8])> {
-        let at = self.seen.binary_search_by_key(&seq, |seen| seen.seq).ok()?;
-        Some((seq, self.seen[at].time_ns, self.id(self.first + at as u64)))
-    }
-
-    /// All that is remembered.
-    pub fn all(&self) -> impl Iterator<Item = (u64, i64, &[u8])> {
-        let seen = self.seen.iter().enumerate();
-        seen.map(|(at, seen)| (seen.seq, seen.time_ns, self.id(self.first + at as u64)))
+    /// What was stored under the sequences from `a` to `b`.
+    pub fn range(&self, a: u64, b: u64) -> impl Iterator<Item = (u64, i64, &[u8])> {
+        let start = self.seen.partition_point(|seen| seen.seq < a);
+        let end = self.seen.partition_point(|seen| seen.seq <= b).max(start);
+        let seen = self.seen.range(start..end).zip(start as u64..);
+        seen.map(|(seen, at)| (seen.seq, seen.time_ns, self.id(self.first + at)))
     }
 
     /// Brings ids that were not remembered in the order of their sequences into it.
@@ -146,6 +142,10 @@ impl Dedupe {
 mod tests {
     use super::*;
 
+    fn at(window: &Dedupe, seq: u64) -> Option<(u64, i64, &[u8])> {
+        window.range(seq, seq).next()
+    }
+
     #[test]
     fn ids_are_found_by_sequence_in_whatever_order_they_came() {
         let mut window = Dedupe::default();
@@ -153,10 +153,14 @@ mod tests {
             window.insert(format!("id-{seq}").as_bytes(), seq, seq as i64 * 10);
         }
         window.sort();
-        assert_eq!(window.at(7), Some((7, 70, &b"id-7"[..])));
-        assert_eq!((window.at(6), window.find(b"id-9")), (None, Some(9)));
+        assert_eq!(at(&window, 7), Some((7, 70, &b"id-7"[..])));
+        assert_eq!((at(&window, 6), window.find(b"id-9")), (None, Some(9)));
+        assert_eq!(window.range(3, 8).map(|seen| seen.0).collect::<Vec<_>>(), [5, 7]);
         window.expire(50);
-        assert_eq!((window.at(2), window.at(5)), (None, Some((5, 50, &b"id-5"[..]))));
+        assert_eq!(
+            (at(&window, 2), at(&window, 5)),
+            (None, Some((5, 50, &b"id-5"[..])))
+        );
         assert_eq!((window.find(b"id-2"), window.oldest()), (None, Some(50)));
     }
 

@@ -29,22 +29,20 @@ fn take_id<'a>(input: &mut &'a [u8]) -> Option<(u64, i64, &'a [u8])> {
 }
 
 impl State {
-    /// Notes what messages that are about to be removed leave behind.
-    pub fn note_gone(&self, seqs: impl IntoIterator<Item = u64>) {
-        let mut is_last = false;
-        self.note_ids(seqs.into_iter().filter_map(|seq| {
-            is_last |= seq == self.last_seq;
-            self.dedupe.at(seq)
-        }));
-        if is_last {
-            self.note_last(self.last_seq);
+    /// Notes what a message that is about to be removed leaves behind.
+    pub fn note_gone(&self, seq: u64) {
+        self.note_ids(self.dedupe.range(seq, seq));
+        if seq == self.last_seq {
+            self.note_last(seq);
         }
     }
 
-    /// The same for all messages; the next one comes at or after `seq`.
-    pub fn note_all_gone(&self, seq: u64) {
-        self.note_ids(self.dedupe.all().filter(|(seq, ..)| *seq >= self.first_seq));
-        self.note_last(seq - 1);
+    /// The same for all messages below `first`; the next one comes at or after it.
+    pub fn note_front_gone(&self, first: u64) {
+        self.note_ids(self.dedupe.range(self.first_seq, first - 1));
+        if first > self.last_seq {
+            self.note_last(first - 1);
+        }
     }
 
     fn note_ids<'a>(&self, ids: impl Iterator<Item = (u64, i64, &'a [u8])>) {

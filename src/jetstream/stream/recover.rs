@@ -194,20 +194,15 @@ impl State {
         if upto == self.last_seq {
             return Ok(self.last_msg_id.clone());
         }
+        if let Some((_, _, id)) = self.dedupe.range(upto, upto).next() {
+            return Ok(id.to_vec());
+        }
         let record = match self.log.get(upto) {
             Err(store::Error::DamagedRecord { .. }) => None,
             record => record?,
         };
-        if let Some(record) = record {
-            return Ok(Asked::read(&record.headers).msg_id.unwrap_or_default().to_vec());
-        }
-        // It has gone, or was never stored: then it has left its id behind.
-        let mark = self.log.mark();
-        let mut id = &mark[..];
-        Ok(match take(&mut id) {
-            Some(seq) if seq == upto => id.to_vec(),
-            _ => Vec::new(),
-        })
+        let id = record.and_then(|record| Some(Asked::read(&record.headers).msg_id?.to_vec()));
+        Ok(id.unwrap_or_default())
     }
 
     /// Takes a checkpoint over, and says up to which sequence it goes; none if there is none that fits.
@@ -215,12 +210,8 @@ impl State {
         let Some(found) = self.log.checkpoint()? else {
             return Ok(None);
         };
-        let mut input = &found.bytes[..];
-        if self.decode_ids(&mut input, found.upto_seq).is_none() {
-            *self = Self::new(self.config.clone(), self.log.clone());
-            return Ok(None);
-        }
-        let Some(removed) = found.removed.filter(|_| self.decode_records(input).is_some()) else {
+        let decoded = self.decode_checkpoint(&found.bytes, found.upto_seq);
+        let Some(removed) = found.removed.filter(|_| decoded.is_some()) else {
             // What is derived from records is read from them again; the ids of those that are gone are good.
             self.index = SubjectIndex::new(self.index.keeps_sequences());
             self.expiries.clear();
@@ -236,17 +227,19 @@ impl State {
         Ok(Some(found.upto_seq))
     }
 
-    pub(super) fn decode_ids(&mut self, input: &mut &[u8], upto_seq: u64) -> Option<()> {
-        if take(input)? != VERSION {
+    /// Takes over what a checkpoint says; if it says nothing of use of the records, then at least the ids.
+    pub(super) fn decode_checkpoint(&mut self, mut bytes: &[u8], upto_seq: u64) -> Option<()> {
+        let input = &mut bytes;
+        let version = take(input)?;
+        if !(1..=VERSION).contains(&version) {
             return None;
         }
-        self.last_id_is(upto_seq, take_bytes(input)?);
-        self.dedupe = Dedupe::decode(input)?;
-        Some(())
-    }
-
-    pub(super) fn decode_records(&mut self, mut bytes: &[u8]) -> Option<()> {
-        let input = &mut bytes;
+        let (last_id, dedupe) = (take_bytes(input)?, Dedupe::decode(input)?);
+        self.last_id_is(upto_seq, last_id);
+        self.dedupe = dedupe;
+        if version != VERSION {
+            return None;
+        }
         for _ in 0..take(input)? {
             let time = take(input)? as i64;
             self.expiries.insert((time, take(input)?));

@@ -266,7 +266,7 @@ impl State {
         if self.is_dying(seq) {
             return Ok(false);
         }
-        self.note_gone([seq]);
+        self.note_gone(seq);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
@@ -283,7 +283,7 @@ impl State {
         if self.is_dying(seq) {
             return Ok(false);
         }
-        self.note_gone([seq]);
+        self.note_gone(seq);
         let removed = self.log.delete(seq)?;
         if removed.messages == 0 {
             return Ok(false);
@@ -301,7 +301,7 @@ impl State {
             if self.is_dying(seq) {
                 continue;
             }
-            self.note_gone([seq]);
+            self.note_gone(seq);
             let removed = self.log.delete(seq)?;
             if removed.messages > 0 {
                 self.forget(seq, removed);
@@ -526,7 +526,7 @@ impl State {
 
     /// Lets the stream begin at `first`; `front` is all that was met below it.
     pub fn cut_front(&mut self, first: u64, front: &Front) -> Result<(), store::Error> {
-        self.note_gone(front.records.iter().map(|(seq, _)| *seq));
+        self.note_front_gone(first);
         let removed = self.log.truncate_front(first)?;
         self.uncount(removed);
         for &(seq, id) in &front.records {
@@ -544,7 +544,7 @@ impl State {
     pub fn remove_below(&mut self, seq: u64) -> Result<u64, store::Error> {
         let before = self.messages;
         if seq > self.last_seq {
-            self.note_all_gone(seq);
+            self.note_front_gone(seq);
             self.log.truncate_front(seq)?;
             self.index.clear();
             self.expiries.clear();

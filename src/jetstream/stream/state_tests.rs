@@ -354,9 +354,7 @@ fn land(state: &mut State, number: u64, takes: bool) {
     let upto = state.log.durable_seq();
     let bytes = state.checkpoint(upto, &state.log.dying()).unwrap().unwrap();
     let mut again = State::new(state.config.clone(), state.log.clone());
-    let mut input = &bytes[..];
-    again.decode_ids(&mut input, upto).unwrap();
-    again.decode_records(input).unwrap();
+    again.decode_checkpoint(&bytes, upto).unwrap();
     agrees(&again, &shown(&state.log, state));
     state.log.put_checkpoint(upto, bytes);
 }
