@@ -227,6 +227,19 @@ mod tests {
 
     use super::*;
 
+    fn found(index: &SubjectIndex, filter: &str) -> BTreeMap<Vec<u8>, (SubjectState, Vec<u64>)> {
+        let mut found = BTreeMap::new();
+        index.matching_ids(filter.as_bytes(), |id| {
+            let subject = index.subject(id).to_vec();
+            assert_eq!(index.id(&subject), Some(id));
+            let sequences = index.sequences_of(id, 0).into_iter().flatten().collect();
+            let known = (index.state(id), sequences);
+            assert!(found.insert(subject, known).is_none());
+            true
+        });
+        found
+    }
+
     proptest! {
         #[test]
         fn an_index_survives(subjects in prop::collection::vec("[a-c.]{1,4}", 0..60), keep in any::<bool>()) {
@@ -244,6 +257,9 @@ mod tests {
             prop_assert_eq!(encode_index(&again, &AsOf::now()).len(), bytes.len());
             prop_assert_eq!(again.len(), index.len());
             prop_assert_eq!(again.messages(), index.messages());
+            for filter in [">", "a.>", "*", "*.*", "b.*", "*.c", "a.b", "c"] {
+                prop_assert_eq!(found(&again, filter), found(&index, filter));
+            }
             prop_assert!(decode_index(&mut &bytes[..], !keep).is_none());
             for cut in 0..bytes.len() {
                 prop_assert!(decode_index(&mut &bytes[..cut], keep).is_none());

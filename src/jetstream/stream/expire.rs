@@ -109,12 +109,8 @@ impl State {
                 ended.push(self.index.subject(id).into());
             }
         }
-        for &(seq, id) in &front.records {
-            self.audience
-                .removed(self.index.subject(id), seq, self.started + 1);
-        }
         let met = front.records.len();
-        self.cut_front(end, &front)?;
+        self.cut_front(end, &front, true)?;
         let now = limit + self.config.max_age;
         ended.iter().try_for_each(|subject| self.mark(subject, now))?;
         Ok(met)

@@ -24,6 +24,9 @@ pub type SubjectId = u32;
 /// Arena bytes of removed subjects below which compaction is not worth it.
 const DEAD_BYTES_MIN: usize = 1 << 20;
 
+/// Subjects whose table and trie are built side by side.
+const THREAD_MIN: usize = 10_000;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry {
     /// Offset in the arena, shifted by 16, and length of the subject.
@@ -354,14 +357,12 @@ impl SubjectIndex {
     pub(super) fn with_capacity(keep_sequences: bool, subjects: usize) -> Self {
         let mut index = Self::new(keep_sequences);
         index.entries.reserve(subjects);
-        index.table.reserve(subjects);
         index
     }
 
     /// Takes in a subject that is not there yet, as a checkpoint has it; `sequences` are all of its own where they are
     /// kept and more than two. Nothing can be asked until [`restored`](Self::restored).
     pub(super) fn restore(&mut self, subject: &[u8], state: SubjectState, sequences: Option<VecDeque<u64>>) {
-        let hash = self.hasher.hash_one(subject);
         let id = u32::try_from(self.entries.len()).expect("fewer than 2^32 subjects fit in memory");
         self.entries.push(Entry {
             place: (self.arena.len() as u64) << 16 | subject.len() as u64,
@@ -372,7 +373,6 @@ impl SubjectIndex {
             last_stale: !state.last_exact,
         });
         self.arena.extend_from_slice(subject);
-        self.table.insert(hash, id);
         self.messages += state.count;
         if let (Some(kept), Some(sequences)) = (&mut self.sequences, sequences) {
             kept.insert(id, sequences);
@@ -387,18 +387,36 @@ impl SubjectIndex {
         sequences: Option<VecDeque<u64>>,
     ) {
         self.restore(subject, state, sequences);
+        let id = (self.entries.len() - 1) as SubjectId;
+        self.table.insert(self.hasher.hash_one(subject), id);
         let (entries, arena) = (&self.entries, &self.arena);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
-        self.trie.insert((entries.len() - 1) as SubjectId, text);
+        self.trie.insert(id, text);
     }
 
     /// Ends a restoration; false if the subjects did not come as [`grouped_ids`](Self::grouped_ids) gives them.
     pub(super) fn restored(&mut self) -> bool {
-        let (entries, arena) = (&self.entries, &self.arena);
+        let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];
-        let trie = Trie::of_grouped(entries.len(), text);
+        let by_hash = || {
+            let mut table = Slots::default();
+            table.reserve(entries.len());
+            for id in 0..entries.len() as SubjectId {
+                table.insert(hasher.hash_one(text(id)), id);
+            }
+            table
+        };
+        let by_token = || Trie::of_grouped(entries.len(), text);
+        let (table, trie) = if entries.len() < THREAD_MIN {
+            (by_hash(), by_token())
+        } else {
+            std::thread::scope(|scope| {
+                let trie = scope.spawn(by_token);
+                (by_hash(), trie.join().unwrap_or_default())
+            })
+        };
         let is_grouped = trie.is_some();
-        self.trie = trie.unwrap_or_default();
+        (self.table, self.trie) = (table, trie.unwrap_or_default());
         is_grouped
     }
 }

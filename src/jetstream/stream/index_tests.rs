@@ -173,4 +173,14 @@ fn index_figures() {
     let again = super::super::checkpoint::decode_index(&mut &bytes[..], false).unwrap();
     println!("decoded {} subjects in {:?}", again.len(), start.elapsed());
     assert_eq!((again.len(), again.messages()), (index.len(), index.messages()));
+    for filter in [
+        "orders.77.new",
+        "orders.*.new",
+        "orders.77.*",
+        "*.78.>",
+        "nothing.>",
+    ] {
+        let filter = filter.as_bytes();
+        assert_eq!(again.count(filter), index.count(filter));
+    }
 }

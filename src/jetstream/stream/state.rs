@@ -519,17 +519,21 @@ impl State {
         if front.is_empty() {
             return Ok(());
         }
-        self.cut_front(first, &front)?;
+        self.cut_front(first, &front, false)?;
         self.audience.trimmed();
         Ok(())
     }
 
-    /// Lets the stream begin at `first`; `front` is all that was met below it.
-    pub fn cut_front(&mut self, first: u64, front: &Front) -> Result<(), store::Error> {
+    /// Lets the stream begin at `first`; `front` is all that was met below it. The audience is told of each if `tells`.
+    pub fn cut_front(&mut self, first: u64, front: &Front, tells: bool) -> Result<(), store::Error> {
         self.note_front_gone(first);
         let removed = self.log.truncate_front(first)?;
         self.uncount(removed);
         for &(seq, id) in &front.records {
+            if tells {
+                let subject = self.index.subject(id);
+                self.audience.removed(subject, seq, self.started + 1);
+            }
             self.index.remove_id(id, seq);
             self.unwatch(seq);
         }
