@@ -191,7 +191,7 @@ fn a_check_names_what_is_damaged_and_a_repair_takes_it_out() {
     bytes[at] ^= 4;
     std::fs::write(&file, &bytes).unwrap();
 
-    let report = Store::check(Options::new(dir.path()), false).unwrap();
+    let report = Store::check(Options::new(dir.path())).unwrap();
     assert_eq!(
         (report.streams[0].messages, &report.streams[0].damaged[..]),
         (99, &[42][..])
@@ -217,9 +217,9 @@ fn a_check_names_what_is_damaged_and_a_repair_takes_it_out() {
     assert_eq!((seen, store.info().damaged_records), (99, 1));
     store.close().unwrap();
 
-    let report = Store::check(Options::new(dir.path()), true).unwrap();
+    let report = Store::repair(Options::new(dir.path()), &|_| None).unwrap();
     assert_eq!((report.removed, &report.streams[0].damaged[..]), (1, &[42][..]));
-    let report = Store::check(Options::new(dir.path()), false).unwrap();
+    let report = Store::check(Options::new(dir.path())).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.streams[0].messages, 99);
 }

@@ -360,20 +360,8 @@ fn fit(data: Data, block: &BlockRef) -> Option<Data> {
     if missing == 0 {
         return Some(data);
     }
-    let chunk = data.chunks().first()?;
-    let bad = chunk.index.iter().position(|e| e.damaged)?;
-    let mut index = chunk.index.to_vec();
-    let end = index.get(bad + 1).map_or(chunk.bytes.len() as u32, |e| e.off);
-    let filler = Entry {
-        seq: index[bad].seq,
-        off: end,
-        damaged: true,
-    };
-    index.splice(bad + 1..bad + 1, std::iter::repeat_n(filler, missing));
-    Some(Data::new(Chunk {
-        bytes: chunk.bytes.clone(),
-        index: index.into(),
-    }))
+    let chunk = data.chunks().first()?.clone().filled(block.records as usize);
+    (chunk.index.len() == block.records as usize).then(|| Data::new(chunk))
 }
 
 /// Stands in for a block whose row cannot be read.

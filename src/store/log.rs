@@ -5,7 +5,7 @@ use super::core::{BlockRef, Core};
 use super::error::Error;
 use super::group::{Group, Pending};
 use super::ranges::RangeSet;
-use super::record::{RECORD_BYTES_MAX, RecordRef};
+use super::record::{RECORD_BYTES_MAX, RecordRef, SEQ_MAX};
 use super::view::{ConsumerRow, LogState, Source, View};
 use super::{StreamId, lock};
 use bytes::Bytes;
@@ -118,10 +118,10 @@ impl Inner {
     /// Live records in `a..=b`, pending ones included, that no pending removal covers.
     fn count(&self, a: u64, b: u64, source: &mut dyn Source) -> Result<Removed, Error> {
         let (mut messages, mut bytes) = (0, 0);
-        let mut from = a;
+        let (mut from, b) = (a, b.min(SEQ_MAX));
         while from <= b {
             if let Some((_, end)) = self.dying.covering(from) {
-                from = end + 1;
+                from = end.saturating_add(1);
                 continue;
             }
             let to = self.dying.next_start(from).map_or(b, |s| b.min(s - 1));
@@ -179,6 +179,9 @@ impl Log {
             return Err(Error::TooLarge(len));
         }
         let mut inner = self.inner();
+        if record.seq > SEQ_MAX {
+            return Err(Error::LastSequence);
+        }
         if record.seq <= inner.head.last_seq {
             return Err(Error::Sequence {
                 seq: record.seq,
@@ -218,7 +221,7 @@ impl Log {
             return Ok(Removed::default());
         }
         let (removed, mut inner) = self.count_range(0, first_seq - 1)?;
-        if removed.messages > 0 || first_seq > inner.head.last_seq + 1 {
+        if removed.messages > 0 || first_seq > inner.head.last_seq.saturating_add(1) {
             inner.pending.truncate(first_seq);
             inner.dying.insert(0, first_seq - 1);
             inner.head.messages -= removed.messages;
@@ -406,7 +409,7 @@ impl Log {
         let first = self.head_first()?;
         let inner = self.inner();
         let head = inner.head;
-        let (first_seq, first_time) = first.unwrap_or((head.last_seq + 1, 0));
+        let (first_seq, first_time) = first.unwrap_or((head.last_seq.saturating_add(1), 0));
         Ok(LogState {
             messages: head.messages,
             bytes: head.bytes,
@@ -414,7 +417,10 @@ impl Log {
             last_seq: head.last_seq,
             first_time,
             last_time: head.last_time,
-            deleted: (head.last_seq + 1).saturating_sub(first_seq + head.messages),
+            deleted: head
+                .last_seq
+                .saturating_add(1)
+                .saturating_sub(first_seq.saturating_add(head.messages)),
         })
     }
 
@@ -423,7 +429,7 @@ impl Log {
         let mut from = 0;
         loop {
             if let Some((_, end)) = self.inner().dying.covering(from) {
-                from = end + 1;
+                from = end.saturating_add(1);
             }
             let Some(record) = self.next_entry(from)? else {
                 break;

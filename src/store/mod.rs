@@ -53,19 +53,20 @@ mod overlay;
 mod ranges;
 mod read;
 mod record;
+mod rescue;
 mod schema;
 mod tables;
 mod view;
 mod wire;
 mod writer;
 
-pub use check::{Report, StreamReport};
+pub use check::{Mend, Report, StreamReport};
 pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
 pub use log::{Checkpoint, Done, Log, Removed};
 pub use open::{Store, StreamRow};
-pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
+pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef, SEQ_MAX};
 pub use view::{ConsumerRow, LogState};
 
 use std::path::PathBuf;

@@ -28,6 +28,8 @@ pub struct StreamRow {
     pub id: StreamId,
     /// The caller's own bytes.
     pub meta: Bytes,
+    /// They are what is left of them: no checksum fits.
+    pub damaged: bool,
 }
 
 /// An open store. Cloning gives another handle; the last one to go closes the store.
@@ -98,9 +100,13 @@ impl Store {
     /// The streams in the store.
     pub fn streams(&self) -> Result<Vec<StreamRow>, Error> {
         let logs = lock(&self.0.core.logs).clone();
-        let row = |(id, log): (u64, Arc<super::log::Shared>)| StreamRow {
-            id: StreamId(id),
-            meta: Log(log).meta(),
+        let row = |(id, log): (u64, Arc<super::log::Shared>)| {
+            let inner = lock(&log.inner);
+            StreamRow {
+                id: StreamId(id),
+                meta: inner.view.meta.clone(),
+                damaged: inner.view.meta_damaged,
+            }
         };
         Ok(logs.into_iter().map(row).collect())
     }
@@ -196,6 +202,19 @@ impl Store {
         lock(&self.0.core.state).clone()
     }
 
+    /// Whether it takes removals, which a full store does as long as it has its reserve; the reason if not.
+    pub fn takes_removals(&self) -> Result<(), Error> {
+        self.0.core.accepting()
+    }
+
+    /// What was found damaged when it was opened, a line each, and the records found damaged since.
+    pub fn damage(&self) -> (Vec<String>, u64) {
+        let core = &self.0.core;
+        let logs = lock(&core.logs).clone();
+        let records = logs.values().map(|log| lock(&log.inner).damaged.len() as u64);
+        (core.damage.clone(), records.sum())
+    }
+
     /// Whether only opening it again can make it take writes again.
     pub fn needs_restart(&self) -> bool {
         self.0.core.poisoned.load(Ordering::Acquire)
@@ -225,9 +244,14 @@ impl Store {
         Ok(found)
     }
 
-    /// Reads everything in a closed store, and repairs it if asked to; see [`Report`].
-    pub fn check(options: Options, repair: bool) -> Result<Report, Error> {
-        super::check::check(options, repair)
+    /// Reads everything in a closed store; see [`Report`].
+    pub fn check(options: Options) -> Result<Report, Error> {
+        super::check::check(options)
+    }
+
+    /// Reads everything in a closed store, and takes out what cannot be read; see [`Report`].
+    pub fn repair(options: Options, mend: super::Mend<'_>) -> Result<Report, Error> {
+        super::check::repair(options, mend)
     }
 
     /// Answers all commits, brings everything into the tables, and gives up the directory.
@@ -239,8 +263,20 @@ impl Store {
 /// Reads the tables, replays the journal over them, and begins a new journal.
 fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Error> {
     let tables = Tables::open(disk.clone(), (options.cache_bytes_max / 4).max(1 << 20))?;
-    let numbers = tables.numbers()?;
-    let (views, mut damage) = tables.views()?;
+    let (numbers, found) = (tables.numbers()?, tables.views()?);
+    let (views, mut damage, rewrite) = (found.views, found.damage, found.rewrite);
+    let numbers = match numbers {
+        Some(numbers) => numbers,
+        None => {
+            damage.push("the store's own numbers are damaged: those of the journal are taken".to_owned());
+            let (epoch, applied) = journal::outline(&*disk).map_err(|e| io_error(&e))?;
+            Numbers {
+                applied,
+                epoch,
+                next_stream: 0,
+            }
+        }
+    };
     let found = journal::read(&*disk, numbers.epoch, numbers.applied).map_err(|e| io_error(&e))?;
     damage.extend(found.damage);
     for line in &damage {
@@ -249,6 +285,7 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
     let mut core = Core::new(options, disk, tables);
     core.damage = damage;
     core.torn = found.torn;
+    lock(&core.dirty).extend(rewrite);
     let mut next_stream = numbers
         .next_stream
         .max(views.keys().next_back().map_or(1, |id| id + 1));
@@ -260,7 +297,13 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
         match replayed {
             Replayed::Group(id, group) => {
                 next_stream = next_stream.max(id + 1);
-                let inner = logs.entry(*id).or_insert_with(|| Inner::new(View::default()));
+                // Until its configuration comes: the group that held it may be damaged.
+                let inner = logs.entry(*id).or_insert_with(|| {
+                    Inner::new(View {
+                        meta_damaged: true,
+                        ..View::default()
+                    })
+                });
                 core.replay(StreamId(*id), inner, group)?;
             }
             Replayed::DropStream(id) => {
