@@ -114,12 +114,15 @@ pub fn mended(row: &StreamRow) -> Option<(Bytes, String)> {
         )),
         Err(_) => {
             let name = format!("RECOVERED_{id}");
+            let plain = StreamConfig {
+                name: name.clone(),
+                ..StreamConfig::default()
+            };
+            let mut config = plain.clone().for_create(false).unwrap_or(plain);
+            config.subjects.clear();
             let meta = Meta {
                 created: super::now_ns(),
-                config: StreamConfig {
-                    name: name.clone(),
-                    ..StreamConfig::default()
-                },
+                config,
                 account: account_in(&row.meta),
             };
             let meta = serde_json::to_vec(&meta).expect("plain fields serialise");

@@ -38,6 +38,8 @@ mod block;
 mod cache;
 mod check;
 mod core;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -55,6 +57,8 @@ mod read;
 mod record;
 mod rescue;
 mod schema;
+#[cfg(test)]
+mod sim;
 mod tables;
 mod view;
 mod wire;
