@@ -285,9 +285,16 @@ impl Data {
 
     /// Sequences whose bytes do not match their checksum.
     pub fn damaged(&self) -> impl Iterator<Item = u64> {
-        self.chunks
-            .iter()
-            .flat_map(|c| c.index.iter().filter(|e| e.damaged).map(|e| e.seq))
+        self.damaged_places().map(|(_, seq)| seq)
+    }
+
+    /// The same, with their places.
+    pub fn damaged_places(&self) -> impl Iterator<Item = (usize, u64)> {
+        let entries = self.chunks.iter().flat_map(|c| c.index.iter());
+        entries
+            .enumerate()
+            .filter(|(_, e)| e.damaged)
+            .map(|(place, e)| (place, e.seq))
     }
 
     /// Place of the first record at or above `seq`; `records()` if there is none.

@@ -140,9 +140,11 @@ impl DirLock {
             Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
         }
         let write = file.set_len(0).and_then(|()| file.rewind());
-        write
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(open)?;
+        match write.and_then(|()| writeln!(file, "{}", std::process::id())) {
+            // It is for people to read: a full disk is to be opened all the same.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            other => other.map_err(open)?,
+        }
         Ok(DirLock(file))
     }
 }

@@ -173,7 +173,9 @@ impl Log {
     /// Adds a record to the pending group. The caller assigns sequences, which only go up; those left
     /// out count as deleted. Refused while the store is stopped, so that nothing piles up.
     pub fn append(&self, record: &RecordRef<'_>) -> Result<(), Error> {
-        self.check_open()?;
+        if let Some(core) = &self.0.core {
+            core.accepting_records()?;
+        }
         let len = record.stored_len();
         if len > RECORD_BYTES_MAX as u64 || record.subject.len() > usize::from(u16::MAX) {
             return Err(Error::TooLarge(len));

@@ -44,6 +44,8 @@ mod disk;
 mod error;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod full_tests;
 mod group;
 mod info;
 mod journal;
@@ -56,6 +58,7 @@ mod ranges;
 mod read;
 mod record;
 mod rescue;
+mod reserve;
 mod schema;
 #[cfg(test)]
 mod sim;

@@ -114,7 +114,7 @@ impl Store {
     /// Creates a stream. It lasts from the first [`Log::commit`] on, which also holds `meta`.
     pub fn create_stream(&self, meta: impl Into<Bytes>) -> Result<Log, Error> {
         let core = &self.0.core;
-        core.accepting()?;
+        core.accepting_records()?;
         let id = core.next_stream.fetch_add(1, Ordering::AcqRel);
         let log = Log::file(StreamId(id), core.clone(), View::default());
         log.put_meta(meta);
@@ -164,8 +164,9 @@ impl Store {
         let applied = core.applied.load(Ordering::Acquire);
         let landed = core.landed.load(Ordering::Acquire);
         let cache = lock(&core.cache).figures();
-        let (disk_bytes, journal_bytes) =
-            (core.disk.disk_bytes(), core.journal_bytes.load(Ordering::Relaxed));
+        // What is kept back is not what is stored.
+        let disk_bytes = core.disk.disk_bytes().saturating_sub(*lock(&core.reserve));
+        let journal_bytes = core.journal_bytes.load(Ordering::Relaxed);
         // What the tables hold since the last checkpoint: the journal has the rest.
         let stored_bytes = core.stored_bytes.load(Ordering::Relaxed);
         StoreInfo {
@@ -324,6 +325,7 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
             epoch,
             next_stream,
         },
+        numbers,
     )?;
     let journal = Journal::begin(&*core.disk, epoch, last).map_err(|e| io_error(&e))?;
     *lock(&core.recovered) = recovered;
@@ -347,6 +349,8 @@ fn start_threads(core: &Arc<Core>, journal: Journal) -> Result<Vec<JoinHandle<()
         lander,
         checkpoints: checkpoints.clone(),
         synced_at: Instant::now(),
+        tried_at: Instant::now(),
+        tables_bytes: u64::MAX,
         entry: Vec::new(),
     };
     let (landing, checkpointing) = (core.clone(), core.clone());

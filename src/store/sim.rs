@@ -109,6 +109,15 @@ impl Sim {
 }
 
 impl SimDisk {
+    pub fn with(files: BTreeMap<String, File>, quota: Option<usize>) -> SimDisk {
+        let sim = Sim {
+            files,
+            quota,
+            ..Sim::default()
+        };
+        SimDisk(Arc::new(Mutex::new(sim)))
+    }
+
     /// The disk as it is found after the power came back: each unsynced write kept, dropped or torn.
     pub fn after_power_cut(&self, rng: &mut Rng) -> SimDisk {
         let mut files = lock(&self.0).files.clone();
@@ -159,7 +168,8 @@ impl Disk for SimDisk {
     }
 
     fn disk_bytes(&self) -> u64 {
-        lock(&self.0).files.values().map(|f| f.now.len() as u64).sum()
+        let blocks = |f: &File| (f.blocks.len() * BLOCK) as u64;
+        lock(&self.0).files.values().map(blocks).sum()
     }
 }
 

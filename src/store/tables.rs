@@ -26,6 +26,9 @@ use std::sync::{Arc, Mutex};
 
 pub(super) const NAME: &str = "mesh.redb";
 
+/// Milliseconds that readers are waited for.
+const COMPACT_TRIES: u32 = 100;
+
 /// What the tables have of the streams.
 #[derive(Default)]
 pub(super) struct Views {
@@ -256,6 +259,28 @@ impl Tables {
             }
             Ok(found)
         })
+    }
+
+    /// Moves what is stored to the front of the file, and cuts it off behind. Readers wait meanwhile.
+    pub fn compact(&self) -> Result<(), Error> {
+        let mut slot = lock(&self.db);
+        let Some(mut shared) = slot.take() else {
+            return Ok(());
+        };
+        for _ in 0..COMPACT_TRIES {
+            match Arc::try_unwrap(shared) {
+                Ok(mut db) => {
+                    guard(|| Ok(db.compact()?))?;
+                    *slot = Some(Arc::new(db));
+                    return Ok(());
+                }
+                // Somebody reads just now, and may need the slot to end it.
+                Err(used) => shared = used,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        *slot = Some(shared);
+        Ok(())
     }
 
     pub fn close(&self) {
