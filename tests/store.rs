@@ -190,7 +190,7 @@ fn a_compressed_log_takes_less_on_disk_and_reads_the_same() {
         });
         assert_eq!((end, expected.next()), (Ok(None), None));
         drop((log, store));
-        let report = Store::check(Options::new(dir.path()), false).unwrap();
+        let report = Store::check(Options::new(dir.path())).unwrap();
         assert!(report.is_clean() && report.streams[0].bytes == state.bytes);
     }
     let [plain, packed, later, before] = grown[..] else {
@@ -276,7 +276,7 @@ fn a_check_names_what_is_damaged_and_a_repair_takes_it_out() {
     bytes[at] ^= 4;
     std::fs::write(&file, &bytes).unwrap();
 
-    let report = Store::check(Options::new(dir.path()), false).unwrap();
+    let report = Store::check(Options::new(dir.path())).unwrap();
     assert_eq!(
         (report.streams[0].messages, &report.streams[0].damaged[..]),
         (99, &[42][..])
@@ -302,9 +302,9 @@ fn a_check_names_what_is_damaged_and_a_repair_takes_it_out() {
     assert_eq!((seen, store.info().damaged_records), (99, 1));
     store.close().unwrap();
 
-    let report = Store::check(Options::new(dir.path()), true).unwrap();
+    let report = Store::repair(Options::new(dir.path()), &|_| None).unwrap();
     assert_eq!((report.removed, &report.streams[0].damaged[..]), (1, &[42][..]));
-    let report = Store::check(Options::new(dir.path()), false).unwrap();
+    let report = Store::check(Options::new(dir.path())).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.streams[0].messages, 99);
 }

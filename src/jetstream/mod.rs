@@ -8,6 +8,7 @@ pub mod api;
 pub mod consumer;
 pub mod delivery;
 mod limits;
+mod offline;
 mod options;
 mod per_account;
 mod progress;
@@ -38,6 +39,7 @@ use stream::Stream;
 use stream::config::{Compression, Storage, StreamConfig};
 use time::now_ns;
 
+pub use offline::{Offline, mended, name_in};
 pub use options::{Error, Options};
 pub use per_account::{Common, PerAccount};
 pub use progress::Progress;
@@ -71,6 +73,8 @@ pub struct JetStream {
     options: Options,
     limits: RwLock<StreamLimits>,
     members: RwLock<BTreeMap<String, Member>>,
+    /// Streams that are not served.
+    offline: Mutex<Vec<Offline>>,
     /// One change of the set of streams at a time.
     changing: tokio::sync::Mutex<()>,
     api_counters: api::Counters,
@@ -98,6 +102,7 @@ impl JetStream {
                 limits: RwLock::new(options.limits.clone()),
                 options,
                 members: RwLock::default(),
+                offline: Mutex::default(),
                 changing: tokio::sync::Mutex::default(),
                 api_counters: api::Counters::default(),
                 stopping,
@@ -138,15 +143,16 @@ impl JetStream {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some(row) = { lock(&rows).pop() } {
-                        let stream = self.open(row.id, &row.meta);
-                        lock(&opened).push(stream);
+                        match self.open(&row) {
+                            Ok(stream) => lock(&opened).push(stream),
+                            Err(error) => self.leave_out(&row, error.to_string()),
+                        }
                         progress.one_done();
                     }
                 });
             }
         });
-        let opened = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
-        opened.into_iter().collect()
+        Ok(opened.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The rows of this account.
@@ -156,16 +162,20 @@ impl JetStream {
         }
         let mut ours = Vec::new();
         for row in store.streams()? {
-            if per_account::account_of(&row)? == *self.options.account {
+            if per_account::account_of(&row) == *self.options.account {
                 ours.push(row);
             }
         }
         Ok(ours)
     }
 
-    fn open(&self, id: store::StreamId, meta: &[u8]) -> Result<Arc<Stream>, Error> {
+    fn open(&self, row: &store::StreamRow) -> Result<Arc<Stream>, Error> {
+        let id = row.id;
+        if row.damaged {
+            return Err(Error::Damaged(id));
+        }
         let meta: Meta<StreamConfig> =
-            serde_json::from_slice(meta).map_err(|error| Error::Config { id, error })?;
+            serde_json::from_slice(&row.meta).map_err(|error| Error::Config { id, error })?;
         let store = self.options.store.as_ref().expect("rows come from a store");
         let log = store.open_log(id)?;
         Ok(self.make(meta.config, meta.created, log)?)
@@ -283,6 +293,9 @@ impl JetStream {
         if streams_max >= 0 && self.read().len() as i64 >= streams_max {
             return Err(error::MAXIMUM_STREAMS);
         }
+        if self.is_offline(&config.name) {
+            return Err(error::STREAM_OFFLINE);
+        }
         if self.overlaps(&config.name, &config.subjects) {
             return Err(error::SUBJECTS_OVERLAP);
         }
@@ -315,7 +328,7 @@ impl JetStream {
     /// Changes the configuration of a stream, durably.
     pub async fn update(&self, asked: StreamConfig, pedantic: bool) -> Result<Arc<Stream>, ApiError> {
         let _one = self.changing.lock().await;
-        let stream = self.stream(&asked.name).ok_or(error::STREAM_NOT_FOUND)?;
+        let stream = self.find(&asked.name)?;
         let mut config = stream.config().for_update(asked, pedantic)?;
         self.limits().cap(&mut config)?;
         self.check_reserve(&config)?;
@@ -357,24 +370,39 @@ impl JetStream {
     /// Deletes a stream with all it holds, durably.
     pub async fn delete(&self, name: &str) -> Result<(), ApiError> {
         let _one = self.changing.lock().await;
-        let member = self.write().remove(name).ok_or(error::STREAM_NOT_FOUND)?;
+        if let Some(store) = &self.options.store {
+            // What cannot be removed now stays as it is, and is not on its way out.
+            store
+                .takes_removals()
+                .map_err(|error| error::STREAM_DELETE.with(error))?;
+        }
+        if let Some(offline) = self.give_up(name) {
+            return self.remove_stored(offline.id).await;
+        }
+        let member = self.write().remove(name).ok_or_else(|| self.no_stream(name))?;
         for subscription in &member.subscriptions {
             self.router().remove(subscription);
         }
         member.stream.retire();
         member.consumers.close(true);
         member.stream.settled().await;
-        let log = member.stream.log();
-        let Some(store) = self.options.store.as_ref().filter(|_| log.stream_id().0 != 0) else {
+        let id = member.stream.log().stream_id();
+        match id.0 {
+            0 => Ok(()),
+            _ => self.remove_stored(id).await,
+        }
+    }
+
+    /// Takes a stream out of the store, durably.
+    async fn remove_stored(&self, id: store::StreamId) -> Result<(), ApiError> {
+        let Some(store) = self.options.store.as_ref() else {
             return Ok(());
         };
         let (tell, told) = tokio::sync::oneshot::channel();
-        store.remove_stream(
-            log.stream_id(),
-            Box::new(move |result| {
-                tell.send(result).ok();
-            }),
-        );
+        let done = move |result| {
+            tell.send(result).ok();
+        };
+        store.remove_stream(id, Box::new(done));
         match told.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error::STREAM_DELETE.with(error)),

@@ -66,6 +66,9 @@ pub enum Error {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// What the store holds for a stream does not match its checksum. Nothing was changed.
+    #[error("the row of stream {0} in the store is damaged")]
+    Damaged(store::StreamId),
     /// What the store holds for a stream is not a stream's configuration. Nothing was changed.
     #[error("the configuration of stream {id} cannot be read: {error}")]
     Config {

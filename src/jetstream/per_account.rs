@@ -13,6 +13,7 @@ use crate::router::{Batch, Publisher, Router, Service, Subscription};
 use crate::store::{Store, StreamRow};
 
 use super::api::error;
+use super::offline::account_in;
 use super::quota::Quota;
 use super::{Error, JetStream, Options, Progress, lock};
 
@@ -236,20 +237,14 @@ impl PerAccount {
 fn rows_by_account(store: Option<&Store>) -> Result<HashMap<String, Vec<StreamRow>>, Error> {
     let mut by_account: HashMap<String, Vec<StreamRow>> = HashMap::new();
     for row in store.map(Store::streams).transpose()?.unwrap_or_default() {
-        by_account.entry(account_of(&row)?).or_default().push(row);
+        by_account.entry(account_of(&row)).or_default().push(row);
     }
     Ok(by_account)
 }
 
 /// The account of a stream, by its row.
-pub(super) fn account_of(row: &StreamRow) -> Result<String, Error> {
-    #[derive(serde::Deserialize)]
-    struct Owner {
-        account: Option<String>,
-    }
-    let owner: Owner =
-        serde_json::from_slice(&row.meta).map_err(|error| Error::Config { id: row.id, error })?;
-    Ok(owner.account.unwrap_or_else(|| GLOBAL.to_owned()))
+pub(super) fn account_of(row: &StreamRow) -> String {
+    account_in(&row.meta).unwrap_or_else(|| GLOBAL.to_owned())
 }
 
 /// Whether an account without streams of its own has the API of another one under the usual name.

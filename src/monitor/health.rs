@@ -75,6 +75,7 @@ pub(super) fn live(_: &View, _: &Params) -> Result<Page, Problem> {
 /// Whether clients should be sent here: healthy, and taking new ones.
 pub(super) fn ready(view: &View, _: &Params) -> Result<Page, Problem> {
     let mut ailments = ailments(view, &Scope::default());
+    ailments.retain(|ailment| !ailment.serves);
     if view.draining.is_cancelled() {
         ailments.insert(
             0,

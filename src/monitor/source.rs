@@ -115,6 +115,8 @@ pub struct Ailment {
     pub kind: &'static str,
     /// What was asked for is not there, as opposed to unwell.
     pub missing: bool,
+    /// All the rest is served, so clients are to be sent here all the same.
+    pub serves: bool,
     /// Which account, if one.
     pub account: Option<String>,
     /// Which stream, if one.

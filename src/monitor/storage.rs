@@ -32,7 +32,7 @@ impl Source for Storage {
     fn ailments(&self, _: &Scope) -> Vec<Ailment> {
         let dir = self.store.dir().display();
         let (error, fix) = match self.store.state() {
-            State::Ok => return Vec::new(),
+            State::Ok => return damage(&self.store).into_iter().collect(),
             State::Full(why) => (
                 format!("the store takes no messages: the disk has no room left ({why})"),
                 format!("make room on the disk of {dir}; the store goes on by itself within a second"),
@@ -63,6 +63,23 @@ impl Source for Storage {
     fn sync(&self) -> Option<String> {
         Some(self.store.sync().to_string())
     }
+}
+
+/// What is damaged, while all the rest is served.
+fn damage(store: &store::Store) -> Option<Ailment> {
+    let (lines, records) = store.damage();
+    let records = (records > 0).then(|| format!("{records} records do not match their checksum"));
+    let found: Vec<_> = lines.into_iter().chain(records).collect();
+    (!found.is_empty()).then(|| Ailment {
+        kind: "JETSTREAM",
+        serves: true,
+        error: format!("the store is damaged: {}", found.join("; ")),
+        fix: Some(format!(
+            "the rest is served; with the server stopped, `mesh store check {dir}` says what is whole, and --repair takes out what is not",
+            dir = store.dir().display()
+        )),
+        ..Ailment::default()
+    })
 }
 
 /// A store's figures as `/storez` and `mesh store info` show them.

@@ -177,7 +177,11 @@ impl Source for Streams {
         if scope.enabled_only || scope.server_only {
             return Vec::new();
         }
-        missing(&self.accounts, scope).into_iter().collect()
+        let missing = missing(&self.accounts, scope);
+        offline(&self.accounts, scope)
+            .into_iter()
+            .chain(missing)
+            .collect()
     }
 
     fn families(&self) -> Vec<Family> {
@@ -194,6 +198,38 @@ impl Source for Streams {
         families.extend(of_consumers(shown));
         families
     }
+}
+
+/// The streams within `scope` that are not served.
+fn offline(accounts: &PerAccount, scope: &Scope) -> Vec<Ailment> {
+    let mut found = Vec::new();
+    for (account, jetstream) in accounts.all() {
+        for stream in jetstream.offline() {
+            let (asked, asked_account) = (scope.stream.as_deref(), scope.account.as_deref());
+            let is_meant = asked.is_none_or(|asked| stream.name.as_deref() == Some(asked))
+                && asked_account.is_none_or(|asked| asked == &*account);
+            if !is_meant {
+                continue;
+            }
+            let shown = stream
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("(key {})", stream.id));
+            found.push(Ailment {
+                kind: "STREAM",
+                serves: true,
+                account: Some(account.to_string()),
+                stream: stream.name,
+                error: format!("stream {shown} is offline: {}", stream.why),
+                fix: Some(
+                    "the other streams are served; stop the server and run `mesh store check --repair`, or delete the stream"
+                        .to_owned(),
+                ),
+                ..Ailment::default()
+            });
+        }
+    }
+    found
 }
 
 /// What is asked about and not there.

@@ -4,7 +4,7 @@
 //! A deleted record stays in the data, marked in a bitmap by its place, until the block is rewritten
 //! (mostly dead) or removed (all dead).
 
-use super::record::{Record, RecordRef};
+use super::record::{Record, RecordRef, SEQ_MAX, u64_at};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -53,6 +53,34 @@ impl Chunk {
 
     fn last_seq(&self) -> u64 {
         self.index.last().map_or(0, |e| e.seq)
+    }
+
+    /// Sequences of the first and the last record.
+    pub fn seqs(&self) -> (u64, u64) {
+        (self.index.first().map_or(0, |e| e.seq), self.last_seq())
+    }
+
+    /// With the number of records it once had: where damage took the bounds of some, entries stand for them, so that the
+    /// places of those behind are right.
+    pub fn filled(self, records: usize) -> Chunk {
+        let missing = records.saturating_sub(self.index.len());
+        let Some(bad) = self.index.iter().position(|e| e.damaged).filter(|_| missing > 0) else {
+            return self;
+        };
+        let mut index = self.index.to_vec();
+        let next = index.get(bad + 1).copied();
+        let (end, bound) = next.map_or((self.bytes.len() as u32, SEQ_MAX), |e| (e.off, e.seq - 1));
+        let first = index[bad].seq;
+        let fillers = (1..=missing as u64).map(|n| Entry {
+            seq: first.saturating_add(n).min(bound.max(first)),
+            off: end,
+            damaged: true,
+        });
+        index.splice(bad + 1..bad + 1, fillers);
+        Chunk {
+            bytes: self.bytes,
+            index: index.into(),
+        }
     }
 
     /// The records from place `a` up to but not including `b`.
@@ -142,7 +170,7 @@ impl ChunkBuilder {
 
 /// Indexes records that were read from disk. A record that does not match its checksum is kept, marked;
 /// if its length is lost too, what follows is found by the next bytes that are a record.
-/// `seqs` bounds the sequences that can be right.
+/// `seqs` bounds the sequences that can be right; an end below [`SEQ_MAX`] is that of the last record.
 pub(super) fn index(bytes: Bytes, seqs: std::ops::RangeInclusive<u64>) -> Chunk {
     let mut index: Vec<Entry> = Vec::with_capacity(bytes.len() / 128);
     let mut at = 0;
@@ -152,12 +180,6 @@ pub(super) fn index(bytes: Bytes, seqs: std::ops::RangeInclusive<u64>) -> Chunk 
             RecordRef::decode_checked(&bytes[at..]).filter(|r| r.seq >= floor && r.seq <= *seqs.end())
         };
         if let Some(record) = good(at) {
-            // A damaged record stands right before the next good one, if nothing better is known.
-            if let [only] = &mut index[..]
-                && only.damaged
-            {
-                only.seq = only.seq.max(record.seq - 1);
-            }
             index.push(Entry {
                 seq: record.seq,
                 off: at as u32,
@@ -166,24 +188,39 @@ pub(super) fn index(bytes: Bytes, seqs: std::ops::RangeInclusive<u64>) -> Chunk 
             at += record.stored_len() as usize;
             continue;
         }
-        index.push(Entry {
-            seq: floor,
-            off: at as u32,
-            damaged: true,
-        });
         // Usually its length is whole, and the next record stands where it says.
         let next = RecordRef::decode(&bytes[at..]).map(|r| at + r.stored_len() as usize);
         let next = next.filter(|&n| n == bytes.len() || good(n).is_some());
-        at = next.unwrap_or_else(|| {
+        let next = next.unwrap_or_else(|| {
             (at + 1..bytes.len())
                 .find(|&n| good(n).is_some())
                 .unwrap_or(bytes.len())
         });
+        let behind = good(next).map(|record| record.seq);
+        index.push(Entry {
+            seq: damaged_seq(&bytes[at..], floor, *seqs.end(), behind, index.is_empty()),
+            off: at as u32,
+            damaged: true,
+        });
+        at = next;
     }
     Chunk {
         bytes,
         index: index.into(),
     }
+}
+
+/// The sequence of a damaged record: the one it says, if that can be right, for mostly it is something else that is damaged.
+fn damaged_seq(bytes: &[u8], floor: u64, end: u64, behind: Option<u64>, is_first: bool) -> u64 {
+    let last = (end < SEQ_MAX).then_some(end);
+    let Some(top) = behind.map(|seq| seq.saturating_sub(1)).or(last) else {
+        // Nothing bounds it: what it says may be far off, and no later sequence could be below it.
+        return floor;
+    };
+    let says = u64_at(bytes, 8).filter(|seq| (floor..=top).contains(seq));
+    // Else the first one stands right before the next one, and the last one is where the records end.
+    let guess = if is_first || behind.is_none() { top } else { floor };
+    says.unwrap_or(guess.max(floor))
 }
 
 /// The records of one block. Cloning shares the bytes.
@@ -248,9 +285,16 @@ impl Data {
 
     /// Sequences whose bytes do not match their checksum.
     pub fn damaged(&self) -> impl Iterator<Item = u64> {
-        self.chunks
-            .iter()
-            .flat_map(|c| c.index.iter().filter(|e| e.damaged).map(|e| e.seq))
+        self.damaged_places().map(|(_, seq)| seq)
+    }
+
+    /// The same, with their places.
+    pub fn damaged_places(&self) -> impl Iterator<Item = (usize, u64)> {
+        let entries = self.chunks.iter().flat_map(|c| c.index.iter());
+        entries
+            .enumerate()
+            .filter(|(_, e)| e.damaged)
+            .map(|(place, e)| (place, e.seq))
     }
 
     /// Place of the first record at or above `seq`; `records()` if there is none.

@@ -17,6 +17,9 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
+/// A journal file is not full below this, unless the options say less.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
 /// A commit on its way.
 pub(super) struct Submitted {
     pub work: Work,
@@ -48,6 +51,10 @@ pub(super) struct Core {
     pub wake: Condvar,
     pub state: Mutex<State>,
     pub stopped: AtomicBool,
+    /// The disk was full, and what was kept back for that is in use: see `reserve.rs`.
+    pub removals_only: AtomicBool,
+    /// Bytes that are kept back.
+    pub reserve: Mutex<u64>,
     /// A view is behind the journal: only an open, which replays it, can put that right.
     pub poisoned: AtomicBool,
     /// Entries up to this are in the logs' views.
@@ -91,6 +98,8 @@ impl Core {
             wake: Condvar::new(),
             state: Mutex::new(State::Ok),
             stopped: AtomicBool::new(false),
+            removals_only: AtomicBool::new(false),
+            reserve: Mutex::default(),
             poisoned: AtomicBool::new(false),
             landed: AtomicU64::new(0),
             landing: Mutex::default(),
@@ -146,8 +155,16 @@ impl Core {
         self.stop(&Error::Failed(format!("{why}; restart the server")));
     }
 
-    /// Takes writes again.
+    /// Takes writes again; removals alone if the disk was full and has no room to keep back.
     pub fn resume(&self) {
+        let was_full = matches!(*lock(&self.state), State::Full(_));
+        if was_full && !self.hold_reserve() {
+            self.removals_only.store(true, Ordering::Release);
+            self.stopped.store(false, Ordering::Release);
+            tracing::warn!("the disk is full: the store takes removals alone until there is room");
+            return;
+        }
+        self.removals_only.store(false, Ordering::Release);
         {
             // Both at once, for whoever asks why it does not take what it takes.
             let mut state = lock(&self.state);
@@ -155,6 +172,13 @@ impl Core {
             self.stopped.store(false, Ordering::Release);
         }
         tracing::info!("store resumed");
+    }
+
+    /// When a journal file is full.
+    pub fn segment_bytes(&self) -> u64 {
+        let stored = self.stored_bytes.load(Ordering::Relaxed);
+        let max = self.options.journal_bytes_max;
+        (stored / 16).clamp(SEGMENT_BYTES_MIN.min(max), max)
     }
 
     /// Queues a commit. The caller holds the log's lock, which keeps the order of its commits.
@@ -213,9 +237,15 @@ impl Core {
         Ok(())
     }
 
-    /// Writes what a replay changed.
-    pub fn write_recovered(&self, views: &mut BTreeMap<u64, View>, numbers: Numbers) -> Result<(), Error> {
-        let dropped = std::mem::take(&mut *lock(&self.dropped));
+    /// Writes what a replay changed. If the disk is full that is left for later: the store begins stopped, with `before` in
+    /// its tables.
+    pub fn write_recovered(
+        &self,
+        views: &mut BTreeMap<u64, View>,
+        numbers: Numbers,
+        before: Numbers,
+    ) -> Result<(), Error> {
+        let dropped = lock(&self.dropped).clone();
         let mut parts: Vec<Part> = dropped
             .into_iter()
             .map(|id| Part {
@@ -223,7 +253,7 @@ impl Core {
                 update: None,
             })
             .collect();
-        for id in std::mem::take(&mut *lock(&self.dirty)) {
+        for id in lock(&self.dirty).clone() {
             if let Some(view) = views.get_mut(&id) {
                 parts.push(Part {
                     stream: StreamId(id),
@@ -231,15 +261,28 @@ impl Core {
                 });
             }
         }
-        self.tables.write(&parts, numbers)?;
+        let written = match self.tables.write(&parts, numbers) {
+            Err(error @ Error::Full(_)) => {
+                self.stop(&error);
+                false
+            }
+            other => other.map(|()| true)?,
+        };
         for part in parts {
-            if let (Some(update), Some(view)) = (part.update, views.get_mut(&part.stream.0)) {
-                view.written(update);
+            match (part.update, views.get_mut(&part.stream.0)) {
+                (Some(update), Some(view)) if written => drop(view.written(update)),
+                (Some(update), Some(view)) => view.put_back(update),
+                _ => {}
             }
         }
+        if written {
+            lock(&self.dropped).clear();
+            lock(&self.dirty).clear();
+        }
+        let held = if written { numbers } else { before };
         self.landed.store(numbers.applied, Ordering::Release);
-        self.applied.store(numbers.applied, Ordering::Release);
-        self.epoch.store(numbers.epoch, Ordering::Release);
+        self.applied.store(held.applied, Ordering::Release);
+        self.epoch.store(held.epoch, Ordering::Release);
         self.stored_bytes
             .store(views.values().map(|v| v.bytes).sum(), Ordering::Relaxed);
         Ok(())
@@ -373,20 +416,8 @@ fn fit(data: Data, block: &BlockRef) -> Option<Data> {
     if missing == 0 {
         return Some(data);
     }
-    let chunk = data.chunks().first()?;
-    let bad = chunk.index.iter().position(|e| e.damaged)?;
-    let mut index = chunk.index.to_vec();
-    let end = index.get(bad + 1).map_or(chunk.bytes.len() as u32, |e| e.off);
-    let filler = Entry {
-        seq: index[bad].seq,
-        off: end,
-        damaged: true,
-    };
-    index.splice(bad + 1..bad + 1, std::iter::repeat_n(filler, missing));
-    Some(Data::new(Chunk {
-        bytes: chunk.bytes.clone(),
-        index: index.into(),
-    }))
+    let chunk = data.chunks().first()?.clone().filled(block.records as usize);
+    (chunk.index.len() == block.records as usize).then(|| Data::new(chunk))
 }
 
 /// Stands in for a block whose row cannot be read.

@@ -18,6 +18,12 @@ pub trait Disk: std::fmt::Debug + Send + std::marker::Sync {
         self.open(name).map(Some)
     }
 
+    /// Puts the file `with` in the place of `name`, which is kept as `keep`. A crash leaves one of the two as `name`.
+    fn replace(&self, name: &str, with: &str, keep: &str) -> io::Result<()> {
+        let _ = (name, with, keep);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Bytes the files take on disk.
     fn disk_bytes(&self) -> u64;
 
@@ -54,6 +60,17 @@ impl Disk for Dir {
         };
         let backend = FileBackend::new(file).map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Some(Box::new(backend)))
+    }
+
+    fn replace(&self, name: &str, with: &str, keep: &str) -> io::Result<()> {
+        let path = |name| self.0.join(name);
+        match std::fs::remove_file(path(keep)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::hard_link(path(name), path(keep))?;
+        std::fs::rename(path(with), path(name))?;
+        File::open(&self.0)?.sync_all()
     }
 
     fn disk_bytes(&self) -> u64 {
@@ -123,9 +140,11 @@ impl DirLock {
             Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
         }
         let write = file.set_len(0).and_then(|()| file.rewind());
-        write
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(open)?;
+        match write.and_then(|()| writeln!(file, "{}", std::process::id())) {
+            // It is for people to read: a full disk is to be opened all the same.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            other => other.map_err(open)?,
+        }
         Ok(DirLock(file))
     }
 }

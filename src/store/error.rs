@@ -41,6 +41,9 @@ pub enum Error {
         /// The highest so far.
         last: u64,
     },
+    /// There is no sequence behind [`SEQ_MAX`](super::SEQ_MAX).
+    #[error("the stream has used its last sequence")]
+    LastSequence,
     /// The record is larger than the store takes.
     #[error("record of {0} bytes is too large")]
     TooLarge(u64),

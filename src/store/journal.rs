@@ -15,30 +15,42 @@
 //! lsn that was known to be synced when the entry was written: an entry that is not whole but lies at or
 //! below a later `synced` is damage; otherwise it is the torn end, which nobody was promised.
 
-use super::block::{ChunkBuilder, index};
+use super::block::{Chunk, index};
 use super::disk::{Disk, StorageBackend};
 use super::group::{ConsumerChange, Group};
 use super::notes::GroupNotes;
-use super::wire::{Reader, put_bytes};
+use super::record::SEQ_MAX;
+use super::wire::{Reader, put_bytes, seal, unseal};
 use bytes::{BufMut, Bytes};
+use std::collections::BTreeSet;
 use std::io;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MJN1");
 const HEADER: usize = 52;
+/// First sequence, last sequence and count of a group's records, with their checksum.
+const NUMBERS: usize = 24;
 const ALIGN: u64 = 4096;
 /// New room is written with zeros this much at a time.
 const GROW_BYTES: u64 = 1 << 20;
 const NAMES: [&str; 2] = ["journal.0", "journal.1"];
 
+/// Bits in which the epoch of a damaged header may differ from ours.
+const EPOCH_BITS_OFF: u32 = 2;
+
+/// As entries had it before [`NUMBERED`]; still read.
 const RECORDS: u8 = 1;
 const REMOVED: u8 = 2;
 const TRUNCATE: u8 = 3;
 const META: u8 = 4;
 const CONSUMER: u8 = 5;
 const DROP_STREAM: u8 = 6;
+/// Records with their first and last sequence and their count, sealed: so a damaged one is known by its place.
+const NUMBERED: u8 = 8;
 const NOTES: u8 = 10;
 const MARK: u8 = 11;
 const COMPRESS: u8 = 12;
+/// The weight that marks the second copy of a stream's own bytes.
+const META_ALONE: usize = usize::MAX;
 
 /// One file of the two.
 #[derive(Debug)]
@@ -177,11 +189,28 @@ pub(super) fn put_group(out: &mut Vec<u8>, stream: u64, group: Option<&Group>) {
     let (len, crc) = (payload.len() as u32, crc32fast::hash(payload));
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
     out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+    if let Some(meta) = group.and_then(|group| group.meta.as_ref())
+        && group.is_some_and(|group| group.bytes != META_ALONE)
+    {
+        // Once more by itself: without its configuration a stream cannot be served.
+        let alone = Group {
+            meta: Some(meta.clone()),
+            bytes: META_ALONE,
+            ..Group::default()
+        };
+        put_group(out, stream, Some(&alone));
+    }
 }
 
 fn put_payload(out: &mut Vec<u8>, group: &Group) {
     if !group.chunk.bytes.is_empty() {
-        out.put_u8(RECORDS);
+        out.put_u8(NUMBERED);
+        let (first, last) = group.chunk.seqs();
+        let mut numbers = Vec::with_capacity(NUMBERS);
+        numbers.put_u64_le(first);
+        numbers.put_u64_le(last);
+        numbers.put_u32_le(group.chunk.index.len() as u32);
+        out.put_slice(&seal((0, 0), numbers));
         put_bytes(out, &group.chunk.bytes);
     }
     if !group.removed.is_empty() {
@@ -251,12 +280,29 @@ pub(super) enum Replayed {
     DropStream(u64),
 }
 
+/// The records of a group, the damaged ones marked; `None` if nothing can be told about them.
+fn parse_records(tag: u8, r: &mut Reader<'_>) -> Option<Chunk> {
+    match tag {
+        RECORDS => Some(index(Bytes::copy_from_slice(r.bytes()?), 1..=SEQ_MAX)),
+        NUMBERED => {
+            let numbers = unseal((0, 0), r.take(NUMBERS)?).map(Reader);
+            let records = Bytes::copy_from_slice(r.bytes()?);
+            let Some(mut numbers) = numbers else {
+                return Some(index(records, 1..=SEQ_MAX));
+            };
+            let (first, last, count) = (numbers.u64()?, numbers.u64()?, numbers.u32()?);
+            Some(index(records, first..=last).filled(count as usize))
+        }
+        _ => None,
+    }
+}
+
 fn parse_group(stream: u64, payload: &[u8]) -> Option<Replayed> {
     let mut group = Group::default();
     let mut r = Reader(payload);
     while !r.0.is_empty() {
         match r.u8()? {
-            RECORDS => group.chunk = index(Bytes::copy_from_slice(r.bytes()?), 1..=u64::MAX - 1),
+            tag @ (RECORDS | NUMBERED) => group.chunk = parse_records(tag, &mut r)?,
             REMOVED => {
                 for _ in 0..r.u32()? {
                     group.removed.push((r.u64()?, r.u64()?));
@@ -415,51 +461,90 @@ fn parse_header(header: &[u8]) -> Option<(u64, u64, u64, u64, u32)> {
     Some((r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u32()?))
 }
 
-/// Whether a header that is not whole was once one of this epoch: two of its three marks are left.
+/// Whether a header that is not whole was once one of this epoch. Its epoch has to be left but for a bit or two, and one
+/// more mark: nobody outside knows that number, so no payload can be made to look like a header.
 fn resembles(header: &[u8], epoch: u64, applied: u64) -> bool {
     let mut r = Reader(header);
     let magic = r.u32() == Some(MAGIC);
     let _crc = r.u32();
-    let (epoch, lsn) = (r.u64() == Some(epoch), r.u64().unwrap_or(0));
-    let next = lsn > applied && lsn - applied < 1 << 20;
-    usize::from(magic) + usize::from(epoch) + usize::from(next) >= 2 && lsn > applied
+    let off = r.u64().map_or(u64::BITS, |found| (found ^ epoch).count_ones());
+    let lsn = r.u64().unwrap_or(0);
+    off <= EPOCH_BITS_OFF && lsn > applied && (magic || lsn - applied < 1 << 20)
 }
 
 fn parse_entry(entry: &Entry, found: &mut Found) {
     let mut r = Reader(&entry.body);
     while !r.0.is_empty() {
-        let (Some(stream), Some(len), Some(crc)) = (r.u64(), r.u32(), r.u32()) else {
-            break;
-        };
-        let Some(payload) = r.take(len as usize) else {
-            break;
-        };
-        if crc32fast::hash(payload) == crc {
+        if let Some((stream, payload, rest)) = whole_group(r.0) {
             found.groups.extend(parse_group(stream, payload));
+            r = Reader(rest);
             continue;
         }
+        let (stream, len, _crc) = (r.u64(), r.u32(), r.u32());
         found.damage.push(format!(
-            "a group of stream {stream} in journal entry {} is damaged",
+            "a group of stream {} in journal entry {} is damaged",
+            stream.unwrap_or(0),
             entry.lsn
         ));
-        // Its records carry checksums of their own: the good ones are kept, the bad ones marked.
-        let mut inner = Reader(payload);
-        if inner.u8() == Some(RECORDS)
-            && let Some(records) = inner.bytes()
-        {
-            let mut kept = ChunkBuilder::default();
-            let chunk = index(Bytes::copy_from_slice(records), 1..=u64::MAX - 1);
-            for (place, entry) in chunk.index.iter().enumerate() {
-                let off = entry.off as usize;
-                kept.append_raw(*entry, &chunk.bytes[off..off + super::block::span(&chunk, place)]);
-            }
-            found.groups.push(Replayed::Group(
-                stream,
-                Group {
-                    chunk: kept.finish(),
-                    ..Group::default()
-                },
-            ));
+        // Mostly its length is whole, and the next group stands behind it; else it is where bytes are a group.
+        let payload = len.and_then(|len| Reader(r.0).take(len as usize));
+        let behind = payload.map(|payload| &r.0[payload.len()..]);
+        let behind = behind.filter(|rest| rest.is_empty() || whole_group(rest).is_some());
+        if let (Some(stream), Some(payload), Some(_)) = (stream, payload, behind) {
+            salvage(stream, payload, found);
+        }
+        let search = || {
+            (0..r.0.len())
+                .map(|at| &r.0[at..])
+                .find(|rest| whole_group(rest).is_some())
+        };
+        r = Reader(behind.or_else(search).unwrap_or_default());
+    }
+}
+
+/// The group at the start of `bytes`, if it matches its checksum: its stream, its payload, and what follows.
+fn whole_group(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+    let mut r = Reader(bytes);
+    let (stream, len, crc) = (r.u64()?, r.u32()?, r.u32()?);
+    let payload = r.take(len as usize)?;
+    (!payload.is_empty() && crc32fast::hash(payload) == crc).then_some((stream, payload, r.0))
+}
+
+/// Takes the records out of a damaged group. They carry checksums of their own: the good ones are kept, the bad ones marked.
+fn salvage(stream: u64, payload: &[u8], found: &mut Found) {
+    let mut r = Reader(payload);
+    let records = r.u8().and_then(|tag| parse_records(tag, &mut r));
+    if let Some(chunk) = records.filter(|chunk| !chunk.index.is_empty()) {
+        let group = Group {
+            chunk,
+            ..Group::default()
+        };
+        found.groups.push(Replayed::Group(stream, group));
+    }
+}
+
+/// The epoch of the journal, and the entry before the first one of it that is still there with all behind it: what the
+/// tables say, when they are to be trusted.
+pub(super) fn outline(disk: &dyn Disk) -> io::Result<(u64, u64)> {
+    let (mut begins, mut headers) = (Vec::new(), Vec::new());
+    for name in NAMES {
+        let file = disk.open(name)?;
+        let (len, mut at, mut header) = (file.len()?, 0, [0; HEADER]);
+        while at + HEADER as u64 <= len {
+            file.read(at, &mut header)?;
+            let found = parse_header(&header).map(|(epoch, lsn, ..)| (lsn, epoch));
+            // What a file begins with is an entry; further on it may be what somebody has published.
+            begins.extend(found.filter(|_| at == 0));
+            headers.extend(found);
+            at += ALIGN;
         }
     }
+    let epoch = begins.iter().max().map_or(0, |begin| begin.1);
+    let ours = headers.iter().filter(|(_, found)| *found == epoch);
+    let lsns: BTreeSet<u64> = ours.map(|(lsn, _)| *lsn).collect();
+    let mut first = lsns.last().copied().unwrap_or(0);
+    while first > 0 && lsns.contains(&(first - 1)) {
+        first -= 1;
+    }
+    Ok((epoch, first.saturating_sub(1)))
 }

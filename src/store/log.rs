@@ -6,7 +6,7 @@ use super::error::Error;
 use super::group::{Group, Pending};
 use super::notes::Notes;
 use super::ranges::RangeSet;
-use super::record::{RECORD_BYTES_MAX, RecordRef};
+use super::record::{RECORD_BYTES_MAX, RecordRef, SEQ_MAX};
 use super::view::{ConsumerRow, LogState, Source, View};
 use super::{StreamId, lock};
 use bytes::Bytes;
@@ -124,10 +124,10 @@ impl Inner {
     /// Live records in `a..=b`, pending ones included, that no pending removal covers.
     fn count(&self, a: u64, b: u64, source: &mut dyn Source) -> Result<Removed, Error> {
         let (mut messages, mut bytes) = (0, 0);
-        let mut from = a;
+        let (mut from, b) = (a, b.min(SEQ_MAX));
         while from <= b {
             if let Some((_, end)) = self.dying.covering(from) {
-                from = end + 1;
+                from = end.saturating_add(1);
                 continue;
             }
             let to = self.dying.next_start(from).map_or(b, |s| b.min(s - 1));
@@ -179,12 +179,17 @@ impl Log {
     /// Adds a record to the pending group. The caller assigns sequences, which only go up; those left
     /// out count as deleted. Refused while the store is stopped, so that nothing piles up.
     pub fn append(&self, record: &RecordRef<'_>) -> Result<(), Error> {
-        self.check_open()?;
+        if let Some(core) = &self.0.core {
+            core.accepting_records()?;
+        }
         let len = record.stored_len();
         if len > RECORD_BYTES_MAX as u64 || record.subject.len() > usize::from(u16::MAX) {
             return Err(Error::TooLarge(len));
         }
         let mut inner = self.inner();
+        if record.seq > SEQ_MAX {
+            return Err(Error::LastSequence);
+        }
         if record.seq <= inner.head.last_seq {
             return Err(Error::Sequence {
                 seq: record.seq,
@@ -224,7 +229,7 @@ impl Log {
             return Ok(Removed::default());
         }
         let (removed, mut inner) = self.count_range(0, first_seq - 1)?;
-        if removed.messages > 0 || first_seq > inner.head.last_seq + 1 {
+        if removed.messages > 0 || first_seq > inner.head.last_seq.saturating_add(1) {
             inner.pending.truncate(first_seq);
             inner.dying.insert(0, first_seq - 1);
             inner.head.messages -= removed.messages;
@@ -471,7 +476,7 @@ impl Log {
         let first = self.head_first()?;
         let inner = self.inner();
         let head = inner.head;
-        let (first_seq, first_time) = first.unwrap_or((head.last_seq + 1, 0));
+        let (first_seq, first_time) = first.unwrap_or((head.last_seq.saturating_add(1), 0));
         Ok(LogState {
             messages: head.messages,
             bytes: head.bytes,
@@ -479,7 +484,10 @@ impl Log {
             last_seq: head.last_seq,
             first_time,
             last_time: head.last_time,
-            deleted: (head.last_seq + 1).saturating_sub(first_seq + head.messages),
+            deleted: head
+                .last_seq
+                .saturating_add(1)
+                .saturating_sub(first_seq.saturating_add(head.messages)),
         })
     }
 
@@ -488,7 +496,7 @@ impl Log {
         let mut from = 0;
         loop {
             if let Some((_, end)) = self.inner().dying.covering(from) {
-                from = end + 1;
+                from = end.saturating_add(1);
             }
             let Some(record) = self.next_entry(from)? else {
                 break;

@@ -41,10 +41,14 @@ mod block;
 mod cache;
 mod check;
 mod core;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 mod error;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod full_tests;
 mod group;
 mod info;
 mod journal;
@@ -58,13 +62,17 @@ mod pack;
 mod ranges;
 mod read;
 mod record;
+mod rescue;
+mod reserve;
 mod schema;
+#[cfg(test)]
+mod sim;
 mod tables;
 mod view;
 mod wire;
 mod writer;
 
-pub use check::{Report, StreamReport};
+pub use check::{Mend, Report, StreamReport};
 pub use disk::{Disk, StorageBackend};
 pub use error::Error;
 pub use info::{Histogram, State, StoreInfo};
@@ -72,7 +80,7 @@ pub use log::{Checkpoint, Done, Log, Removed};
 pub use notes::Notes;
 pub use open::{Store, StreamRow};
 pub use read::Scanned;
-pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef};
+pub use record::{RECORD_BYTES_MAX, RECORD_OVERHEAD, Record, RecordRef, SEQ_MAX};
 pub use view::{ConsumerRow, LogState};
 
 use std::path::PathBuf;

@@ -28,6 +28,8 @@ pub struct StreamRow {
     pub id: StreamId,
     /// The caller's own bytes.
     pub meta: Bytes,
+    /// They are what is left of them: no checksum fits.
+    pub damaged: bool,
 }
 
 /// An open store. Cloning gives another handle; the last one to go closes the store.
@@ -98,9 +100,13 @@ impl Store {
     /// The streams in the store.
     pub fn streams(&self) -> Result<Vec<StreamRow>, Error> {
         let logs = lock(&self.0.core.logs).clone();
-        let row = |(id, log): (u64, Arc<super::log::Shared>)| StreamRow {
-            id: StreamId(id),
-            meta: Log(log).meta(),
+        let row = |(id, log): (u64, Arc<super::log::Shared>)| {
+            let inner = lock(&log.inner);
+            StreamRow {
+                id: StreamId(id),
+                meta: inner.view.meta.clone(),
+                damaged: inner.view.meta_damaged,
+            }
         };
         Ok(logs.into_iter().map(row).collect())
     }
@@ -108,7 +114,7 @@ impl Store {
     /// Creates a stream. It lasts from the first [`Log::commit`] on, which also holds `meta`.
     pub fn create_stream(&self, meta: impl Into<Bytes>) -> Result<Log, Error> {
         let core = &self.0.core;
-        core.accepting()?;
+        core.accepting_records()?;
         let id = core.next_stream.fetch_add(1, Ordering::AcqRel);
         let log = Log::file(StreamId(id), core.clone(), View::default());
         log.put_meta(meta);
@@ -158,8 +164,9 @@ impl Store {
         let applied = core.applied.load(Ordering::Acquire);
         let landed = core.landed.load(Ordering::Acquire);
         let cache = lock(&core.cache).figures();
-        let (disk_bytes, journal_bytes) =
-            (core.disk.disk_bytes(), core.journal_bytes.load(Ordering::Relaxed));
+        // What is kept back is not what is stored.
+        let disk_bytes = core.disk.disk_bytes().saturating_sub(*lock(&core.reserve));
+        let journal_bytes = core.journal_bytes.load(Ordering::Relaxed);
         // What the tables hold since the last checkpoint: the journal has the rest.
         let stored_bytes = core.stored_bytes.load(Ordering::Relaxed);
         StoreInfo {
@@ -196,6 +203,19 @@ impl Store {
         lock(&self.0.core.state).clone()
     }
 
+    /// Whether it takes removals, which a full store does as long as it has its reserve; the reason if not.
+    pub fn takes_removals(&self) -> Result<(), Error> {
+        self.0.core.accepting()
+    }
+
+    /// What was found damaged when it was opened, a line each, and the records found damaged since.
+    pub fn damage(&self) -> (Vec<String>, u64) {
+        let core = &self.0.core;
+        let logs = lock(&core.logs).clone();
+        let records = logs.values().map(|log| lock(&log.inner).damaged.len() as u64);
+        (core.damage.clone(), records.sum())
+    }
+
     /// Whether only opening it again can make it take writes again.
     pub fn needs_restart(&self) -> bool {
         self.0.core.poisoned.load(Ordering::Acquire)
@@ -225,9 +245,14 @@ impl Store {
         Ok(found)
     }
 
-    /// Reads everything in a closed store, and repairs it if asked to; see [`Report`].
-    pub fn check(options: Options, repair: bool) -> Result<Report, Error> {
-        super::check::check(options, repair)
+    /// Reads everything in a closed store; see [`Report`].
+    pub fn check(options: Options) -> Result<Report, Error> {
+        super::check::check(options)
+    }
+
+    /// Reads everything in a closed store, and takes out what cannot be read; see [`Report`].
+    pub fn repair(options: Options, mend: super::Mend<'_>) -> Result<Report, Error> {
+        super::check::repair(options, mend)
     }
 
     /// Answers all commits, brings everything into the tables, and gives up the directory.
@@ -239,8 +264,20 @@ impl Store {
 /// Reads the tables, replays the journal over them, and begins a new journal.
 fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Error> {
     let tables = Tables::open(disk.clone(), (options.cache_bytes_max / 4).max(1 << 20))?;
-    let numbers = tables.numbers()?;
-    let (views, mut damage) = tables.views()?;
+    let (numbers, found) = (tables.numbers()?, tables.views()?);
+    let (views, mut damage, rewrite) = (found.views, found.damage, found.rewrite);
+    let numbers = match numbers {
+        Some(numbers) => numbers,
+        None => {
+            damage.push("the store's own numbers are damaged: those of the journal are taken".to_owned());
+            let (epoch, applied) = journal::outline(&*disk).map_err(|e| io_error(&e))?;
+            Numbers {
+                applied,
+                epoch,
+                next_stream: 0,
+            }
+        }
+    };
     let found = journal::read(&*disk, numbers.epoch, numbers.applied).map_err(|e| io_error(&e))?;
     damage.extend(found.damage);
     for line in &damage {
@@ -249,6 +286,7 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
     let mut core = Core::new(options, disk, tables);
     core.damage = damage;
     core.torn = found.torn;
+    lock(&core.dirty).extend(rewrite);
     let mut next_stream = numbers
         .next_stream
         .max(views.keys().next_back().map_or(1, |id| id + 1));
@@ -260,7 +298,13 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
         match replayed {
             Replayed::Group(id, group) => {
                 next_stream = next_stream.max(id + 1);
-                let inner = logs.entry(*id).or_insert_with(|| Inner::new(View::default()));
+                // Until its configuration comes: the group that held it may be damaged.
+                let inner = logs.entry(*id).or_insert_with(|| {
+                    Inner::new(View {
+                        meta_damaged: true,
+                        ..View::default()
+                    })
+                });
                 core.replay(StreamId(*id), inner, group)?;
             }
             Replayed::DropStream(id) => {
@@ -281,6 +325,7 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
             epoch,
             next_stream,
         },
+        numbers,
     )?;
     let journal = Journal::begin(&*core.disk, epoch, last).map_err(|e| io_error(&e))?;
     *lock(&core.recovered) = recovered;
@@ -304,6 +349,8 @@ fn start_threads(core: &Arc<Core>, journal: Journal) -> Result<Vec<JoinHandle<()
         lander,
         checkpoints: checkpoints.clone(),
         synced_at: Instant::now(),
+        tried_at: Instant::now(),
+        tables_bytes: u64::MAX,
         entry: Vec::new(),
     };
     let (landing, checkpointing) = (core.clone(), core.clone());

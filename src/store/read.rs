@@ -262,13 +262,11 @@ impl Log {
                     drop(inner);
                     let data = self.load(id, &wanted)?;
                     let mut inner = self.inner();
-                    if inner
-                        .view
-                        .blocks
-                        .get(&id)
-                        .is_some_and(|now| BlockRef::from(now) == wanted)
-                    {
-                        for seq in data.damaged() {
+                    let now = inner.view.blocks.get(&id);
+                    if let Some(now) = now.filter(|now| BlockRef::from(*now) == wanted) {
+                        let live = |(place, seq)| (!now.dead.contains(place)).then_some(seq);
+                        let damaged: Vec<u64> = data.damaged_places().filter_map(live).collect();
+                        for seq in damaged {
                             if inner.damaged.insert(seq) {
                                 tracing::error!(
                                     "stream {} sequence {seq} is damaged: it is not served",

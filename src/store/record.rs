@@ -14,6 +14,9 @@ pub const RECORD_OVERHEAD: usize = 30;
 /// The largest encoded record a log accepts.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
 
+/// The last sequence a log can hold: the one behind it is a number still.
+pub const SEQ_MAX: u64 = u64::MAX - 1;
+
 /// A stored message; the parts share the memory of the block they were read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

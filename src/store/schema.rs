@@ -4,8 +4,9 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `store_v1` | name | `schema`, `applied` (journal entries up to it are in the tables), `epoch` (of the journal), `next_stream` |
+//! | `store_v1` | name | `schema`, `applied` (journal entries up to it are in the tables), `epoch` (of the journal), `next_stream`, `sum` (crc32 of the three before) |
 //! | `stream_v1` | stream | last seq, last time, messages, bytes, blocks, checkpoint (0, or its seq + 1), meta |
+//! | `stream_copy_v1` | stream | its row of `stream_v1` once more, in pages of its own |
 //! | `block_v1` | stream, block | last seq, records, live, live bytes, length, first live seq and time, bitmap of the deleted |
 //! | `data_v1` | stream, block | stream, block, checksum, then the records as in `record.rs`, compressed or not (`pack.rs`) |
 //! | `consumer_v1` | stream, name | meta, state, deltas of the state |
@@ -24,11 +25,13 @@ use super::notes::PageRow;
 use super::view::{ConsumerRow, Noted, View};
 use super::wire::{Reader, name_key, put_bytes, seal, unseal};
 use bytes::{BufMut, Bytes};
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, TableDefinition, TableHandle, WriteTransaction};
 
 pub(super) const SCHEMA: u64 = 2;
 pub(super) const STORE: TableDefinition<&str, u64> = TableDefinition::new("store_v1");
 pub(super) const STREAM: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_v1");
+/// Losing one row would lose all of a stream: its configuration is nowhere else.
+pub(super) const STREAM_COPY: TableDefinition<u64, &[u8]> = TableDefinition::new("stream_copy_v1");
 pub(super) const BLOCK: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("block_v1");
 pub(super) const DATA: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("data_v1");
 pub(super) const CONSUMER: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("consumer_v1");
@@ -45,29 +48,56 @@ pub(super) const REMOVED_PART: u32 = u32::MAX;
 /// Bytes of a part of a checkpoint.
 pub(super) const PART_BYTES: usize = BLOCK_BYTES;
 
-/// Creates the tables, or brings them to [`SCHEMA`]. `Err` holds a version this program does not know.
-pub(super) fn migrate(txn: &WriteTransaction) -> Result<Result<(), u64>, redb::Error> {
-    let mut store = txn.open_table(STORE)?;
-    let version = store.get("schema")?.map(|v| v.value());
-    match version {
-        None => {
-            store.insert("schema", SCHEMA)?;
-        }
-        Some(1) => {
-            // Nothing but tables is new; what is in them an older program would not read.
-            store.insert("schema", SCHEMA)?;
-        }
-        Some(SCHEMA) => {}
-        Some(other) => return Ok(Err(other)),
+/// What has to be done before the tables can be used.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Current,
+    /// There is nothing yet, or a table is to be added.
+    Behind,
+    /// A version this program does not know.
+    Unknown(u64),
+    /// This table was there once.
+    Lost(&'static str),
+}
+
+/// Compares what is there with [`SCHEMA`]. A table is never made where others are: it would hide that one is lost.
+pub(super) fn standing(txn: &ReadTransaction) -> Result<Standing, redb::Error> {
+    let there: Vec<String> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if there.is_empty() {
+        return Ok(Standing::Behind);
     }
-    drop(store);
+    let required = [
+        STORE.name(),
+        STREAM.name(),
+        BLOCK.name(),
+        DATA.name(),
+        CONSUMER.name(),
+        CHECKPOINT.name(),
+    ];
+    let later = [STREAM_COPY.name(), NOTE.name()];
+    if let Some(lost) = required.iter().find(|name| !there.iter().any(|t| t == *name)) {
+        return Ok(Standing::Lost(lost));
+    }
+    Ok(match txn.open_table(STORE)?.get("schema")?.map(|v| v.value()) {
+        Some(SCHEMA) if later.iter().all(|name| there.iter().any(|t| t == *name)) => Standing::Current,
+        // Nothing but tables is new since; what is in them an older program would not read.
+        Some(1 | SCHEMA) => Standing::Behind,
+        Some(other) => Standing::Unknown(other),
+        None => Standing::Lost(STORE.name()),
+    })
+}
+
+/// Creates the tables, or brings them to [`SCHEMA`].
+pub(super) fn migrate(txn: &WriteTransaction) -> Result<(), redb::Error> {
+    txn.open_table(STORE)?.insert("schema", SCHEMA)?;
     txn.open_table(STREAM)?;
+    txn.open_table(STREAM_COPY)?;
     txn.open_table(BLOCK)?;
     txn.open_table(DATA)?;
     txn.open_table(CONSUMER)?;
     txn.open_table(CHECKPOINT)?;
     txn.open_table(NOTE)?;
-    Ok(Ok(()))
+    Ok(())
 }
 
 pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
@@ -79,7 +109,20 @@ pub(super) fn stream_row(id: u64, view: &View) -> Vec<u8> {
     out.put_u64_le(view.blocks.len() as u64);
     out.put_u64_le(view.checkpoint.as_ref().map_or(0, |c| c.upto_seq + 1));
     out.put_slice(&view.meta);
-    seal((id, 0), out)
+    let mut row = seal((id, 0), out);
+    if view.meta_damaged
+        && let Some(last) = row.last_mut()
+    {
+        // What is damaged stays so: a checksum that fits would make it look whole.
+        *last ^= 0xff;
+    }
+    row
+}
+
+/// What stands where the caller's own bytes are, in a row that cannot be trusted.
+pub(super) fn doubtful_meta(row: &[u8]) -> Bytes {
+    let end = row.len().saturating_sub(4);
+    Bytes::copy_from_slice(row.get(48..end).unwrap_or_default())
 }
 
 /// What a stream row says; the counters are there to be compared with what the blocks say.

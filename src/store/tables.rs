@@ -13,20 +13,33 @@ use super::error::Error;
 use super::notes::NotesUpdate;
 use super::pack::{data_row, parse_data_row};
 use super::schema::{
-    BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, block_row,
-    checkpoint_head, consumer_row, mark_row, migrate, note_row, parse_block_row, parse_checkpoint_head,
-    parse_consumer_row, parse_mark_row, parse_note_row, parse_removed_row, parse_stream_row, removed_row,
-    stream_row,
+    BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, STREAM_COPY, Standing,
+    StreamHead, block_row, checkpoint_head, consumer_row, doubtful_meta, mark_row, migrate, note_row,
+    parse_block_row, parse_checkpoint_head, parse_consumer_row, parse_mark_row, parse_note_row,
+    parse_removed_row, parse_stream_row, removed_row, standing, stream_row,
 };
 use super::view::{Changes, Noted, View};
 use super::{StreamId, lock};
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-const NAME: &str = "mesh.redb";
+pub(super) const NAME: &str = "mesh.redb";
+
+/// Milliseconds that readers are waited for.
+const COMPACT_TRIES: u32 = 100;
+
+/// What the tables have of the streams.
+#[derive(Default)]
+pub(super) struct Views {
+    pub views: BTreeMap<u64, View>,
+    /// What does not add up, a line each.
+    pub damage: Vec<String>,
+    /// Streams of whose row one copy is damaged or missing.
+    pub rewrite: BTreeSet<u64>,
+}
 
 /// One stream's part of a checkpoint.
 pub(super) struct Part {
@@ -55,6 +68,13 @@ pub(super) struct Numbers {
     pub next_stream: u64,
 }
 
+impl Numbers {
+    fn sum(&self) -> u64 {
+        let numbers = [self.applied, self.epoch, self.next_stream].map(u64::to_le_bytes);
+        u64::from(crc32fast::hash(numbers.as_flattened()))
+    }
+}
+
 pub(super) struct Tables {
     disk: Arc<dyn Disk>,
     cache_bytes: usize,
@@ -77,21 +97,39 @@ impl Tables {
         if let Some(db) = &*slot {
             return Ok(db.clone());
         }
-        let db = Arc::new(guard(|| {
-            let backend = self.disk.open(NAME)?;
-            let db = Database::builder()
-                .set_cache_size(self.cache_bytes)
-                .create_with_backend(Boxed(backend))?;
-            let mut txn = db.begin_write()?;
-            txn.set_quick_repair(true);
-            if let Err(version) = migrate(&txn)? {
-                return Ok(Err(Error::Open(format!("schema version {version} is not known"))));
-            }
-            txn.commit()?;
-            Ok(Ok(db))
-        })??);
+        let db = match self.open_database(false) {
+            // What redb keeps to find free pages is not what we keep in it: it can be made anew.
+            Err(error @ Error::Damaged(_)) => self.open_database(true).map_err(|_| error)?,
+            other => other?,
+        };
+        let db = Arc::new(db);
         *slot = Some(db.clone());
         Ok(db)
+    }
+
+    /// Opens the file; `anew` reads it whole, and makes the list of free pages anew. Nothing is written unless a table is
+    /// missing: a full disk can be opened.
+    fn open_database(&self, anew: bool) -> Result<Database, Error> {
+        guard(|| {
+            let db = Database::builder()
+                .set_cache_size(self.cache_bytes)
+                .set_check_integrity_on_open(anew)
+                .create_with_backend(Boxed(self.disk.open(NAME)?))?;
+            let found = standing(&db.begin_read()?)?;
+            if found == Standing::Behind {
+                let mut txn = db.begin_write()?;
+                txn.set_quick_repair(true);
+                migrate(&txn)?;
+                txn.commit()?;
+            }
+            Ok(match found {
+                Standing::Current | Standing::Behind => Ok(db),
+                Standing::Unknown(version) => {
+                    Err(Error::Open(format!("schema version {version} is not known")))
+                }
+                Standing::Lost(table) => Err(Error::Damaged(format!("its table {table} is lost"))),
+            })
+        })?
     }
 
     /// Runs `f` on the database; after an error the next use opens it anew.
@@ -111,15 +149,19 @@ impl Tables {
         self.using(|db| f(&db.begin_read()?))
     }
 
-    pub fn numbers(&self) -> Result<Numbers, Error> {
+    /// `None` if they are damaged.
+    pub fn numbers(&self) -> Result<Option<Numbers>, Error> {
         self.read(|txn| {
             let table = txn.open_table(STORE)?;
             let get = |name| Ok::<_, redb::Error>(table.get(name)?.map_or(0, |v| v.value()));
-            Ok(Numbers {
+            let numbers = Numbers {
                 applied: get("applied")?,
                 epoch: get("epoch")?,
                 next_stream: get("next_stream")?,
-            })
+            };
+            // Stores of earlier versions have no sum.
+            let sum = table.get("sum")?.map(|v| v.value());
+            Ok(sum.is_none_or(|sum| sum == numbers.sum()).then_some(numbers))
         })
     }
 
@@ -175,6 +217,7 @@ impl Tables {
             store.insert("applied", numbers.applied)?;
             store.insert("epoch", numbers.epoch)?;
             store.insert("next_stream", numbers.next_stream)?;
+            store.insert("sum", numbers.sum())?;
             drop(store);
             txn.commit()?;
             Ok(())
@@ -192,17 +235,74 @@ impl Tables {
         })
     }
 
-    /// All streams as the tables have them, and what does not add up.
-    pub fn views(&self) -> Result<(BTreeMap<u64, View>, Vec<String>), Error> {
+    /// All streams as the tables have them.
+    pub fn views(&self) -> Result<Views, Error> {
         self.read(|txn| {
-            let mut damage = Vec::new();
-            let mut views = BTreeMap::new();
-            for row in txn.open_table(STREAM)?.iter()? {
-                let (id, row) = row?;
-                views.insert(id.value(), read_view(txn, id.value(), row.value(), &mut damage)?);
+            let rows = |table: redb::ReadOnlyTable<u64, &[u8]>| {
+                let rows = table.iter()?.map(|row| {
+                    let (id, row) = row?;
+                    Ok((id.value(), row.value().to_vec()))
+                });
+                rows.collect::<Result<BTreeMap<_, _>, redb::StorageError>>()
+            };
+            let (rows, copies) = (
+                rows(txn.open_table(STREAM)?)?,
+                rows(txn.open_table(STREAM_COPY)?)?,
+            );
+            let mut found = Views::default();
+            let ids: BTreeSet<u64> = rows.keys().chain(copies.keys()).copied().collect();
+            for id in ids.into_iter().chain(
+                without_row(txn, &rows)?
+                    .into_iter()
+                    .filter(|id| !copies.contains_key(id)),
+            ) {
+                let (row, copy) = (rows.get(&id), copies.get(&id));
+                let whole = |row: Option<&Vec<u8>>| row.and_then(|row| parse_stream_row(id, row));
+                let (head, spare) = (whole(row), whole(copy));
+                // A row under the key of another one: that one's key was damaged, and its copy has it.
+                let strays =
+                    row.is_none_or(|row| copies.iter().any(|(other, copy)| *other != id && copy == row));
+                if head.is_none() && spare.is_none() && strays && (row.is_some() || copy.is_some()) {
+                    continue;
+                }
+                if head.is_none() || spare.is_none() {
+                    found.rewrite.insert(id);
+                }
+                let head = head.or(spare);
+                let view = match head {
+                    Some(head) => read_view(txn, id, head, &mut found.damage)?,
+                    None => {
+                        found.damage.push(format!("stream {id}: its row is damaged"));
+                        let left = row.map_or_else(Bytes::new, |row| doubtful_meta(row));
+                        read_headless(txn, id, left, &mut found.damage)?
+                    }
+                };
+                found.views.insert(id, view);
             }
-            Ok((views, damage))
+            Ok(found)
         })
+    }
+
+    /// Moves what is stored to the front of the file, and cuts it off behind. Readers wait meanwhile.
+    pub fn compact(&self) -> Result<(), Error> {
+        let mut slot = lock(&self.db);
+        let Some(mut shared) = slot.take() else {
+            return Ok(());
+        };
+        for _ in 0..COMPACT_TRIES {
+            match Arc::try_unwrap(shared) {
+                Ok(mut db) => {
+                    guard(|| Ok(db.compact()?))?;
+                    *slot = Some(Arc::new(db));
+                    return Ok(());
+                }
+                // Somebody reads just now, and may need the slot to end it.
+                Err(used) => shared = used,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        *slot = Some(shared);
+        Ok(())
     }
 
     pub fn close(&self) {
@@ -211,7 +311,7 @@ impl Tables {
 }
 
 /// Turns a panic of redb over a damaged file into an error.
-fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
+pub(super) fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(convert(error)),
@@ -224,8 +324,12 @@ fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
 fn convert(error: redb::Error) -> Error {
     match &error {
         redb::Error::Io(io) => io_error(io),
-        redb::Error::Corrupted(what) => Error::Damaged(what.clone()),
-        _ => Error::Failed(error.to_string()),
+        redb::Error::PreviousIo
+        | redb::Error::DatabaseClosed
+        | redb::Error::DatabaseAlreadyOpen
+        | redb::Error::LockPoisoned(_) => Error::Failed(error.to_string()),
+        // What else redb complains of is not what we have left in it.
+        _ => Error::Damaged(error.to_string()),
     }
 }
 
@@ -238,6 +342,7 @@ pub(super) fn io_error(error: &std::io::Error) -> Error {
 
 fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<(), redb::Error> {
     txn.open_table(STREAM)?.insert(stream, &update.row[..])?;
+    txn.open_table(STREAM_COPY)?.insert(stream, &update.row[..])?;
     let (mut blocks, mut data) = (txn.open_table(BLOCK)?, txn.open_table(DATA)?);
     for &id in &update.changes.removed_blocks {
         blocks.remove((stream, id))?;
@@ -286,6 +391,7 @@ fn write_update(txn: &WriteTransaction, stream: u64, update: &Update) -> Result<
 
 fn drop_stream(txn: &WriteTransaction, stream: u64) -> Result<(), redb::Error> {
     txn.open_table(STREAM)?.remove(stream)?;
+    txn.open_table(STREAM_COPY)?.remove(stream)?;
     txn.open_table(BLOCK)?
         .retain_in((stream, 0)..=(stream, u64::MAX), |_, _| false)?;
     txn.open_table(DATA)?
@@ -336,14 +442,18 @@ pub(super) fn take_update(stream: u64, view: &mut View) -> Update {
     update
 }
 
-fn read_view(
+/// The blocks and consumers of a stream, without what its row says.
+fn read_headless(
     txn: &ReadTransaction,
     stream: u64,
-    row: &[u8],
+    meta: Bytes,
     damage: &mut Vec<String>,
 ) -> Result<View, redb::Error> {
-    let mut view = View::default();
-    let head = parse_stream_row(stream, row);
+    let mut view = View {
+        meta,
+        meta_damaged: true,
+        ..View::default()
+    };
     for row in txn.open_table(BLOCK)?.range((stream, 0)..=(stream, u64::MAX))? {
         let (key, row) = row?;
         let key = key.value();
@@ -380,10 +490,17 @@ fn read_view(
             }
         }
     }
-    let Some(head) = head else {
-        damage.push(format!("stream {stream}: its row is damaged"));
-        return Ok(view);
-    };
+    Ok(view)
+}
+
+fn read_view(
+    txn: &ReadTransaction,
+    stream: u64,
+    head: StreamHead,
+    damage: &mut Vec<String>,
+) -> Result<View, redb::Error> {
+    let mut view = read_headless(txn, stream, head.meta, damage)?;
+    view.meta_damaged = false;
     if (head.blocks, head.messages) != (view.blocks.len() as u64, view.messages) {
         let lost = head.messages.saturating_sub(view.messages);
         damage.push(format!(
@@ -392,7 +509,6 @@ fn read_view(
     }
     view.last_seq = view.last_seq.max(head.last_seq);
     view.last_time = head.last_time;
-    view.meta = head.meta;
     view.checkpoint = match head.checkpoint {
         Some(upto_seq) => {
             let row = txn.open_table(CHECKPOINT)?.get((stream, REMOVED_PART))?;
@@ -414,9 +530,24 @@ fn read_view(
     Ok(view)
 }
 
+/// Streams of which there are blocks, but no row at all.
+fn without_row(txn: &ReadTransaction, rows: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<u64>, redb::Error> {
+    let blocks = txn.open_table(BLOCK)?;
+    let (mut from, mut out) = (0, Vec::new());
+    while let Some(block) = blocks.range((from, 0)..)?.next() {
+        let id = block?.0.value().0;
+        if !rows.contains_key(&id) {
+            out.push(id);
+        }
+        let Some(next) = id.checked_add(1) else { break };
+        from = next;
+    }
+    Ok(out)
+}
+
 /// redb takes a backend by value.
 #[derive(Debug)]
-struct Boxed(Box<dyn super::StorageBackend>);
+pub(super) struct Boxed(pub Box<dyn super::StorageBackend>);
 
 impl super::StorageBackend for Boxed {
     fn len(&self) -> Result<u64, std::io::Error> {

@@ -77,6 +77,8 @@ pub(super) struct View {
     pub messages: u64,
     pub bytes: u64,
     pub meta: Bytes,
+    /// `meta` is what is left of it.
+    pub meta_damaged: bool,
     pub consumers: BTreeMap<String, ConsumerRow>,
     pub checkpoint: Option<Noted>,
     pub notes: NoteBook,
@@ -117,7 +119,7 @@ pub(super) struct Changes {
 impl View {
     pub fn state(&self) -> LogState {
         let head = self.blocks.values().next().map(|b| b.head);
-        let first_seq = head.map_or(self.last_seq + 1, |h| h.0);
+        let first_seq = head.map_or(self.last_seq.saturating_add(1), |h| h.0);
         LogState {
             messages: self.messages,
             bytes: self.bytes,
@@ -125,7 +127,10 @@ impl View {
             last_seq: self.last_seq,
             first_time: head.map_or(0, |h| h.1),
             last_time: self.last_time,
-            deleted: self.last_seq + 1 - first_seq - self.messages,
+            deleted: self
+                .last_seq
+                .saturating_add(1)
+                .saturating_sub(first_seq.saturating_add(self.messages)),
         }
     }
 
@@ -163,6 +168,7 @@ impl View {
         }
         if let Some(meta) = &group.meta {
             self.meta = meta.clone();
+            self.meta_damaged = false;
             self.changes.row = true;
         }
         for (name, change) in &group.consumers {

@@ -12,6 +12,7 @@
 
 use super::core::{Core, Submitted, Work};
 use super::error::Error;
+use super::info::State;
 use super::journal::{self, Journal};
 use super::log::{Done, Log};
 use super::tables::io_error;
@@ -26,8 +27,6 @@ use std::time::{Duration, Instant};
 const ENTRY_BYTES: usize = 4 << 20;
 /// A larger buffer is not kept for the next entry: fresh memory costs its page faults, which small entries feel more.
 const ENTRY_BUFFER_MAX: usize = 1 << 20;
-/// A journal file is not full below this, unless the options say less.
-const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Rewritten blocks in memory that call for a checkpoint.
 const REWRITTEN_BYTES: u64 = 16 << 20;
 /// A stopped store tries to go on after this, then twice as long each time up to `Options::retry_max`.
@@ -50,6 +49,10 @@ pub(super) struct Writer {
     /// The last entry handed to the lander.
     pub sent: u64,
     pub synced_at: Instant,
+    /// When a full store last looked for room.
+    pub tried_at: Instant,
+    /// What the tables took when that was last worth looking at.
+    pub tables_bytes: u64,
     /// The bytes of the entry that is being written.
     pub entry: Vec<u8>,
 }
@@ -77,6 +80,7 @@ impl Writer {
             self.write(commits);
         }
         self.sync_by_interval();
+        self.look_for_room();
         !closed
     }
 
@@ -88,6 +92,11 @@ impl Writer {
                 Sync::Interval(every) if self.journal.synced < self.journal.lsn => {
                     every.saturating_sub(self.synced_at.elapsed())
                 }
+                _ if self.core.removals_only.load(Ordering::Acquire) => self
+                    .core
+                    .options
+                    .retry_max
+                    .saturating_sub(self.tried_at.elapsed()),
                 _ => Duration::from_secs(3600),
             };
             if wait.is_zero() {
@@ -197,7 +206,7 @@ impl Writer {
     /// Turns to the other journal file when this one is full. If the tables are behind, the file grows to
     /// twice its size before anyone has to wait.
     fn make_room(&mut self) -> Result<(), Error> {
-        let limit = self.segment_bytes();
+        let limit = self.core.segment_bytes();
         while self.journal.full(limit) {
             let applied = self.core.applied.load(Ordering::Acquire);
             let turned = self.journal.turn(applied, limit).map_err(|e| io_error(&e))?;
@@ -218,12 +227,6 @@ impl Writer {
         Ok(())
     }
 
-    fn segment_bytes(&self) -> u64 {
-        let stored = self.core.stored_bytes.load(Ordering::Relaxed);
-        let max = self.core.options.journal_bytes_max;
-        (stored / 16).clamp(SEGMENT_BYTES_MIN.min(max), max)
-    }
-
     fn request_checkpoint(&self) {
         match self.checkpoints.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
@@ -239,6 +242,30 @@ impl Writer {
         if self.lander.send(batch).is_err() {
             self.core
                 .stop(&Error::Failed("the landing thread has ended".to_string()));
+        }
+    }
+
+    /// While the disk is full: whether there is room again. What was removed leaves it inside of the tables' file, so that is
+    /// made shorter when it is worth it.
+    fn look_for_room(&mut self) {
+        let core = &self.core;
+        if !core.removals_only.load(Ordering::Acquire) || self.tried_at.elapsed() < core.options.retry_max {
+            return;
+        }
+        self.tried_at = Instant::now();
+        let logs = lock(&core.logs).clone();
+        let live: u64 = logs.values().map(|log| lock(&log.inner).view.bytes).sum();
+        if live + 2 * core.reserve_wanted() <= self.tables_bytes {
+            self.tables_bytes = live;
+            // Twice: what one checkpoint frees can be used from the next one on.
+            let shorter = core.checkpoint(None).and_then(|()| core.checkpoint(None));
+            if let Err(error) = shorter.and_then(|()| core.tables.compact()) {
+                core.stop(&error);
+                return;
+            }
+        }
+        if core.hold_reserve() {
+            core.resume();
         }
     }
 
@@ -306,6 +333,11 @@ impl Writer {
         if self.core.poisoned.load(Ordering::Acquire) {
             return false;
         }
+        if matches!(*lock(&self.core.state), State::Full(_)) {
+            self.core.release_reserve();
+            let journal = self.core.journal_bytes.load(Ordering::Relaxed);
+            self.tables_bytes = self.core.disk.disk_bytes().saturating_sub(journal);
+        }
         while self.core.landed.load(Ordering::Acquire) < self.sent {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -358,6 +390,10 @@ pub(super) fn run_lander(core: &Core, batches: &Receiver<Batch>, checkpoints: &S
 /// Writes checkpoints when asked; one more when all senders are gone.
 pub(super) fn run_checkpointer(core: &Core, requests: &Receiver<()>) {
     loop {
+        // It grows with what is stored. A full store sees to it when there is room.
+        if core.accepting_records().is_ok() {
+            core.hold_reserve();
+        }
         let request = requests.recv_timeout(Duration::from_secs(3600));
         if request == Err(RecvTimeoutError::Timeout) {
             continue;

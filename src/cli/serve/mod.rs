@@ -383,7 +383,9 @@ fn refusal(error: ServerError) -> Failure {
             "stop that server (kill -TERM {pid}), or give this one a directory of its own with --store-dir"
         )),
         ServerError::Store(store::Error::Damaged(_)) => {
-            Failure::unhealthy(&error).hint("`mesh store check` says what is whole; nothing was changed")
+            Failure::unhealthy(&error).hint(
+                "nothing was changed; copy the directory, then `mesh store check --repair` makes it anew from what can be read",
+            )
         }
         _ => Failure::failed(&error),
     }

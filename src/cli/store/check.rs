@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Where, expect_store, refused};
 use crate::cli::output::{self, Boxed};
 use crate::cli::{Context, Failure, units};
+use crate::jetstream;
 use crate::store::{Options, Report, Store, StreamReport};
 
 /// Damaged sequences of one stream that are named on the page; JSON names all.
@@ -26,7 +27,13 @@ impl Check {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let dir = self.at.dir();
         expect_store(&dir)?;
-        let report = Store::check(Options::new(&dir), self.repair).map_err(|error| refused(&error))?;
+        let options = Options::new(&dir);
+        let report = if self.repair {
+            Store::repair(options, &jetstream::mended)
+        } else {
+            Store::check(options)
+        };
+        let report = report.map_err(|error| refused(&error))?;
         if context.json {
             let mut found = as_json(&report);
             found["dir"] = dir.display().to_string().into();
@@ -35,12 +42,13 @@ impl Check {
             print(&dir.display().to_string(), &report)?;
         }
         let damaged: usize = report.streams.iter().map(|stream| stream.damaged.len()).sum();
-        if report.damage.is_empty() && (damaged == 0 || self.repair) {
+        let offline = report.streams.iter().filter(|stream| stream.meta_damaged).count();
+        if report.damage.is_empty() && offline == 0 && (damaged == 0 || self.repair) {
             return Ok(());
         }
         let what = format!(
             "the store is damaged: {damaged} records, {} other findings",
-            report.damage.len()
+            report.damage.len().max(offline)
         );
         Err(Failure::unhealthy(what).hint(if self.repair {
             "what is left could not be repaired: restore the stream from a copy, or delete it"
@@ -52,9 +60,12 @@ impl Check {
 
 /// The name of a stream, from what the store keeps of it.
 fn name(stream: &StreamReport) -> String {
-    let meta: Option<Value> = serde_json::from_slice(&stream.meta).ok();
-    let name = meta.as_ref().and_then(|meta| meta["config"]["name"].as_str());
-    name.map_or_else(|| format!("(stream {})", stream.id), ToOwned::to_owned)
+    let name = jetstream::name_in(&stream.meta);
+    match (name, stream.meta_damaged) {
+        (Some(name), false) => name,
+        (Some(name), true) => format!("{name} (configuration damaged)"),
+        (None, _) => format!("(stream {})", stream.id),
+    }
 }
 
 fn as_json(report: &Report) -> Value {
@@ -68,6 +79,7 @@ fn as_json(report: &Report) -> Value {
                 "messages": stream.messages,
                 "bytes": stream.bytes,
                 "damaged": stream.damaged,
+                "offline": stream.meta_damaged,
             })
         })
         .collect();
@@ -75,6 +87,7 @@ fn as_json(report: &Report) -> Value {
         "clean": report.is_clean(),
         "streams": streams,
         "damage": report.damage,
+        "gave_up": report.gave_up,
         "torn_entries": report.torn_entries,
         "rebuilt": report.rebuilt,
         "removed": report.removed,
@@ -101,6 +114,9 @@ fn print(dir: &str, report: &Report) -> Result<(), Failure> {
     }
     for line in &report.damage {
         output::print(format!("DAMAGE  {line}"))?;
+    }
+    for line in &report.gave_up {
+        output::print(format!("GAVE UP  {line}"))?;
     }
     let count = |count: u64, what: &str| match count {
         0 => Ok(()),

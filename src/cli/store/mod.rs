@@ -64,7 +64,10 @@ fn refused(error: &Error) -> Failure {
         Error::InUse { pid, .. } => Failure::conflict(error).hint(format!(
             "stop that server first (kill -TERM {pid}); figures of a running one: mesh store info"
         )),
-        Error::Damaged(_) | Error::Open(_) => Failure::unhealthy(error).hint(
+        Error::Damaged(_) => Failure::unhealthy(error).hint(
+            "nothing was changed; copy the directory, then `mesh store check --repair` makes it anew from what can be read",
+        ),
+        Error::Open(_) => Failure::unhealthy(error).hint(
             "nothing was changed; copy the directory before you try anything, and see the log of the server",
         ),
         _ => Failure::failed(error),

@@ -104,7 +104,9 @@ fn nobody(jetstream: &JetStream, request: &Message<'_>) {
 }
 
 fn consumers(jetstream: &JetStream, stream: &str) -> Result<Arc<Consumers>, ApiError> {
-    jetstream.consumers(stream).ok_or(error::STREAM_NOT_FOUND)
+    jetstream
+        .consumers(stream)
+        .ok_or_else(|| jetstream.no_stream(stream))
 }
 
 fn find(

@@ -190,7 +190,7 @@ async fn info(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fie
     gate?;
     let fields = ["deleted_details", "subjects_filter", "offset"];
     let request: Request = parse_optional(body, &fields, jetstream.options.strict)?;
-    let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
+    let stream = jetstream.find(name)?;
     let mut info = stream.info();
     info.leader = Some(jetstream.options.server_name.clone());
     let (mut total, mut offset, mut limit) = (0, 0, 0);
@@ -266,9 +266,19 @@ fn list(jetstream: &JetStream, gate: Gate, body: &[u8]) -> Fields {
             info
         })
         .collect();
-    Ok(object(json!({
+    let mut page = object(json!({
         "total": names.len(), "offset": offset, "limit": LIST_LIMIT, "streams": streams,
-    })))
+    }));
+    // As upstream tells of streams it does not serve.
+    let offline = jetstream.offline();
+    let named = offline
+        .iter()
+        .filter_map(|stream| Some((stream.name.clone()?, Value::from(stream.why.clone()))));
+    let named: Map<String, Value> = named.collect();
+    if !named.is_empty() {
+        page.insert("offline".to_owned(), named.into());
+    }
+    Ok(page)
 }
 
 async fn purge(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fields {
@@ -285,7 +295,7 @@ async fn purge(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fi
     if request.seq > 0 && request.keep > 0 {
         return Err(error::BAD_REQUEST);
     }
-    let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
+    let stream = jetstream.find(name)?;
     let purged = stream
         .purge(request.filter.as_bytes(), request.seq, request.keep)
         .await?;
@@ -329,7 +339,7 @@ async fn get(jetstream: &JetStream, gate: Gate, name: &str, body: &[u8]) -> Fiel
     if nothing || too_much || many {
         return Err(error::BAD_REQUEST);
     }
-    let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
+    let stream = jetstream.find(name)?;
     let want = if !last.is_empty() {
         Want::Last(last.into_bytes())
     } else if let Some(time) = start {
@@ -378,7 +388,7 @@ async fn delete_message(jetstream: &JetStream, gate: Gate, name: &str, body: &[u
         return Err(error::BAD_REQUEST);
     }
     let request: Request = parse(body, &["seq", "no_erase"], jetstream.options.strict)?;
-    let stream = jetstream.stream(name).ok_or(error::STREAM_NOT_FOUND)?;
+    let stream = jetstream.find(name)?;
     stream.delete(request.seq).await?;
     Ok(object(json!({"success": true})))
 }
