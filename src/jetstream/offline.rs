@@ -128,7 +128,9 @@ pub fn mended(row: &StreamRow) -> Option<(Bytes, String)> {
             let meta = serde_json::to_vec(&meta).expect("plain fields serialise");
             Some((
                 meta.into(),
-                format!("stream {id}: its configuration was lost; what it holds is in {name}, which takes no subjects"),
+                format!(
+                    "stream {id}: its configuration was lost; what it holds is in {name}, which takes no subjects"
+                ),
             ))
         }
     }

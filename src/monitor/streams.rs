@@ -211,7 +211,10 @@ fn offline(accounts: &PerAccount, scope: &Scope) -> Vec<Ailment> {
             if !is_meant {
                 continue;
             }
-            let shown = stream.name.clone().unwrap_or_else(|| format!("(key {})", stream.id));
+            let shown = stream
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("(key {})", stream.id));
             found.push(Ailment {
                 kind: "STREAM",
                 serves: true,

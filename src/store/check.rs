@@ -8,9 +8,7 @@ use super::block::{Block, index};
 use super::error::Error;
 use super::open::{Store, StreamRow};
 use super::rescue::{read_through, rescue};
-use super::schema::{
-    BLOCK, CONSUMER, DATA, block_row, parse_block_row, parse_consumer_row, parse_data_row,
-};
+use super::schema::{BLOCK, CONSUMER, DATA, block_row, parse_block_row, parse_consumer_row, parse_data_row};
 use super::tables::Tables;
 use super::{Log, Options, StreamId};
 use bytes::Bytes;
@@ -54,7 +52,11 @@ pub struct StreamReport {
 impl Report {
     /// Whether nothing is damaged.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.streams.iter().all(|s| s.damaged.is_empty() && !s.meta_damaged)
+        self.damage.is_empty()
+            && self
+                .streams
+                .iter()
+                .all(|s| s.damaged.is_empty() && !s.meta_damaged)
     }
 }
 
@@ -162,7 +164,9 @@ fn drop_consumer_rows(tables: &Tables) -> Result<Vec<String>, Error> {
         for (stream, name) in &bad {
             consumers.remove((*stream, &name[..]))?;
         }
-        let lines = bad.iter().map(|(stream, name)| format!("stream {stream}: consumer {name} was taken out"));
+        let lines = bad
+            .iter()
+            .map(|(stream, name)| format!("stream {stream}: consumer {name} was taken out"));
         Ok(lines.collect())
     })
 }

@@ -1,7 +1,7 @@
 //! A disk that the store itself has filled: what is there can be removed, and what that frees is used again.
 
 use super::log_tests::record;
-use super::sim::{SimDisk, options, try_commit};
+use super::sim_tests::{SimDisk, options, try_commit};
 use super::{Error, Log, State, Store, lock};
 use std::time::Duration;
 
@@ -44,7 +44,10 @@ fn what_filled_the_disk_can_be_purged_and_the_room_used_again() {
         eventually("a store that takes removals", || store.takes_removals().is_ok());
         if store.state() != State::Ok {
             let refused = log.append(&record(acked + 100, 10).as_ref());
-            assert!(matches!(refused, Err(Error::Full(_))), "round {round}: {refused:?}");
+            assert!(
+                matches!(refused, Err(Error::Full(_))),
+                "round {round}: {refused:?}"
+            );
         }
         let last = log.head().unwrap().last_seq;
         log.truncate_front(last).unwrap();
@@ -84,7 +87,10 @@ fn a_full_disk_is_opened_and_freed_after_a_kill_and_after_a_stop() {
         assert!(log.get(acked).unwrap().is_some(), "kill {kill}: {acked} is lost");
         eventually("a store that takes removals", || store.takes_removals().is_ok());
         let (tell, told) = std::sync::mpsc::channel();
-        store.remove_stream(log.stream_id(), Box::new(move |result| tell.send(result).unwrap()));
+        store.remove_stream(
+            log.stream_id(),
+            Box::new(move |result| tell.send(result).unwrap()),
+        );
         told.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
         eventually("room", || store.state() == State::Ok);
         let other = store.create_stream("other").unwrap();

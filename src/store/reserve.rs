@@ -69,7 +69,11 @@ impl Core {
             return true;
         }
         // The last of the disk is not taken for it.
-        if self.disk.available_bytes().is_some_and(|available| available < 2 * (wanted - *held)) {
+        if self
+            .disk
+            .available_bytes()
+            .is_some_and(|available| available < 2 * (wanted - *held))
+        {
             return false;
         }
         match hold(&*self.disk, wanted) {

@@ -231,15 +231,23 @@ impl Tables {
                 });
                 rows.collect::<Result<BTreeMap<_, _>, redb::StorageError>>()
             };
-            let (rows, copies) = (rows(txn.open_table(STREAM)?)?, rows(txn.open_table(STREAM_COPY)?)?);
+            let (rows, copies) = (
+                rows(txn.open_table(STREAM)?)?,
+                rows(txn.open_table(STREAM_COPY)?)?,
+            );
             let mut found = Views::default();
             let ids: BTreeSet<u64> = rows.keys().chain(copies.keys()).copied().collect();
-            for id in ids.into_iter().chain(without_row(txn, &rows)?.into_iter().filter(|id| !copies.contains_key(id))) {
+            for id in ids.into_iter().chain(
+                without_row(txn, &rows)?
+                    .into_iter()
+                    .filter(|id| !copies.contains_key(id)),
+            ) {
                 let (row, copy) = (rows.get(&id), copies.get(&id));
                 let whole = |row: Option<&Vec<u8>>| row.and_then(|row| parse_stream_row(id, row));
                 let (head, spare) = (whole(row), whole(copy));
                 // A row under the key of another one: that one's key was damaged, and its copy has it.
-                let strays = row.is_none_or(|row| copies.iter().any(|(other, copy)| *other != id && copy == row));
+                let strays =
+                    row.is_none_or(|row| copies.iter().any(|(other, copy)| *other != id && copy == row));
                 if head.is_none() && spare.is_none() && strays && (row.is_some() || copy.is_some()) {
                     continue;
                 }

@@ -92,9 +92,11 @@ impl Writer {
                 Sync::Interval(every) if self.journal.synced < self.journal.lsn => {
                     every.saturating_sub(self.synced_at.elapsed())
                 }
-                _ if self.core.removals_only.load(Ordering::Acquire) => {
-                    self.core.options.retry_max.saturating_sub(self.tried_at.elapsed())
-                }
+                _ if self.core.removals_only.load(Ordering::Acquire) => self
+                    .core
+                    .options
+                    .retry_max
+                    .saturating_sub(self.tried_at.elapsed()),
                 _ => Duration::from_secs(3600),
             };
             if wait.is_zero() {
