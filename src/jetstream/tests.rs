@@ -460,3 +460,87 @@ async fn requests_that_make_no_sense() {
     let (block, _) = rig.request("$JS.API.DIRECT.GET.A", b"", br#"{"seq":1}"#).await;
     assert_eq!(headers::status(&block), Some(503));
 }
+
+/// Flips a bit of what follows each place where `what` stands in the database.
+fn flip_in_store(dir: &tempfile::TempDir, what: &[u8]) {
+    let path = dir.path().join("mesh.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places: Vec<_> = (0..bytes.len() - what.len())
+        .filter(|&at| &bytes[at..at + what.len()] == what)
+        .collect();
+    assert!(places.len() >= 2, "a row and its copy hold it: {}", places.len());
+    places.into_iter().for_each(|at| bytes[at + what.len() - 1] ^= 1);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_cannot_be_read_is_left_out_and_the_others_are_served() {
+    let mut rig = Rig::on_disk();
+    for name in ["GOOD", "BADX", "WORSE"] {
+        let description = format!("about {name}");
+        rig.create(json!({"name": name, "subjects": [format!("{name}.>")], "description": description}))
+            .await;
+        assert_eq!(rig.publish(&format!("{name}.a"), &[], "x").await, "1");
+    }
+    rig.jetstream.shutdown().await;
+    let dir = rig.dir.take().unwrap();
+    drop(rig);
+    flip_in_store(&dir, b"about BADX");
+    // What follows is no JSON any more.
+    flip_in_store(&dir, b"about WORSE\"");
+    let rig = Rig::new(Some(open_store(&dir)), Some(dir));
+    let good = rig.api("STREAM.INFO.GOOD", Value::Null).await;
+    assert_eq!(good["state"]["messages"], 1, "{good}");
+    assert_eq!(rig.publish("GOOD.b", &[], "y").await, "2");
+    for name in ["BADX", "WORSE"] {
+        let refused = rig.api(&format!("STREAM.INFO.{name}"), Value::Null).await;
+        assert_eq!(refused["error"]["err_code"], 10118, "{refused}");
+        let taken = rig
+            .api(&format!("STREAM.CREATE.{name}"), json!({"name": name}))
+            .await;
+        assert_eq!(
+            taken["error"]["err_code"], 10118,
+            "its name is given away: {taken}"
+        );
+    }
+    let list = rig.api("STREAM.LIST", Value::Null).await;
+    let why = list["offline"]["BADX"].as_str().unwrap_or_default();
+    assert!(why.contains("damaged"), "{list}");
+    let names: Vec<_> = rig
+        .jetstream
+        .offline()
+        .into_iter()
+        .filter_map(|s| s.name)
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    rig.jetstream.shutdown().await;
+    let dir = rig.dir.unwrap();
+    drop(rig.jetstream);
+    let report = Store::repair(store::Options::new(dir.path()), &mended).unwrap();
+    assert_eq!(report.gave_up.len(), 4, "{report:?}");
+    let rig = Rig::new(Some(open_store(&dir)), Some(dir));
+    assert!(rig.jetstream.offline().is_empty());
+    let names = rig.api("STREAM.NAMES", Value::Null).await;
+    assert_eq!(names["streams"], json!(["BADX", "GOOD", "RECOVERED_3"]));
+    let kept = rig.api("STREAM.INFO.RECOVERED_3", Value::Null).await;
+    assert_eq!(kept["state"]["messages"], 1, "{kept}");
+    rig.jetstream.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_offline_can_be_deleted() {
+    let mut rig = Rig::on_disk();
+    rig.create(json!({"name": "BADX", "subjects": ["bad"], "description": "about BADX"}))
+        .await;
+    rig.jetstream.shutdown().await;
+    let dir = rig.dir.take().unwrap();
+    drop(rig);
+    flip_in_store(&dir, b"about BADX");
+    let rig = Rig::new(Some(open_store(&dir)), Some(dir));
+    assert_eq!(rig.api("STREAM.DELETE.BADX", Value::Null).await["success"], true);
+    rig.create(json!({"name": "BADX", "subjects": ["bad"]})).await;
+    let rig = rig.restart().await;
+    assert!(rig.jetstream.offline().is_empty());
+    assert_eq!(rig.publish("bad", &[], "x").await, "1");
+    rig.jetstream.shutdown().await;
+}

@@ -1,7 +1,7 @@
 //! A disk that the store itself has filled: what is there can be removed, and what that frees is used again.
 
 use super::log_tests::record;
-use super::sim::{SimDisk, options, try_commit};
+use super::sim_tests::{SimDisk, options, try_commit};
 use super::{Error, Log, State, Store, lock};
 use std::time::Duration;
 

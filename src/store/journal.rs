@@ -7,7 +7,7 @@
 //! ```text
 //! entry, at a multiple of 4 KiB: "MJN1" | crc32 of the header | epoch | lsn | synced lsn | body length
 //!                                | crc32 of the body | body: groups
-//! group: stream | length | crc32 | payload
+//! group: stream | length | crc32 of stream and payload | payload
 //! ```
 //!
 //! The lsn goes up by one an entry. The epoch is drawn anew, and written to the tables, whenever the journal
@@ -186,7 +186,7 @@ pub(super) fn put_group(out: &mut Vec<u8>, stream: u64, group: Option<&Group>) {
         Some(group) => put_payload(out, group),
     }
     let payload = &out[at + 8..];
-    let (len, crc) = (payload.len() as u32, crc32fast::hash(payload));
+    let (len, crc) = (payload.len() as u32, group_crc(stream, payload));
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
     out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
     if let Some(meta) = group.and_then(|group| group.meta.as_ref())
@@ -480,7 +480,7 @@ fn parse_entry(entry: &Entry, found: &mut Found) {
             r = Reader(rest);
             continue;
         }
-        let (stream, len, _crc) = (r.u64(), r.u32(), r.u32());
+        let (stream, len, crc) = (r.u64(), r.u32(), r.u32());
         found.damage.push(format!(
             "a group of stream {} in journal entry {} is damaged",
             stream.unwrap_or(0),
@@ -491,7 +491,7 @@ fn parse_entry(entry: &Entry, found: &mut Found) {
         let behind = payload.map(|payload| &r.0[payload.len()..]);
         let behind = behind.filter(|rest| rest.is_empty() || whole_group(rest).is_some());
         if let (Some(stream), Some(payload), Some(_)) = (stream, payload, behind) {
-            salvage(stream, payload, found);
+            salvage(stream, payload, crc.unwrap_or(0), found);
         }
         let search = || {
             (0..r.0.len())
@@ -507,11 +507,26 @@ fn whole_group(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let mut r = Reader(bytes);
     let (stream, len, crc) = (r.u64()?, r.u32()?, r.u32()?);
     let payload = r.take(len as usize)?;
-    (!payload.is_empty() && crc32fast::hash(payload) == crc).then_some((stream, payload, r.0))
+    // Earlier versions left the stream out.
+    let fits = group_crc(stream, payload) == crc || crc32fast::hash(payload) == crc;
+    (!payload.is_empty() && fits).then_some((stream, payload, r.0))
+}
+
+fn group_crc(stream: u64, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&stream.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
 }
 
 /// Takes the records out of a damaged group. They carry checksums of their own: the good ones are kept, the bad ones marked.
-fn salvage(stream: u64, payload: &[u8], found: &mut Found) {
+fn salvage(stream: u64, payload: &[u8], crc: u32, found: &mut Found) {
+    // It must not go into another stream: perhaps nothing but a bit of that number is damaged.
+    let other = (0..u64::BITS).map(|bit| stream ^ (1 << bit));
+    if let Some(stream) = { other }.find(|&stream| group_crc(stream, payload) == crc) {
+        found.groups.extend(parse_group(stream, payload));
+        return;
+    }
     let mut r = Reader(payload);
     let records = r.u8().and_then(|tag| parse_records(tag, &mut r));
     if let Some(chunk) = records.filter(|chunk| !chunk.index.is_empty()) {

@@ -23,6 +23,9 @@
 //! - After an error nobody is told "not stored". The store stops taking records, keeps what was under way,
 //!   opens its files anew, brings all that landed into redb, and then makes the rest durable (`writer.rs`).
 //!   Removals and consumer rows put meanwhile wait in their logs for that moment.
+//! - A full disk takes removals still: room is kept back for them (`reserve.rs`).
+//! - A stream's row is there twice. One that cannot be read at all is marked, and left to the caller; a database that
+//!   redb refuses is made anew from what can be read, when asked for (`rescue.rs`).
 //! - A record that does not match its checksum is never served; it is named by [`Error::DamagedRecord`],
 //!   counted, and stays where it is until a repair is asked for (`block.rs`, `check.rs`).
 //! - Memory: pending and in-flight groups (the caller bounds them by [`Log::pending_bytes`]), what the
@@ -66,7 +69,7 @@ mod rescue;
 mod reserve;
 mod schema;
 #[cfg(test)]
-mod sim;
+mod sim_tests;
 mod tables;
 mod view;
 mod wire;

@@ -91,7 +91,10 @@ fn first_page(disk: &dyn Disk) -> Result<Vec<u8>, Error> {
     file.read(0, &mut page).map_err(|e| io_error(&e))?;
     let fresh = Arc::new(Overlay::new(Arc::new(Nothing)));
     let made = fresh.open(NAME).map_err(|e| io_error(&e))?;
-    guard(|| Ok(drop(Database::builder().create_with_backend(Boxed(made))?)))?;
+    guard(|| {
+        drop(Database::builder().create_with_backend(Boxed(made))?);
+        Ok(())
+    })?;
     let mut right = vec![0; 4096];
     let made = fresh.open(NAME).map_err(|e| io_error(&e))?;
     made.read(0, &mut right).map_err(|e| io_error(&e))?;

@@ -167,6 +167,11 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn available_bytes(&self) -> Option<u64> {
+        let quota = lock(&self.0).quota?;
+        Some((quota as u64).saturating_sub(self.disk_bytes()))
+    }
+
     fn disk_bytes(&self) -> u64 {
         let blocks = |f: &File| (f.blocks.len() * BLOCK) as u64;
         lock(&self.0).files.values().map(blocks).sum()
