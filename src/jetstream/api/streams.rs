@@ -384,7 +384,7 @@ async fn delete_message(jetstream: &JetStream, gate: Gate, name: &str, body: &[u
         _no_erase: bool,
     }
     gate?;
-    if body.is_empty() {
+    if expect_empty(body).is_ok() {
         return Err(error::BAD_REQUEST);
     }
     let request: Request = parse(body, &["seq", "no_erase"], jetstream.options.strict)?;

@@ -310,6 +310,7 @@ async fn small_things_as_the_reference_has_them() {
     }
     assert_eq!(rig.publish("a.1", &[], "x").await, "1");
     for (body, expected) in [
+        ("{}", 10003),
         (r#"{"seq":0}"#, 10057),
         (r#"{"seq":1,"no_erase":"x"}"#, 10025),
         ("[]", 10025),
