@@ -425,8 +425,10 @@ async fn what_is_given_up_goes_to_the_dead_letters() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut dead = Vec::new();
+    let stream = rig.jetstream.stream("DEAD").unwrap();
+    // It counts what is on its way, and is read when that is durable.
+    stream.settled().await;
     for seq in 1..=2 {
-        let stream = rig.jetstream.stream("DEAD").unwrap();
         let record = stream.get(seq).unwrap().unwrap();
         let header = |name: &str| {
             String::from_utf8_lossy(headers::get(&record.headers, name.as_bytes()).unwrap_or_default())
