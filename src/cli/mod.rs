@@ -35,6 +35,7 @@ mod template;
 mod top;
 mod units;
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -128,41 +129,45 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Bench(command) => command.run(context),
-        Command::Check(check) => block_on(check.run(context)),
+        Command::Check(check) => block_on(Box::pin(check.run(context))),
         Command::Completions(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Consumer(command) => block_on(command.run(context)),
         Command::Ctl(command) => command.run(),
-        Command::Emit(emit) => block_on(emit.run(context)),
+        Command::Emit(emit) => block_on(Box::pin(emit.run(context))),
         Command::Events(events) => events.run(context),
         Command::Hammer(hammer) => hammer.run(context),
-        Command::Health(health) => block_on(health.run(context)),
-        Command::Join(join) => block_on(join.run(context)),
+        Command::Health(health) => block_on(Box::pin(health.run(context))),
+        Command::Join(join) => block_on(Box::pin(join.run(context))),
         Command::KeyValue(command) => block_on(command.run(context)),
-        Command::Lineage(lineage) => block_on(lineage.run(context)),
-        Command::Log(log) => block_on(log.run(context)),
+        Command::Lineage(lineage) => block_on(Box::pin(lineage.run(context))),
+        Command::Log(log) => block_on(Box::pin(log.run(context))),
         Command::Man(command) => command.run(),
         Command::NatsServer { .. } => Err(Failure::usage("nats-server comes first: mesh nats-server ...")),
         Command::Object(command) => block_on(command.run(context)),
-        Command::Peers(peers) => block_on(peers.run(context)),
-        Command::Phoenix(phoenix) => block_on(phoenix.run(context)),
-        Command::Publish(command) => block_on(command.run(context)),
-        Command::Reply(command) => block_on(command.run(context)),
-        Command::Request(command) => block_on(command.run(context)),
-        Command::Rtt(command) => block_on(command.run(context)),
+        Command::Peers(peers) => block_on(Box::pin(peers.run(context))),
+        Command::Phoenix(phoenix) => block_on(Box::pin(phoenix.run(context))),
+        Command::Publish(command) => block_on(Box::pin(command.run(context))),
+        Command::Reply(command) => block_on(Box::pin(command.run(context))),
+        Command::Request(command) => block_on(Box::pin(command.run(context))),
+        Command::Rtt(command) => block_on(Box::pin(command.run(context))),
         Command::Serve(command) => command.run(),
-        Command::Service(command) => block_on(command.run(context)),
-        Command::Setup(setup) => block_on(setup.run(context)),
-        Command::Store(command) => block_on(command.run(context)),
+        Command::Service(command) => block_on(Box::pin(command.run(context))),
+        Command::Setup(setup) => block_on(Box::pin(setup.run(context))),
+        Command::Store(command) => block_on(Box::pin(command.run(context))),
         Command::Stream(command) => block_on(command.run(context)),
-        Command::Subscribe(command) => block_on(command.run(context)),
-        Command::Top(top) => block_on(top.run(context)),
-        Command::Watch(watch) => block_on(watch.run(context)),
+        Command::Subscribe(command) => block_on(Box::pin(command.run(context))),
+        Command::Top(top) => block_on(Box::pin(top.run(context))),
+        Command::Watch(watch) => block_on(Box::pin(watch.run(context))),
     }
 }
 
+/// A client command at work, boxed: as types of their own, the runtime would be compiled several times for each of them,
+/// and with it all that they await.
+type Work<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
 /// Runs a client command on a runtime of one thread: it starts in a millisecond.
-fn block_on<F: Future<Output = Result<(), Failure>>>(work: F) -> Result<(), Failure> {
+fn block_on(work: Work<'_>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -7,7 +7,7 @@ mod manage;
 
 use clap::{Args, Subcommand};
 
-use super::{Context, Failure};
+use super::{Context, Work};
 
 /// Manages consumers of streams
 #[derive(Args, Debug)]
@@ -38,19 +38,19 @@ enum ConsumerCommand {
 
 impl Consumer {
     /// Runs the subcommand.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub fn run(self, context: &Context) -> Work<'_> {
         match self.command {
-            ConsumerCommand::Add(command) => command.run(context).await,
-            ConsumerCommand::Edit(command) => command.run(context).await,
-            ConsumerCommand::Info(command) => command.run(context).await,
-            ConsumerCommand::Ls(command) => command.run(context).await,
-            ConsumerCommand::Next(command) => command.run(context).await,
-            ConsumerCommand::Pause(command) => command.run(context).await,
-            ConsumerCommand::Report(command) => command.run(context).await,
-            ConsumerCommand::Reset(command) => command.run(context).await,
-            ConsumerCommand::Resume(command) => command.run(context).await,
-            ConsumerCommand::Rm(command) => command.run(context).await,
-            ConsumerCommand::Sub(command) => command.run(context).await,
+            ConsumerCommand::Add(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Edit(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Info(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Ls(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Next(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Pause(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Report(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Reset(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Resume(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Rm(command) => Box::pin(command.run(context)),
+            ConsumerCommand::Sub(command) => Box::pin(command.run(context)),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 
 use super::api::Api;
 use super::bucket::{self, Kind};
-use super::{Context, Failure, units};
+use super::{Context, Failure, Work, units};
 
 /// Reads and writes key-value buckets
 #[derive(Args, Debug)]
@@ -42,20 +42,22 @@ enum KeyValueCommand {
 
 impl KeyValue {
     /// Runs the subcommand.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub fn run(self, context: &Context) -> Work<'_> {
         match self.command {
-            KeyValueCommand::Add(command) => command.run(context).await,
-            KeyValueCommand::Create(command) => command.run(context).await,
-            KeyValueCommand::Del(command) => command.run(context).await,
-            KeyValueCommand::Get(command) => command.run(context).await,
-            KeyValueCommand::History(command) => command.run(context).await,
-            KeyValueCommand::Info(command) => bucket::show(Kind::KeyValue, &command.bucket, context).await,
-            KeyValueCommand::Ls(command) => command.run(context).await,
-            KeyValueCommand::Purge(command) => command.run(context).await,
-            KeyValueCommand::Put(command) => command.run(context).await,
-            KeyValueCommand::Revert(command) => command.run(context).await,
-            KeyValueCommand::Update(command) => command.run(context).await,
-            KeyValueCommand::Watch(command) => command.run(context).await,
+            KeyValueCommand::Add(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Create(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Del(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Get(command) => Box::pin(command.run(context)),
+            KeyValueCommand::History(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Info(command) => {
+                Box::pin(async move { bucket::show(Kind::KeyValue, &command.bucket, context).await })
+            }
+            KeyValueCommand::Ls(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Purge(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Put(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Revert(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Update(command) => Box::pin(command.run(context)),
+            KeyValueCommand::Watch(command) => Box::pin(command.run(context)),
         }
     }
 }

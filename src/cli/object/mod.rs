@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, json};
 
 use super::bucket::{self, Kind};
-use super::{Context, Failure, output};
+use super::{Context, Failure, Work, output};
 
 /// Reads and writes object stores
 #[derive(Args, Debug)]
@@ -33,16 +33,16 @@ enum ObjectCommand {
 
 impl Object {
     /// Runs the subcommand.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub fn run(self, context: &Context) -> Work<'_> {
         match self.command {
-            ObjectCommand::Add(command) => command.run(context).await,
-            ObjectCommand::Del(command) => command.run(context).await,
-            ObjectCommand::Get(command) => command.run(context).await,
-            ObjectCommand::Info(command) => command.run(context).await,
-            ObjectCommand::Ls(command) => command.run(context).await,
-            ObjectCommand::Put(command) => command.run(context).await,
-            ObjectCommand::Seal(command) => command.run(context).await,
-            ObjectCommand::Watch(command) => command.run(context).await,
+            ObjectCommand::Add(command) => Box::pin(command.run(context)),
+            ObjectCommand::Del(command) => Box::pin(command.run(context)),
+            ObjectCommand::Get(command) => Box::pin(command.run(context)),
+            ObjectCommand::Info(command) => Box::pin(command.run(context)),
+            ObjectCommand::Ls(command) => Box::pin(command.run(context)),
+            ObjectCommand::Put(command) => Box::pin(command.run(context)),
+            ObjectCommand::Seal(command) => Box::pin(command.run(context)),
+            ObjectCommand::Watch(command) => Box::pin(command.run(context)),
         }
     }
 }

@@ -4,12 +4,13 @@ use std::fmt;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::{LogFormat, Process};
 
@@ -19,7 +20,7 @@ use super::sink::{Sink, Target};
 /// The log of this process: what a reload and a signal change of it.
 pub(crate) struct Log {
     sink: Sink,
-    level: reload::Handle<EnvFilter, Registry>,
+    level: reload::Handle<Targets, Registry>,
 }
 
 impl Log {
@@ -58,13 +59,15 @@ impl Log {
     }
 }
 
-fn filter(debug: bool, trace: bool) -> EnvFilter {
+fn filter(debug: bool, trace: bool) -> Targets {
     let level = match (debug, trace) {
         (_, true) => Level::TRACE,
         (true, false) => Level::DEBUG,
         (false, false) => Level::INFO,
     };
-    EnvFilter::new(format!("warn,sovereign_mesh={level}"))
+    Targets::new()
+        .with_default(Level::WARN)
+        .with_target("sovereign_mesh", level)
 }
 
 /// `[pid] 2026/11/23 05:20:01.000000 [INF] text`, in local time unless it is to be UTC.

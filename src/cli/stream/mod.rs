@@ -10,7 +10,7 @@ pub use info::{capital, limit, print_differences};
 
 use clap::{Args, Subcommand};
 
-use super::{Context, Failure};
+use super::{Context, Work};
 
 /// Manages streams
 #[derive(Args, Debug)]
@@ -47,23 +47,23 @@ enum StreamCommand {
 
 impl Stream {
     /// Runs the subcommand.
-    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+    pub fn run(self, context: &Context) -> Work<'_> {
         match self.command {
-            StreamCommand::Add(command) => command.run(context).await,
-            StreamCommand::Copy(command) => command.run(context).await,
-            StreamCommand::Edit(command) => command.run(context).await,
-            StreamCommand::Gaps(command) => command.run(context).await,
-            StreamCommand::Get(command) => command.run(context).await,
-            StreamCommand::Info(command) => command.run(context).await,
-            StreamCommand::Ls(command) => command.run(context).await,
-            StreamCommand::Purge(command) => command.run(context).await,
-            StreamCommand::Report(command) => command.run(context).await,
-            StreamCommand::Rm(command) => command.run(context).await,
-            StreamCommand::Rmm(command) => command.run(context).await,
-            StreamCommand::Seal(command) => command.run(context).await,
-            StreamCommand::State(command) => command.run(context).await,
-            StreamCommand::Subjects(command) => command.run(context).await,
-            StreamCommand::View(command) => command.run(context).await,
+            StreamCommand::Add(command) => Box::pin(command.run(context)),
+            StreamCommand::Copy(command) => Box::pin(command.run(context)),
+            StreamCommand::Edit(command) => Box::pin(command.run(context)),
+            StreamCommand::Gaps(command) => Box::pin(command.run(context)),
+            StreamCommand::Get(command) => Box::pin(command.run(context)),
+            StreamCommand::Info(command) => Box::pin(command.run(context)),
+            StreamCommand::Ls(command) => Box::pin(command.run(context)),
+            StreamCommand::Purge(command) => Box::pin(command.run(context)),
+            StreamCommand::Report(command) => Box::pin(command.run(context)),
+            StreamCommand::Rm(command) => Box::pin(command.run(context)),
+            StreamCommand::Rmm(command) => Box::pin(command.run(context)),
+            StreamCommand::Seal(command) => Box::pin(command.run(context)),
+            StreamCommand::State(command) => Box::pin(command.run(context)),
+            StreamCommand::Subjects(command) => Box::pin(command.run(context)),
+            StreamCommand::View(command) => Box::pin(command.run(context)),
         }
     }
 }
