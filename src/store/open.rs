@@ -56,10 +56,6 @@ impl Handle {
             let _ = thread.join();
         }
         let result = self.core.accepting();
-        if result.is_ok() {
-            // redb keeps its last two commits. Now both hold everything: a repair can fall back to the one before.
-            self.core.checkpoint(None).ok();
-        }
         self.core.tables.close();
         lock(&self.core.logs).clear();
         *lock(&self.lock) = None;
