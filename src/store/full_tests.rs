@@ -51,9 +51,11 @@ fn what_filled_the_disk_can_be_purged_and_the_room_used_again() {
         }
         let last = log.head().unwrap().last_seq;
         log.truncate_front(last).unwrap();
-        try_commit(&log).unwrap_or_else(|e| panic!("round {round}: not purged: {e}"));
-        eventually("room", || store.state() == State::Ok);
-        assert_eq!(log.state().messages, 1, "round {round}");
+        // It may come right behind the last record that did not fit: then it is kept, and lands when the store goes on.
+        if let Err(error) = try_commit(&log) {
+            assert!(matches!(error, Error::Full(_)), "round {round}: {error}");
+        }
+        eventually("room", || store.state() == State::Ok && log.state().messages == 1);
         assert!(*lock(&core.reserve) > 0, "round {round}: nothing is kept back");
         log.append(&record(last + 1, 20_000).as_ref()).unwrap();
         try_commit(&log).unwrap();
