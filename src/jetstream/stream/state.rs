@@ -263,14 +263,9 @@ impl State {
 
     /// The same by the id of its subject.
     pub fn remove_by_id(&mut self, seq: u64, id: SubjectId) -> Result<bool, store::Error> {
-        if self.is_dying(seq) {
+        let Some(removed) = self.take_out(seq)? else {
             return Ok(false);
-        }
-        self.note_gone(seq);
-        let removed = self.log.delete(seq)?;
-        if removed.messages == 0 {
-            return Ok(false);
-        }
+        };
         self.audience
             .removed(self.index.subject(id), seq, self.started + 1);
         self.index.remove_id(id, seq);
@@ -280,17 +275,22 @@ impl State {
 
     /// The same for a message that every consumer has done with: none need be told.
     pub fn release(&mut self, seq: u64, subject: &[u8]) -> Result<bool, store::Error> {
-        if self.is_dying(seq) {
+        let Some(removed) = self.take_out(seq)? else {
             return Ok(false);
-        }
-        self.note_gone(seq);
-        let removed = self.log.delete(seq)?;
-        if removed.messages == 0 {
-            return Ok(false);
-        }
+        };
         self.index.remove(subject, seq);
         self.forget(seq, removed);
         Ok(true)
+    }
+
+    /// Has the log remove what is at a sequence, with a note of its id; none if nothing is there.
+    fn take_out(&mut self, seq: u64) -> Result<Option<Removed>, store::Error> {
+        if self.is_dying(seq) {
+            return Ok(None);
+        }
+        self.note_gone(seq);
+        let removed = self.log.delete(seq)?;
+        Ok((removed.messages > 0).then_some(removed))
     }
 
     /// Takes out records that cannot be read, by their sequences; says how many. Nothing tells their subjects: the
@@ -298,12 +298,7 @@ impl State {
     pub fn remove_damaged(&mut self, seqs: &[u64]) -> Result<u64, store::Error> {
         let before = self.messages;
         for &seq in seqs {
-            if self.is_dying(seq) {
-                continue;
-            }
-            self.note_gone(seq);
-            let removed = self.log.delete(seq)?;
-            if removed.messages > 0 {
+            if let Some(removed) = self.take_out(seq)? {
                 self.forget(seq, removed);
             }
         }
