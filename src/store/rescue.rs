@@ -154,7 +154,8 @@ fn copy(disk: &Arc<dyn Disk>, from: &ReadOnlyDatabase, cache_bytes: usize) -> Re
         {
             let mut store = txn.open_table(STORE)?;
             store.insert("schema", SCHEMA)?;
-            if !lost.is_empty() {
+            let has_begun = store.get("epoch")?.is_some_and(|epoch| epoch.value() != 0);
+            if !lost.is_empty() || !has_begun {
                 // A sum that fits nothing: the journal is asked.
                 store.insert("sum", u64::MAX)?;
             }
