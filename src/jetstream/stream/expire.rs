@@ -20,14 +20,19 @@ type Going = (u64, Box<[u8]>, bool);
 impl State {
     /// Removes what is over its time, up to a bound; true if there is more of it.
     pub fn expire(&mut self, now: i64) -> Result<bool, store::Error> {
-        self.dedupe
-            .expire(now.saturating_sub(self.config.duplicate_window));
+        self.forget_ids(now);
         if self.config.sealed {
             return Ok(false);
         }
         let by_age = self.expire_by_age(now)?;
         let by_ttl = self.expire_by_ttl(now)?;
         Ok(by_age >= EXPIRED_MAX || by_ttl >= EXPIRED_MAX)
+    }
+
+    /// Lets ids go that have left the duplicate window.
+    pub fn forget_ids(&mut self, now: i64) {
+        self.dedupe
+            .expire(now.saturating_sub(self.config.duplicate_window));
     }
 
     /// Sequence and time of the first message that goes by age. Where the search was, it goes on: what is pinned is

@@ -58,8 +58,12 @@ impl State {
         if asked.source.is_some() {
             return Err(error::STREAM_SOURCE_NOT_ALLOWED);
         }
-        if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id)) {
-            return Ok(Taken::Duplicate(seq));
+        if let Some(id) = asked.msg_id {
+            // The clock may be late, a checkpoint older: an id that has left the window is taken again all the same.
+            self.forget_ids(now);
+            if let Some(seq) = self.dedupe.find(id) {
+                return Ok(Taken::Duplicate(seq));
+            }
         }
         if let Some(id) = asked.last_msg_id
             && id != self.last_msg_id
@@ -283,4 +287,44 @@ impl State {
 /// A decimal number without a sign.
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::jetstream::stream::config::StreamConfig;
+    use crate::store::Log;
+
+    use super::*;
+
+    /// Nothing but a publish looks at the window here: the clock of a busy server is late, too.
+    #[test]
+    fn an_id_is_a_duplicate_to_the_end_of_its_window() {
+        let config = StreamConfig {
+            duplicate_window: 100,
+            max_msg_size: -1,
+            ..StreamConfig::default()
+        };
+        let mut state = State::new(Arc::new(config), Log::memory());
+        let mut publish = |id: &str, now| {
+            let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+            let message = Message {
+                subject: b"s",
+                headers: headers.as_bytes(),
+                ..Message::default()
+            };
+            match state.take_in(&message, now) {
+                Ok(Taken::Stored(seq)) => (false, seq),
+                Ok(Taken::Duplicate(seq)) => (true, seq),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        assert_eq!(publish("a", 1_000), (false, 1));
+        assert_eq!(publish("b", 1_050), (false, 2));
+        assert_eq!(publish("a", 1_100), (true, 1));
+        assert_eq!(publish("a", 1_101), (false, 3));
+        assert_eq!(publish("b", 1_101), (true, 2));
+        assert_eq!(publish("a", 1_200), (true, 3));
+    }
 }
