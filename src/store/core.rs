@@ -14,8 +14,8 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A journal file is not full below this, unless the options say less.
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
@@ -38,6 +38,8 @@ pub(super) struct Work {
 pub(super) struct Queue {
     pub commits: VecDeque<Submitted>,
     pub closed: bool,
+    /// Whether the writer waits: a wake-up is a call of the kernel, and mostly the writer is at work.
+    waits: bool,
 }
 
 pub(super) struct Core {
@@ -192,14 +194,25 @@ impl Core {
         })
     }
 
+    /// The writer waits for a commit, or for whoever else wakes it.
+    pub fn wait<'a>(&self, mut queue: MutexGuard<'a, Queue>, at_most: Duration) -> MutexGuard<'a, Queue> {
+        queue.waits = true;
+        let woken = self.wake.wait_timeout(queue, at_most);
+        let (mut queue, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        queue.waits = false;
+        queue
+    }
+
     pub fn enqueue(&self, commit: Submitted) -> Result<(), (Error, Done)> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err((Error::Closed, commit.done));
         }
         queue.commits.push_back(commit);
-        drop(queue);
-        self.wake.notify_one();
+        if std::mem::take(&mut queue.waits) {
+            drop(queue);
+            self.wake.notify_one();
+        }
         Ok(())
     }
 

@@ -18,9 +18,9 @@ use super::log::{Done, Log};
 use super::tables::io_error;
 use super::{Sync, lock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An entry is closed at about this length.
@@ -102,12 +102,7 @@ impl Writer {
             if wait.is_zero() {
                 break;
             }
-            queue = self
-                .core
-                .wake
-                .wait_timeout(queue, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            queue = self.core.wait(queue, wait);
         }
         let mut bytes = 0;
         let mut commits = Vec::new();
@@ -214,14 +209,7 @@ impl Writer {
             if turned || !self.journal.full(2 * limit) {
                 return Ok(());
             }
-            let queue = lock(&self.core.queue);
-            let wait = Duration::from_millis(5);
-            drop(
-                self.core
-                    .wake
-                    .wait_timeout(queue, wait)
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
+            drop(self.core.wait(lock(&self.core.queue), Duration::from_millis(5)));
             self.core.accepting()?;
         }
         Ok(())
@@ -295,12 +283,7 @@ impl Writer {
                 let late: Vec<Submitted> = queue.commits.drain(..).collect();
                 if late.is_empty() {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    queue = self
-                        .core
-                        .wake
-                        .wait_timeout(queue, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
+                    queue = self.core.wait(queue, left);
                     continue;
                 }
                 drop(queue);
