@@ -17,18 +17,35 @@ const REPLY_OVERHEAD: usize = 64;
 /// Subjects that a client does not get, whatever it subscribes to.
 #[derive(Debug)]
 pub struct Filter {
-    denied: Vec<Vec<u8>>,
+    denied: Vec<Denied>,
+}
+
+/// Subjects that are left out.
+#[derive(Debug)]
+pub struct Denied {
+    /// Which.
+    pub pattern: Vec<u8>,
+    /// For members of these queue groups alone, itself a pattern; none is everybody.
+    pub queue: Option<Vec<u8>>,
+}
+
+impl Denied {
+    fn is_for(&self, queue: Option<&[u8]>) -> bool {
+        let own = self.queue.as_deref();
+        own.is_none_or(|own| queue.is_some_and(|queue| subject::matches(own, queue)))
+    }
 }
 
 impl Filter {
-    /// Leaves out what these patterns match.
-    pub fn new(denied: Vec<Vec<u8>>) -> Self {
+    /// Leaves these out.
+    pub fn new(denied: Vec<Denied>) -> Self {
         Self { denied }
     }
 
-    /// Whether a subject is left out.
-    pub fn leaves_out(&self, to: &[u8]) -> bool {
-        self.denied.iter().any(|pattern| subject::matches(pattern, to))
+    /// Whether a subject is left out, for who subscribes in a queue group or without.
+    pub fn leaves_out(&self, to: &[u8], queue: Option<&[u8]>) -> bool {
+        let names = |denied: &Denied| denied.is_for(queue) && subject::matches(&denied.pattern, to);
+        self.denied.iter().any(names)
     }
 }
 
@@ -118,13 +135,13 @@ impl Permit {
     }
 
     /// Whether a subject is left out; asked when a route is made, not for each message.
-    pub fn leaves_out(&self, to: &[u8]) -> bool {
+    pub fn leaves_out(&self, to: &[u8], queue: Option<&[u8]>) -> bool {
         if !self.filters() {
             return false;
         }
         let inner = self.lock();
         let filter = inner.terms.as_ref().and_then(|terms| terms.filter.as_ref());
-        filter.is_some_and(|filter| filter.leaves_out(to))
+        filter.is_some_and(|filter| filter.leaves_out(to, queue))
     }
 
     /// Whether messages may be published on a subject, replies apart.
@@ -236,5 +253,28 @@ mod tests {
         }
         assert!(permit.lock().replies_bytes <= REPLIES_BYTES_MAX);
         assert!(permit.answer(&[&long[..], &[0]].concat(), now));
+    }
+
+    #[test]
+    fn what_is_denied_to_a_queue_group_is_left_out_for_it() {
+        let denied = |pattern: &[u8], queue: Option<&[u8]>| Denied {
+            pattern: pattern.to_vec(),
+            queue: queue.map(<[u8]>::to_vec),
+        };
+        let filter = Filter::new(vec![denied(b"a.*", Some(b"q.*")), denied(b"b", None)]);
+        for (to, queue, out) in [
+            ("a.x", None, false),
+            ("a.x", Some("q.1"), true),
+            ("a.x", Some("r.1"), false),
+            ("a", Some("q.1"), false),
+            ("b", None, true),
+            ("b", Some("any"), true),
+        ] {
+            assert_eq!(
+                filter.leaves_out(to.as_bytes(), queue.map(str::as_bytes)),
+                out,
+                "{to} {queue:?}"
+            );
+        }
     }
 }
