@@ -131,10 +131,8 @@ fn end_unpinned(context: &Context, handle: &Handle) -> bool {
 fn verdict(context: &Context, handle: &Handle, seen: &Seen) -> Verdict {
     let (encryption, auth) = context.terms();
     let (before, connect) = (seen.user.as_ref(), &seen.connect);
-    if let Some(verdict) = tls::mapped(encryption.as_deref(), &auth, connect, handle) {
-        return verdict;
-    }
-    match handle.judge(&auth, connect) {
+    let mapped = tls::mapped(encryption.as_deref(), &auth, connect, handle);
+    match mapped.unwrap_or_else(|| handle.judge(&auth, connect)) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);
