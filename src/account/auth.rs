@@ -75,6 +75,16 @@ pub struct User {
 }
 
 impl User {
+    /// Whether a client that is known to be this user shows its password too; one without a password must show none.
+    pub(super) fn compared(self: &Arc<Self>, connect: &Connect) -> Verdict {
+        let Login::Password(password) = &self.login else {
+            return Verdict::Refused(format!("user {} ({}) signs with its nkey", self.name, self.rule));
+        };
+        let rule = format!("password of user \"{}\" ({})", self.name, self.rule);
+        let given = connect.pass.clone().unwrap_or_default();
+        compared(password, given, Some(self.clone()), rule, true)
+    }
+
     /// What its JWT grants, if it came with one.
     pub fn grant(&self) -> Option<&Arc<Grant>> {
         match &self.login {
@@ -161,6 +171,11 @@ impl Verification {
         } else {
             Verdict::Refused(self.rule)
         }
+    }
+
+    /// Whose it is, where there are several users.
+    pub fn user(&self) -> Option<&Arc<User>> {
+        self.user.as_ref()
     }
 
     /// What is compared, as one text: equal texts have equal outcomes.
@@ -293,12 +308,7 @@ impl Users {
             let Some(user) = self.get(name) else {
                 return Verdict::Refused(format!("no user \"{}\" is configured", name.escape_debug()));
             };
-            let Login::Password(password) = &user.login else {
-                return Verdict::Refused(format!("user {name} ({}) signs with its nkey", user.rule));
-            };
-            let rule = format!("password of user \"{name}\" ({})", user.rule);
-            let given = connect.pass.clone().unwrap_or_default();
-            return compared(password, given, Some(user.clone()), rule, true);
+            return user.compared(connect);
         }
         let shows_nothing = |field: &Option<String>| field.as_deref().unwrap_or_default().is_empty();
         match &self.default {

@@ -1,6 +1,6 @@
 //! A service that one account exports and another imports: requests cross over, their answers find the way back.
 //!
-//! A request is published in the exporting account under its name there, with a reply of our own, `_R_.` and something
+//! A request is published in the exporting account under its name there, as that account's mappings have it, with a reply of our own, `_R_.` and something
 //! nobody can guess. What is published on that reply goes back to the requester's. A reply is good for one answer, or for
 //! any number where the export says so, and for the export's threshold. As in nats-server every request carries who
 //! asks in `Nats-Request-Info`; what a client puts there itself is dropped.
@@ -15,6 +15,7 @@ use crate::router::{About, Batch, Congestion, Crossing, Publisher, Router, Servi
 
 use super::reply::Waiting;
 use super::spec::Response;
+use super::{Account, Mapped, Mappings};
 
 const REQUEST_INFO: &str = "Nats-Request-Info";
 /// Borders that one request may cross: each is crossed on the stack of the one before.
@@ -31,7 +32,7 @@ pub(super) struct Bridge {
     /// Where requests come from.
     home: Weak<Router>,
     /// Where they go.
-    away: Arc<Router>,
+    exporter: Arc<Account>,
     /// From the names here to those there.
     rename: Transform,
     terms: Terms,
@@ -76,14 +77,14 @@ impl Requester {
 impl Bridge {
     pub fn new(
         home: &Arc<Router>,
-        away: Arc<Router>,
+        exporter: Arc<Account>,
         rename: Transform,
         importer: Arc<str>,
         terms: Terms,
     ) -> Self {
         Self {
             home: Arc::downgrade(home),
-            away,
+            exporter,
             rename,
             waiting: Arc::new(Waiting::new(WAITING_MAX, terms.threshold)),
             terms,
@@ -100,7 +101,7 @@ impl Bridge {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        kept.unwrap_or_else(|| Publisher::new(self.away.clone()))
+        kept.unwrap_or_else(|| Publisher::new(self.exporter.router.clone()))
     }
 
     fn keep(&self, publisher: Publisher) {
@@ -123,9 +124,30 @@ impl Bridge {
         headers::with(block, REQUEST_INFO, &info)
     }
 
+    /// What a request is called on the other side; none when it goes nowhere.
+    fn name_of(
+        &self,
+        subject: &[u8],
+        mappings: Option<&Mappings>,
+        publisher: &mut Publisher,
+    ) -> Option<Vec<u8>> {
+        let to = self.rename.map(subject, 0)?;
+        match mappings.map(|mappings| mappings.map(&to, || publisher.random())) {
+            None | Some(Mapped::Kept) => Some(to),
+            Some(Mapped::To(to)) => Some(to),
+            Some(Mapped::Dropped) => None,
+        }
+    }
+
     /// One request: over to the other side, with a way back.
-    fn request(&self, publisher: &mut Publisher, requester: &Requester, message: &Message<'_>) {
-        let Some(to) = self.rename.map(message.subject, 0) else {
+    fn request(
+        &self,
+        publisher: &mut Publisher,
+        requester: &Requester,
+        mappings: Option<&Mappings>,
+        message: &Message<'_>,
+    ) {
+        let Some(to) = self.name_of(message.subject, mappings, publisher) else {
             return;
         };
         let block = self.headers(requester, message.headers);
@@ -133,7 +155,9 @@ impl Bridge {
             None
         } else {
             let once = self.terms.response == Response::Singleton;
-            let expected = self.waiting.expect(&self.home, &self.away, message.reply, once);
+            let expected = self
+                .waiting
+                .expect(&self.home, &self.exporter.router, message.reply, once);
             let Some(reply) = expected else { return };
             Some(reply)
         };
@@ -223,15 +247,16 @@ impl Service for Bridge {
         let mut publisher = match batch.is_answers() {
             false => self.publisher(),
             // What the server has said is no request over there either.
-            true => Publisher::of_answers(self.away.clone()),
+            true => Publisher::of_answers(self.exporter.router.clone()),
         };
         publisher.set_crossing(Crossing {
             hops: hops + 1,
             says_who: true,
             is_quiet: requester.is_quiet(),
         });
+        let mappings = self.exporter.mappings();
         for message in batch.iter() {
-            self.request(&mut publisher, &requester, &message);
+            self.request(&mut publisher, &requester, mappings.as_deref(), &message);
         }
         publisher.flush();
         self.congestion.take_from(&mut publisher);

@@ -123,11 +123,19 @@ fn limited(
     let waiting = Arc::new(Waiting::new(waiting_max, terms.threshold));
     let bridge = Arc::new(Bridge {
         waiting,
-        ..Bridge::new(home, away.clone(), rename, "HOME".into(), terms)
+        ..Bridge::new(home, account(away), rename, "HOME".into(), terms)
     });
     let service: Arc<dyn Service> = bridge.clone();
     let subscription = home.subscribe_service(&service, here.as_bytes(), None);
     (bridge, subscription)
+}
+
+/// An account without anything but a router.
+fn account(router: &Arc<Router>) -> Arc<Account> {
+    let spec = Arc::new(crate::account::Spec::new("AWAY"));
+    let mut account = Arc::into_inner(Account::new(spec)).unwrap();
+    account.router = router.clone();
+    Arc::new(account)
 }
 
 fn routers<const N: usize>() -> [Arc<Router>; N] {

@@ -1,7 +1,8 @@
 //! The names in a client's certificate, and the user that one of them stands for (`verify_and_map`).
 //!
 //! Order of nats-server: e-mail addresses, DNS names, URIs, then the subject as RFC 2253 writes it. The parts of a subject
-//! may stand in any order; a user that has them in the order of the certificate goes first.
+//! may stand in any order; a user that has them in the order of the certificate goes first. A user that has a password must
+//! show it besides.
 //! That a certificate is genuine has been seen to before: here it is only read.
 
 use std::fmt;
@@ -14,7 +15,9 @@ use x509_cert::der::{Any, Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-use super::auth::{User, Users};
+use crate::protocol::connect::Connect;
+
+use super::auth::{User, Users, Verdict};
 
 /// Attribute types of subjects by the names they are written with; the first name of a type is the one shown.
 const TYPES: [(&str, &str); 17] = [
@@ -99,8 +102,19 @@ impl Certificate {
         })
     }
 
+    /// Whether it names one of `users`, and that one's password is shown, if there is one.
+    pub fn check(&self, users: &Users, connect: &Connect) -> Verdict {
+        match self.user(users) {
+            Some(user) => user.compared(connect),
+            None => {
+                let names = self.names();
+                Verdict::Refused(format!("none of the users is named by its certificate: {names}"))
+            }
+        }
+    }
+
     /// The one of `users` whom it names.
-    pub fn user(&self, users: &Users) -> Option<Arc<User>> {
+    fn user(&self, users: &Users) -> Option<Arc<User>> {
         let by_name = self.alternatives.iter().find_map(|name| users.get(name));
         if let Some(user) = by_name {
             return Some(user.clone());
@@ -314,6 +328,49 @@ mod tests {
             assert_eq!(found(&names, &full).as_deref(), expected, "{names:?}");
         }
         assert_eq!(found(&["", "x"], &certificate(&[], "")), None);
+    }
+
+    #[test]
+    fn a_password_is_asked_for_besides() {
+        let user = |name: &str, login| User {
+            name: name.to_owned(),
+            login,
+            permissions: None,
+            account: super::super::GLOBAL.into(),
+            rule: "test".to_owned(),
+        };
+        let mut users = Users::default();
+        assert!(users.add(user("bare", Login::Password(String::new()))));
+        assert!(users.add(user("both", Login::Password("secret".to_owned()))));
+        assert!(users.add(user("key", Login::NKey)));
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        assert!(users.add(user("hashed", Login::Password(hash))));
+        for (name, json, comes_in) in [
+            ("bare", "{}", true),
+            ("bare", r#"{"user":"both"}"#, true),
+            ("bare", r#"{"pass":"secret"}"#, false),
+            ("both", "{}", false),
+            ("both", r#"{"user":"bare","pass":""}"#, false),
+            ("both", r#"{"user":"bare","pass":"secret"}"#, true),
+            ("hashed", r#"{"pass":"secret"}"#, true),
+            ("hashed", r#"{"pass":"other"}"#, false),
+            ("key", "{}", false),
+            ("nobody", r#"{"user":"bare"}"#, false),
+        ] {
+            let connect = Connect::parse(json.as_bytes()).unwrap();
+            let verdict = match certificate(&[name], "").check(&users, &connect) {
+                Verdict::Later(verification) => {
+                    assert_eq!(verification.user().unwrap().name, name);
+                    verification.run()
+                }
+                verdict => verdict,
+            };
+            match verdict {
+                Verdict::Admitted(Some(user)) if comes_in => assert_eq!(user.name, name),
+                Verdict::Refused(_) if !comes_in => {}
+                other => panic!("{name} {json}: {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::subject;
-use crate::router::{Filter, Responses};
+use crate::router::{Denied, Filter, Responses};
 
 /// A pattern that may be good for one queue group only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,42 +97,45 @@ impl Permissions {
 
     /// Whether a pattern may be subscribed to, in a queue group or without.
     ///
-    /// As in nats-server: rules for queues speak before those for all subscriptions where a queue is given, and `a.>` is
-    /// denied with `a.*`, though it is more. Not as there: `a.*` does not grant `a.>`.
+    /// As in nats-server: of what is allowed, rules for queues speak before those for all subscriptions where a queue is
+    /// given, and `a.>` is denied with `a.*`, though it is more. Not as there: `a.*` does not grant `a.>`.
     pub fn may_subscribe(&self, pattern: &[u8], queue: Option<&[u8]>) -> bool {
         let allowed = match &self.subscribe.allow {
             None => true,
-            Some(rules) => subject::is_pattern(pattern) && named(rules, pattern, queue, subject::is_subset),
+            Some(rules) => subject::is_pattern(pattern) && is_allowed(rules, pattern, queue),
         };
-        let within = |pattern: &[u8], rule: &[u8]| subject::matches(rule, pattern);
-        allowed && !named(&self.subscribe.deny, pattern, queue, within)
+        let denies = |rule: &Rule| {
+            let own = rule.queue.as_deref().map(str::as_bytes);
+            subject::matches(rule.pattern.as_bytes(), pattern)
+                && own.is_none_or(|own| queue.is_some_and(|queue| subject::matches(own, queue)))
+        };
+        allowed && !self.subscribe.deny.iter().any(denies)
     }
 
     /// What must be left out at delivery.
     pub fn filter(&self) -> Option<Arc<Filter>> {
-        let plain = self.subscribe.deny.iter().filter(|rule| rule.queue.is_none());
-        let patterns: Vec<_> = plain.map(|rule| rule.pattern.clone().into_bytes()).collect();
-        (!patterns.is_empty()).then(|| Arc::new(Filter::new(patterns)))
+        let denied = |rule: &Rule| Denied {
+            pattern: rule.pattern.clone().into_bytes(),
+            queue: rule.queue.clone().map(String::into_bytes),
+        };
+        let denied: Vec<_> = self.subscribe.deny.iter().map(denied).collect();
+        (!denied.is_empty()).then(|| Arc::new(Filter::new(denied)))
     }
 }
 
-/// Whether `rules` name a subscription; `is_within` says whether a pattern is within a rule's.
-fn named(
-    rules: &[Rule],
-    pattern: &[u8],
-    queue: Option<&[u8]>,
-    is_within: impl Fn(&[u8], &[u8]) -> bool,
-) -> bool {
+/// Whether a subscription is within `rules`.
+fn is_allowed(rules: &[Rule], pattern: &[u8], queue: Option<&[u8]>) -> bool {
+    let is_within = |pattern: &[u8], rule: &str| subject::is_subset(pattern, rule.as_bytes());
     let on_subject: Vec<_> = rules
         .iter()
-        .filter(|rule| is_within(pattern, rule.pattern.as_bytes()))
+        .filter(|rule| is_within(pattern, &rule.pattern))
         .collect();
     let queues: Vec<_> = on_subject
         .iter()
         .filter_map(|rule| rule.queue.as_deref())
         .collect();
     match queue {
-        Some(queue) if !queues.is_empty() => queues.iter().any(|rule| is_within(queue, rule.as_bytes())),
+        Some(queue) if !queues.is_empty() => queues.iter().any(|rule| is_within(queue, rule)),
         _ => on_subject.iter().any(|rule| rule.queue.is_none()),
     }
 }
@@ -195,7 +198,7 @@ mod tests {
         let permissions = Permissions {
             subscribe: Rules {
                 allow: Some(rules(&["a.*", "q v1.*", "d.>"])),
-                deny: rules(&["a.secret", "d.x", "d.> bad"]),
+                deny: rules(&["a.secret", "d.x", "d.x odd", "d.> bad"]),
             },
             ..Permissions::default()
         };
@@ -214,12 +217,15 @@ mod tests {
             ("d..y", None, false),
             ("d.y", Some("bad"), false),
             ("d.y", Some("good"), true),
+            ("d.x", Some("good"), false),
+            ("d.x", Some("odd"), false),
         ] {
             let asked = permissions.may_subscribe(pattern.as_bytes(), queue.map(str::as_bytes));
             assert_eq!(asked, may, "{pattern} {queue:?}");
         }
         let filter = permissions.filter().unwrap();
-        assert!(filter.leaves_out(b"d.x") && !filter.leaves_out(b"d.y"));
+        assert!(filter.leaves_out(b"d.x", None) && !filter.leaves_out(b"d.y", None));
+        assert!(filter.leaves_out(b"d.y", Some(b"bad")) && !filter.leaves_out(b"d.y", Some(b"good")));
         assert!(Permissions::default().filter().is_none());
     }
 }

@@ -75,9 +75,9 @@ impl Bound {
     fn new(plan: Plan) -> Option<Self> {
         let back = Transform::between(&plan.subject, &plan.here).ok()?.inverse()?;
         let here = back.source().to_vec();
-        let (home, away) = (&plan.importer.router, plan.exporter.router.clone());
+        let (home, exporter) = (&plan.importer.router, plan.exporter.clone());
         let importer = plan.importer.name().clone();
-        let bridge = Arc::new(Bridge::new(home, away, back, importer, plan.terms.clone()));
+        let bridge = Arc::new(Bridge::new(home, exporter, back, importer, plan.terms.clone()));
         let service: Arc<dyn Service> = bridge.clone();
         Some(Self {
             subscription: home.subscribe_service(&service, &here, None),

@@ -253,13 +253,18 @@ impl Handle {
 
     /// Subscriptions it may have, where that is limited.
     pub(super) fn subscriptions_max(&self, options: &Options) -> Option<usize> {
+        let server = Some(options.subscriptions_max).filter(|max| *max > 0);
+        [self.subscriptions_granted(), server].into_iter().flatten().min()
+    }
+
+    /// Those that its account and its user grant it, where that is limited.
+    pub(super) fn subscriptions_granted(&self) -> Option<usize> {
         let user = self.user();
         let own = user
             .as_ref()
             .and_then(|user| user.grant())
             .and_then(|grant| grant.subscriptions);
-        let server = Some(options.subscriptions_max).filter(|max| *max > 0);
-        let limits = [own, self.account().spec().limits.subscriptions, server];
+        let limits = [own, self.account().spec().limits.subscriptions];
         limits.into_iter().flatten().min()
     }
 

@@ -28,11 +28,12 @@ pub enum Reason {
     AccountExpired,
     CredentialsRevoked,
     Kicked,
+    SubscriptionsExceeded,
 }
 
 impl Reason {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Reason; 24] = [
+    pub const ALL: [Reason; 25] = [
         Reason::ClientClosed,
         Reason::AuthenticationTimeout,
         Reason::AuthenticationFailure,
@@ -57,6 +58,7 @@ impl Reason {
         Reason::AccountExpired,
         Reason::CredentialsRevoked,
         Reason::Kicked,
+        Reason::SubscriptionsExceeded,
     ];
 
     /// Whether it is nobody's fault: the client left, or the server stops.
@@ -106,6 +108,7 @@ impl Reason {
             Reason::AccountExpired => "account_expired",
             Reason::CredentialsRevoked => "credentials_revoked",
             Reason::Kicked => "kicked",
+            Reason::SubscriptionsExceeded => "subscriptions_exceeded",
         }
     }
 
@@ -125,6 +128,7 @@ impl Reason {
             Reason::AuthenticationExpired => "User Authentication Expired",
             Reason::AccountExpired => "Account Authentication Expired",
             Reason::CredentialsRevoked => "User Authentication Revoked",
+            Reason::SubscriptionsExceeded => "maximum subscriptions exceeded",
             _ => return None,
         })
     }
@@ -156,6 +160,7 @@ impl Reason {
             Reason::AccountExpired => "Authentication Expired",
             Reason::CredentialsRevoked => "Credentials Revoked",
             Reason::Kicked => "Kicked",
+            Reason::SubscriptionsExceeded => "Maximum Subscriptions Exceeded",
         }
     }
 }
@@ -169,6 +174,6 @@ mod tests {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at, "{reason:?}");
         }
-        assert_eq!(Reason::ALL.len(), Reason::Kicked as usize + 1);
+        assert_eq!(Reason::ALL.len(), Reason::SubscriptionsExceeded as usize + 1);
     }
 }

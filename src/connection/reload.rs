@@ -1,6 +1,6 @@
 //! What a reload means for those who are in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::account::{Login, User, Verdict};
@@ -49,6 +49,37 @@ pub(super) async fn enforce(context: &Context) {
             verdict => verdict,
         };
         carry_out(context, &handle, &seen, verdict);
+    }
+    end_surplus(context);
+}
+
+/// Sends away those for whom limits that have shrunk leave no room: of a server or an account the last to come, and who has
+/// more subscriptions than its account and its user grant.
+fn end_surplus(context: &Context) {
+    let mut live = context.registry.live();
+    live.retain(|handle| handle.reason().is_none());
+    // Who is part of this process does not come back.
+    live.sort_by_key(|handle| (!handle.is_in_process(), handle.id()));
+    let end = |handle: &Handle, reason: Reason, max: usize| {
+        handle.note(format!("reload: at most {max} are allowed now"));
+        handle.stop(reason);
+    };
+    let max = context.options().connections_max;
+    for handle in live.drain(max.min(live.len())..) {
+        end(&handle, Reason::ConnectionsExceeded, max);
+    }
+    let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
+    for handle in live.iter().filter(|handle| handle.admitted().is_some()) {
+        let account = handle.account();
+        let count = counts.entry(account.name().clone()).or_default();
+        *count += 1;
+        let subscriptions = handle.client.subscription_count();
+        let (connections_max, granted) = (account.spec().limits.connections, handle.subscriptions_granted());
+        match (connections_max, granted) {
+            (Some(max), _) if *count > max => end(handle, Reason::AccountConnectionsExceeded, max),
+            (_, Some(max)) if subscriptions > max => end(handle, Reason::SubscriptionsExceeded, max),
+            _ => {}
+        }
     }
 }
 
@@ -131,10 +162,8 @@ fn end_unpinned(context: &Context, handle: &Handle) -> bool {
 fn verdict(context: &Context, handle: &Handle, seen: &Seen) -> Verdict {
     let (encryption, auth) = context.terms();
     let (before, connect) = (seen.user.as_ref(), &seen.connect);
-    if let Some(verdict) = tls::mapped(encryption.as_deref(), &auth, connect, handle) {
-        return verdict;
-    }
-    match handle.judge(&auth, connect) {
+    let mapped = tls::mapped(encryption.as_deref(), &auth, connect, handle);
+    match mapped.unwrap_or_else(|| handle.judge(&auth, connect)) {
         Verdict::Later(verification) => {
             // The same hash as before: it was compared when the connection came in.
             let same = |user: &Arc<User>| verification.is_of(user);

@@ -86,9 +86,9 @@ impl Client {
         self.permit.may_publish(to)
     }
 
-    /// Whether a subject is left out for it at delivery.
-    pub fn leaves_out(&self, to: &[u8]) -> bool {
-        self.permit.leaves_out(to)
+    /// Whether a subject is left out at delivery where it subscribes in a queue group, or without.
+    pub fn leaves_out(&self, to: &[u8], queue: Option<&[u8]>) -> bool {
+        self.permit.leaves_out(to, queue)
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Arc<Subscription>>> {

@@ -40,7 +40,7 @@ pub use client::{About, Client, Counters};
 pub use congestion::Congestion;
 pub use import::Import;
 pub use outbox::{Closed, Flushed, Idle, Outbox};
-pub use permit::{Filter, MayPublish, Responses, Terms};
+pub use permit::{Denied, Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
 pub use service::{Batch, Crossing, Service};
 pub use subscription::{Subscription, Target};

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::subject;
 
-/// Remembered replies of one client, above which old ones are looked for.
-const REPLIES_SWEEP: usize = 4096;
-/// Bytes of remembered replies of one client.
+/// Bytes of remembered replies of one client: the newer half and the older.
 const REPLIES_BYTES_MAX: usize = 64 << 20;
 /// What a remembered reply takes beside its own bytes, about.
 const REPLY_OVERHEAD: usize = 64;
@@ -17,18 +15,35 @@ const REPLY_OVERHEAD: usize = 64;
 /// Subjects that a client does not get, whatever it subscribes to.
 #[derive(Debug)]
 pub struct Filter {
-    denied: Vec<Vec<u8>>,
+    denied: Vec<Denied>,
+}
+
+/// Subjects that are left out.
+#[derive(Debug)]
+pub struct Denied {
+    /// Which.
+    pub pattern: Vec<u8>,
+    /// For members of these queue groups alone, itself a pattern; none is everybody.
+    pub queue: Option<Vec<u8>>,
+}
+
+impl Denied {
+    fn is_for(&self, queue: Option<&[u8]>) -> bool {
+        let own = self.queue.as_deref();
+        own.is_none_or(|own| queue.is_some_and(|queue| subject::matches(own, queue)))
+    }
 }
 
 impl Filter {
-    /// Leaves out what these patterns match.
-    pub fn new(denied: Vec<Vec<u8>>) -> Self {
+    /// Leaves these out.
+    pub fn new(denied: Vec<Denied>) -> Self {
         Self { denied }
     }
 
-    /// Whether a subject is left out.
-    pub fn leaves_out(&self, to: &[u8]) -> bool {
-        self.denied.iter().any(|pattern| subject::matches(pattern, to))
+    /// Whether a subject is left out, for who subscribes in a queue group or without.
+    pub fn leaves_out(&self, to: &[u8], queue: Option<&[u8]>) -> bool {
+        let names = |denied: &Denied| denied.is_for(queue) && subject::matches(&denied.pattern, to);
+        self.denied.iter().any(names)
     }
 }
 
@@ -55,34 +70,49 @@ pub struct Terms {
     pub publish: MayPublish,
 }
 
+/// Replies that were received, each with when that was and how often it was answered.
+type Replies = HashMap<Box<[u8]>, (Instant, i64)>;
+
 #[derive(Default)]
 struct Inner {
     terms: Option<Terms>,
-    replies: HashMap<Box<[u8]>, (Instant, i64)>,
-    replies_bytes: usize,
-    /// How many there are when old ones are looked for next.
-    sweep_at: usize,
+    /// Those of late. When they are many, or all older ones are over, these become the older ones and those are forgotten:
+    /// whoever sends many requests makes room for nobody but those after them.
+    replies: Replies,
+    older: Replies,
+    /// What the replies of late take.
+    bytes: usize,
+    /// When the first of them came.
+    began: Option<Instant>,
 }
 
 impl Inner {
-    /// Forgets replies that are too old; the more stay, the longer until the next look.
-    fn sweep(&mut self, responses: Responses, now: Instant) {
-        let live = |at: &Instant| {
-            responses
-                .expires
-                .is_none_or(|expires| now.duration_since(*at) < expires)
-        };
-        self.replies.retain(|_, (at, _)| live(at));
-        self.replies_bytes = self
-            .replies
-            .keys()
-            .map(|reply| reply.len() + REPLY_OVERHEAD)
-            .sum();
-        self.sweep_at = self.replies.len() * 2;
-    }
-
     fn responses(&self) -> Option<Responses> {
         self.terms.as_ref().and_then(|terms| terms.responses)
+    }
+
+    fn remember(&mut self, reply: &[u8], responses: Responses, now: Instant) {
+        let size = reply.len() + REPLY_OVERHEAD;
+        let began = *self.began.get_or_insert(now);
+        let are_over = responses
+            .expires
+            .is_some_and(|expires| now.duration_since(began) >= expires);
+        if are_over || self.bytes + size > REPLIES_BYTES_MAX / 2 {
+            self.older = std::mem::take(&mut self.replies);
+            self.bytes = 0;
+            self.began = Some(now);
+        }
+        self.older.remove(reply);
+        if self.replies.insert(reply.into(), (now, 0)).is_none() {
+            self.bytes += size;
+        }
+    }
+
+    fn forget(&mut self) {
+        self.replies = Replies::new();
+        self.older = Replies::new();
+        self.bytes = 0;
+        self.began = None;
     }
 }
 
@@ -106,8 +136,7 @@ impl Permit {
         self.filters.store(filters, Ordering::Relaxed);
         self.remembers.store(remembers, Ordering::Relaxed);
         if !remembers {
-            inner.replies = HashMap::new();
-            inner.replies_bytes = 0;
+            inner.forget();
         }
         inner.terms = terms;
     }
@@ -118,13 +147,13 @@ impl Permit {
     }
 
     /// Whether a subject is left out; asked when a route is made, not for each message.
-    pub fn leaves_out(&self, to: &[u8]) -> bool {
+    pub fn leaves_out(&self, to: &[u8], queue: Option<&[u8]>) -> bool {
         if !self.filters() {
             return false;
         }
         let inner = self.lock();
         let filter = inner.terms.as_ref().and_then(|terms| terms.filter.as_ref());
-        filter.is_some_and(|filter| filter.leaves_out(to))
+        filter.is_some_and(|filter| filter.leaves_out(to, queue))
     }
 
     /// Whether messages may be published on a subject, replies apart.
@@ -144,17 +173,8 @@ impl Permit {
     #[cold]
     fn remember(&self, reply: &[u8], now: Instant) {
         let mut inner = self.lock();
-        let Some(responses) = inner.responses() else {
-            return;
-        };
-        if inner.replies.len() >= inner.sweep_at.max(REPLIES_SWEEP) {
-            inner.sweep(responses, now);
-        }
-        let size = reply.len() + REPLY_OVERHEAD;
-        if inner.replies_bytes + size <= REPLIES_BYTES_MAX
-            && inner.replies.insert(reply.into(), (now, 0)).is_none()
-        {
-            inner.replies_bytes += size;
+        if let Some(responses) = inner.responses() {
+            inner.remember(reply, responses, now);
         }
     }
 
@@ -164,7 +184,14 @@ impl Permit {
         let Some(responses) = inner.responses() else {
             return false;
         };
-        let Some((at, sent)) = inner.replies.get_mut(to) else {
+        let inner = &mut *inner;
+        let is_older = !inner.replies.contains_key(to);
+        let replies = if is_older {
+            &mut inner.older
+        } else {
+            &mut inner.replies
+        };
+        let Some((at, sent)) = replies.get_mut(to) else {
             return false;
         };
         *sent += 1;
@@ -172,8 +199,8 @@ impl Permit {
             .expires
             .is_none_or(|expires| now.duration_since(*at) < expires);
         let last = responses.max >= 0 && *sent >= responses.max;
-        if (!live || last) && inner.replies.remove(to).is_some() {
-            inner.replies_bytes -= to.len() + REPLY_OVERHEAD;
+        if (!live || last) && replies.remove(to).is_some() && !is_older {
+            inner.bytes -= to.len() + REPLY_OVERHEAD;
         }
         live
     }
@@ -215,26 +242,68 @@ mod tests {
     }
 
     #[test]
-    fn remembering_is_bounded() {
+    fn remembering_is_bounded_and_goes_on() {
         let permit = Permit::default();
         let now = Instant::now();
-        permit.set(answering(1, Some(1)));
-        for n in 0..REPLIES_SWEEP {
+        permit.set(answering(1, Some(9)));
+        for n in 0..100 {
             permit.remember(format!("old.{n}").as_bytes(), now);
         }
-        permit.remember(b"new", now + Duration::from_secs(5));
+        permit.remember(b"mid", now + Duration::from_secs(10));
+        assert!(permit.answer(b"mid", now + Duration::from_secs(11)));
+        permit.remember(b"new", now + Duration::from_secs(20));
         let inner = permit.lock();
-        assert_eq!(
-            (inner.replies.len(), inner.replies_bytes),
-            (1, 3 + REPLY_OVERHEAD)
-        );
+        assert_eq!((inner.replies.len(), inner.older.len()), (1, 0));
+        assert_eq!(inner.bytes, 3 + REPLY_OVERHEAD);
         drop(inner);
         permit.set(answering(1, None));
         let long = vec![b'x'; 1 << 20];
-        for n in 0..100_u8 {
+        for n in 0..200_u8 {
             permit.remember(&[&long[..], &[n]].concat(), now);
         }
-        assert!(permit.lock().replies_bytes <= REPLIES_BYTES_MAX);
-        assert!(permit.answer(&[&long[..], &[0]].concat(), now));
+        let inner = permit.lock();
+        let kept = inner.replies.keys().chain(inner.older.keys());
+        assert!(kept.map(|reply| reply.len()).sum::<usize>() <= REPLIES_BYTES_MAX);
+        drop(inner);
+        // Those of late can be answered, however many came before them.
+        permit.remember(b"next", now);
+        assert!(permit.answer(b"next", now) && permit.answer(&[&long[..], &[199]].concat(), now));
+        assert!(!permit.answer(&[&long[..], &[0]].concat(), now));
+    }
+
+    #[test]
+    fn a_reply_that_comes_again_counts_anew_and_once() {
+        let permit = Permit::default();
+        let now = Instant::now();
+        permit.set(answering(1, Some(5)));
+        permit.remember(b"r", now);
+        permit.remember(b"other", now + Duration::from_secs(6));
+        // Now `r` is among the older ones.
+        permit.remember(b"r", now + Duration::from_secs(6));
+        assert!(permit.answer(b"r", now + Duration::from_secs(6)));
+        assert!(!permit.answer(b"r", now + Duration::from_secs(6)));
+    }
+
+    #[test]
+    fn what_is_denied_to_a_queue_group_is_left_out_for_it() {
+        let denied = |pattern: &[u8], queue: Option<&[u8]>| Denied {
+            pattern: pattern.to_vec(),
+            queue: queue.map(<[u8]>::to_vec),
+        };
+        let filter = Filter::new(vec![denied(b"a.*", Some(b"q.*")), denied(b"b", None)]);
+        for (to, queue, out) in [
+            ("a.x", None, false),
+            ("a.x", Some("q.1"), true),
+            ("a.x", Some("r.1"), false),
+            ("a", Some("q.1"), false),
+            ("b", None, true),
+            ("b", Some("any"), true),
+        ] {
+            assert_eq!(
+                filter.leaves_out(to.as_bytes(), queue.map(str::as_bytes)),
+                out,
+                "{to} {queue:?}"
+            );
+        }
     }
 }

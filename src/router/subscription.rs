@@ -126,7 +126,8 @@ impl Subscription {
 
     /// Whether a subject is left out for its client at delivery.
     pub(super) fn leaves_out(&self, to: &[u8]) -> bool {
-        matches!(&self.target, Target::Client(client) if client.leaves_out(&self.renamed(to)))
+        let queue = self.queue();
+        matches!(&self.target, Target::Client(client) if client.leaves_out(&self.renamed(to), queue))
     }
 
     /// Whether subjects may be left out for its client.

@@ -279,7 +279,8 @@ proptest! {
                     model.remove(&sid);
                 }
                 Step::Deny(pattern) => {
-                    let filter = pattern.as_ref().map(|p| Arc::new(Filter::new(vec![p.clone().into_bytes()])));
+                    let denied_now = |p: &String| Denied { pattern: p.clone().into_bytes(), queue: None };
+                    let filter = pattern.as_ref().map(|p| Arc::new(Filter::new(vec![denied_now(p)])));
                     let terms = filter.map(|filter| Terms { filter: Some(filter), responses: None, publish: Arc::new(|_| true) });
                     router.set_terms(&client, terms);
                     denied = pattern;

@@ -24,6 +24,7 @@ accounts {
       { service: "many", response_type: stream }
       { service: "nobody" }
       { service: "ask.*" }
+      { service: "old.*" }
     ]
     mappings { "old.*": "new.$1", "shop.*.*": "orders.$2.{{wildcard(1)}}" }
   }
@@ -36,6 +37,7 @@ accounts {
       { service: { account: A, subject: "many" }, share: true }
       { service: { account: A, subject: "nobody" } }
       { service: { account: A, subject: "ask.*" }, to: "please.ask.*" }
+      { service: { account: A, subject: "old.*" } }
     ]
   }
   C {
@@ -253,6 +255,16 @@ async fn what_clients_publish_is_renamed() {
             heard(&mut all).await,
             set(&["new.x ", "orders.7.berlin ", "old.x.y "])
         );
+        // Requests of others too, where they come in.
+        let b = connect(&address, "b").await;
+        let answering = async {
+            let request = all.next().await.unwrap();
+            a.publish(request.reply.unwrap(), request.subject.as_str().to_owned().into())
+                .await
+                .unwrap();
+        };
+        let (answer, ()) = tokio::join!(b.request("old.y", "".into()), answering);
+        assert_eq!(&answer.unwrap().payload[..], b"new.y");
     })
     .await;
 }

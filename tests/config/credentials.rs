@@ -48,6 +48,52 @@ fn nkeys_sign_the_nonce() {
     }
 }
 
+/// What is denied to a queue group cannot be had by way of a wider subscription in it, nor where others are denied it too.
+#[test]
+fn what_is_denied_to_a_queue_group_is_not_had_by_a_wildcard() {
+    let users = "users: [ { user: a, password: pa, permissions { subscribe { deny: [\"jobs.x q\", both, \"both q\"] } } }
+        { user: b, password: pb } ]";
+    let ours = Site::new(&config(users)).serve(&[]);
+    let theirs = Process::nats(&format!("authorization {{ {users} }}"));
+    if theirs.is_none() {
+        skip(
+            "queue groups with nats-server",
+            "no program in NATS_SERVER or on the search path",
+        );
+    }
+    for server in [Some(ours), theirs].iter().flatten() {
+        let quiet = |fields: &str| Wire::quiet(server.address(), fields);
+        let mut a = quiet("\"user\":\"a\",\"pass\":\"pa\"");
+        let mut b = quiet("\"user\":\"b\",\"pass\":\"pb\"");
+        for (pattern, queue) in [("jobs.x", "q"), ("both", "q"), ("both", "other")] {
+            let refusal = format!(
+                "-ERR 'Permissions Violation for Subscription to \"{pattern}\" using queue \"{queue}\"'\r\n"
+            );
+            a.ask(format!("SUB {pattern} {queue} 9\r\n"), refusal);
+        }
+        a.send("SUB jobs.* q 1\r\nSUB jobs.* other 2\r\nSUB jobs.x 3\r\n");
+        a.expect_nothing();
+        b.send("PUB jobs.y 1\r\ny\r\nPUB jobs.x 1\r\nx\r\n");
+        b.expect_nothing();
+        a.send("PING\r\n");
+        let mut heard: Vec<String> = Vec::new();
+        while heard.last().is_none_or(|line| line != "PONG") {
+            heard.push(a.line());
+        }
+        heard.retain(|line| line.starts_with("MSG"));
+        heard.sort();
+        assert_eq!(
+            heard,
+            [
+                "MSG jobs.x 2 1",
+                "MSG jobs.x 3 1",
+                "MSG jobs.y 1 1",
+                "MSG jobs.y 2 1"
+            ]
+        );
+    }
+}
+
 #[test]
 fn verbs_for_people_heed_permissions() {
     let users = "users: [ { user: a, password: pa, permissions { publish: \"ok.>\", subscribe { allow: \"ok.>\", deny: \"ok.no\" } } } ]";

@@ -141,6 +141,43 @@ fn limits_change_and_what_cannot_change_is_refused() {
     assert_eq!(wire.info()["max_payload"], 77);
 }
 
+/// As in nats-server: the last to come are sent away.
+#[test]
+fn who_is_beyond_a_limit_that_has_shrunk_is_sent_away() {
+    let site = |more: &str, limits: &str| {
+        format!(
+            "port: -1\nmonitor_port: 0\n{more}\naccounts {{
+                A {{ users: [ {{ user: a, password: pa }} ], limits {{ {limits} }} }}
+                B {{ users: [ {{ user: b, password: pb }} ] }} }}\n"
+        )
+    };
+    let conf = Site::new(&site("", ""));
+    let process = conf.serve(&[]);
+    let mut first = login(&process, "a");
+    let mut other = login(&process, "b");
+    let mut second = login(&process, "a");
+    let mut third = login(&process, "a");
+    second.send("SUB a 1\r\nSUB b 2\r\n");
+    second.expect_nothing();
+
+    conf.write(&site("", "max_connections: 2"));
+    reload(&process, CHANGED, 1);
+    third.expect("-ERR 'maximum account active connections exceeded'\r\n");
+    third.expect_end();
+    conf.write(&site("", "max_subscriptions: 1"));
+    reload(&process, CHANGED, 2);
+    second.expect("-ERR 'maximum subscriptions exceeded'\r\n");
+    second.expect_end();
+    for wire in [&mut first, &mut other] {
+        wire.expect_nothing();
+    }
+    // Of all connections the first stays.
+    conf.write(&site("max_connections: 1", ""));
+    reload(&process, CHANGED, 3);
+    other.expect("-ERR 'maximum connections exceeded'\r\n");
+    other.expect_end();
+}
+
 #[test]
 fn a_server_without_a_file_has_nothing_to_reload() {
     let process = Process::mesh(&[]);

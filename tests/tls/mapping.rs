@@ -94,8 +94,15 @@ fn users_are_named_by_certificates() {
         ("by-uri", "audit.1", "spiffe://mesh/audit"),
         ("by-subject", "plain.1", "CN=plain, O=Mesh"),
     ] {
-        // What it says of itself does not count.
-        let mut client = come(&process, &authority, name, ",\"user\":\"orders.mesh.example\"").unwrap();
+        // What it says of itself does not count, but for a password where there is one.
+        let mut fields = ",\"user\":\"orders.mesh.example\"".to_owned();
+        if name == "by-subject" {
+            let refused = come(&process, &authority, name, &fields).err().unwrap();
+            assert_eq!(refused.to_string(), "-ERR 'Authorization Violation'");
+            process.wait_for("password of user \"CN=plain, O=Mesh\"");
+            fields += ",\"pass\":\"secret\"";
+        }
+        let mut client = come(&process, &authority, name, &fields).unwrap();
         assert_eq!(
             client.ask(&format!("PUB {mine} 0\r\n\r\nPING\r\n")).unwrap(),
             "PONG",

@@ -107,7 +107,7 @@ impl Member {
             signers,
             revocations: claims.revocations.clone(),
             disallow_bearer: claims.limits.disallow_bearer,
-            expires: Some(claims.common.expires).filter(|expires| *expires > 0),
+            expires: Some(claims.common.expires).filter(|expires| *expires != 0),
             not_before: claims.common.not_before,
             default_permissions: permissions::by_default(&claims.default_permissions)?,
             subs: claims.limits.subs,

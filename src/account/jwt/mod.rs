@@ -407,7 +407,7 @@ impl Operator {
     }
 
     fn admit(&self, user: UserClaims, member: &Member, rights: Rights, window: Option<i64>) -> User {
-        let expires = Some(user.common.expires).filter(|expires| *expires > 0);
+        let expires = Some(user.common.expires).filter(|expires| *expires != 0);
         let until = [expires, window].into_iter().flatten().min();
         let issuer = user.common.issuer;
         User {

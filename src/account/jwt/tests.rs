@@ -457,5 +457,8 @@ fn pins_and_sentinels() {
     assert_eq!(name(site.check(&operator, "")), "guest");
     assert_eq!(name(site.check(&operator, "no.token.here")), "guest");
     assert_eq!(name(site.check(&operator, &token)), "ann");
-    refused(site.check(&operator, &site.user_token(&json!({ "exp": 1 }))));
+    for expires in [1, -1] {
+        let why = refused(site.check(&operator, &site.user_token(&json!({ "exp": expires }))));
+        assert!(why.contains("it has expired"), "{why}");
+    }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Common {
 impl Common {
     /// Whether it holds at a time, in seconds; why not.
     pub fn check_times(&self, now: i64) -> Result<(), String> {
-        if self.expires > 0 && now >= self.expires {
+        if self.expires != 0 && now >= self.expires {
             return Err(format!("it has expired {} (exp)", date(self.expires)));
         }
         if self.not_before > now {

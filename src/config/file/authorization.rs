@@ -104,12 +104,12 @@ fn secret(entry: &Entry, notes: &mut Notes) -> Option<String> {
     Some(text)
 }
 
-/// Seconds, with a fraction if need be, or a time such as "2s".
+/// Seconds, with a fraction if need be, or a time such as "2s"; none where it is zero, which is the usual one as in nats-server.
 pub(super) fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
     let timeout = match &entry.node.value {
         Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
         Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
-        _ => return entry.duration(notes),
+        _ => return entry.duration(notes).filter(|timeout| !timeout.is_zero()),
     };
     match timeout {
         Some(timeout) if timeout > TIMEOUT_HIGH => {
@@ -121,7 +121,7 @@ pub(super) fn timeout(entry: &Entry, notes: &mut Notes) -> Option<Duration> {
         Some(_) => {}
         None => notes.error(entry, "\"timeout\" is a time such as 2 or \"2s\""),
     }
-    timeout
+    timeout.filter(|timeout| !timeout.is_zero())
 }
 
 fn proxy_required(entry: &Entry, notes: &mut Notes) {

@@ -278,13 +278,12 @@ impl Reading {
                 );
             }
             "max_pending" => set(&mut options.pending_max, entry.bytes(notes)),
-            // As in nats-server: none, or less, is no limit.
+            // As in nats-server none is none; as nowhere there, less is no limit.
             "max_connections" | "max_conn" => {
                 let count = entry.integer(notes);
-                let count = count.map(|count| usize::try_from(count).ok().filter(|count| *count > 0));
                 set(
                     &mut options.connections_max,
-                    count.map(|count| count.unwrap_or(usize::MAX)),
+                    count.map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
                 );
             }
             "max_subscriptions" | "max_subs" => {

@@ -126,6 +126,13 @@ fn ports_and_switches() {
         config("max_connections: -1").connections.connections_max,
         usize::MAX
     );
+    // As in nats-server: no time at all is the usual time.
+    let usual = config("port: 1").connections.auth_timeout;
+    for zero in ["0", "0.0", "\"0s\""] {
+        let text = format!("authorization {{ user: u, password: p, timeout: {zero} }}");
+        assert_eq!(config(&text).connections.auth_timeout, usual, "{text}");
+    }
+    assert_eq!(config("max_connections: 0").connections.connections_max, 0);
     for (text, on) in [
         ("debug: on", None),
         ("jetstream: true", Some(true)),

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::config::fields::Notes;
 use crate::config::language::{Entry, Map, Node, Problem, Value};
@@ -149,11 +148,11 @@ impl Block {
     fn protocol(&mut self, name: &str, entry: &Entry, notes: &mut Notes) -> bool {
         let options = &mut self.options;
         match name {
-            "timeout" => match super::authorization::timeout(entry, notes) {
-                // As in nats-server: none is the usual one.
-                Some(Duration::ZERO) | None => {}
-                Some(timeout) => options.timeout = timeout,
-            },
+            "timeout" => {
+                if let Some(timeout) = super::authorization::timeout(entry, notes) {
+                    options.timeout = timeout;
+                }
+            }
             "min_version" => match entry.text(notes).as_deref() {
                 Some("1.2") => options.version_min = Version::Tls12,
                 Some("1.3") => options.version_min = Version::Tls13,

@@ -227,7 +227,7 @@ impl Service for Printer {
         let mut wire = WireBuf::default();
         for message in batch
             .iter()
-            .filter(|message| !self.client().leaves_out(message.subject))
+            .filter(|message| !self.client().leaves_out(message.subject, None))
         {
             let line = format!(
                 "{}: {}\r\n",

@@ -136,7 +136,12 @@ impl Session {
         let epoch = self.context.epoch();
         let (encryption, auth) = self.context.terms();
         let mapped = tls::mapped(encryption.as_deref(), &auth, &connect, &self.handle);
-        if let Some(Verdict::Admitted(Some(user))) = &mapped {
+        let named = match &mapped {
+            Some(Verdict::Admitted(user)) => user.as_ref(),
+            Some(Verdict::Later(verification)) => verification.user(),
+            _ => None,
+        };
+        if let Some(user) = named {
             connect.user = Some(user.name.clone());
         }
         match mapped.unwrap_or_else(|| self.handle.judge(&auth, &connect)) {

@@ -191,7 +191,8 @@ pub(crate) fn advertise(info: &mut Info, tls: Option<&Tls>, handle: &Handle) {
 
 /// Who a client is by its certificate, where certificates say so; none where its credentials do.
 ///
-/// As in nats-server an nkey goes first, and a user and password count for nothing here.
+/// As in nats-server an nkey goes first, the user it says it is counts for nothing, and a password is asked for where the user
+/// has one.
 pub(super) fn mapped(tls: Option<&Tls>, auth: &Auth, connect: &Connect, handle: &Handle) -> Option<Verdict> {
     let users = maps(tls, auth, handle)?;
     if connect.nkey.as_deref().is_some_and(|key| !key.is_empty()) && auth.has_nkeys() {
@@ -201,13 +202,7 @@ pub(super) fn mapped(tls: Option<&Tls>, auth: &Auth, connect: &Connect, handle: 
     let Some(certificate) = certificate else {
         return Some(Verdict::Refused("it has shown no certificate".to_owned()));
     };
-    Some(match certificate.user(users) {
-        Some(user) => Verdict::Admitted(Some(user)),
-        None => Verdict::Refused(format!(
-            "none of the users is named by its certificate: {}",
-            certificate.names()
-        )),
-    })
+    Some(certificate.check(users, connect))
 }
 
 /// The users that certificates are mapped to, where they are.
