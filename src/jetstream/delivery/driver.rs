@@ -254,12 +254,6 @@ impl Driver {
         }
     }
 
-    /// Whether the message is still to be delivered or to be acked here. `subject` is the message's.
-    pub(super) fn needs(&self, seq: u64, subject: &[u8]) -> bool {
-        let core = self.core();
-        crate::jetstream::stream::takes(&core.filters, subject) && core.consumer.needs(seq)
-    }
-
     /// Starts the task.
     pub(super) fn start(&self) {
         let me = self.me.upgrade().expect("a driver is alive while it is called");
@@ -397,6 +391,10 @@ impl Listener for Driver {
     fn trimmed(&self) {
         self.inbox().trimmed = true;
         self.make_room();
+    }
+
+    fn needs(&self, seq: u64) -> bool {
+        self.core().consumer.needs(seq)
     }
 
     fn durable(&self) {

@@ -23,7 +23,7 @@ pub enum Plan {
 pub struct Standing<'a> {
     /// The consumer of the requested name, if there is one.
     pub existing: Option<&'a ConsumerConfig>,
-    /// Every other consumer of the stream.
+    /// Every other consumer of the stream; only asked for by a work queue, and by a stream that limits them.
     pub others: &'a [&'a ConsumerConfig],
     /// Whether somebody listens on the existing consumer's deliver subject.
     pub deliver_subject_in_use: bool,

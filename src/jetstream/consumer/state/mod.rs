@@ -430,6 +430,14 @@ impl Consumer {
         (seq > self.floor.stream && waiting) || self.exhausted.contains_key(&seq)
     }
 
+    /// Below this it needs nothing that it has come to.
+    pub fn needs_from(&self) -> u64 {
+        let exhausted = self.exhausted.keys().next().copied();
+        exhausted
+            .unwrap_or(u64::MAX)
+            .min(self.floor.stream.saturating_add(1))
+    }
+
     /// When the owner must call [`Consumer::tick`], at the latest; `None` is never.
     pub fn next_deadline(&self) -> Option<i64> {
         let held = (self.hold_until > i64::MIN).then_some(self.hold_until);
