@@ -298,12 +298,13 @@ impl Consumers {
             let core = &mut *core;
             stream_news(driver, core, now);
             let needed = core.consumer.needs_from();
-            let (mut num_pending, mut last_seq) = (None, 0);
+            let mut num_pending = None;
+            let mut end = None;
             if core.filters != filters {
                 self.stream.with_index(|index| {
                     driver.forget_news();
                     num_pending = Some(index.count(&filters, core.consumer.counts_from()));
-                    last_seq = index.last_seq();
+                    end = Some(index.last_seq());
                     core.unsettled_until = core.unsettled_until.max(index.unsettled());
                     index.admit(driver.name(), filters.clone(), driver.clone());
                 })?;
@@ -311,7 +312,9 @@ impl Consumers {
                 core.cursor = 0;
             }
             core.consumer.reconfigure(&config, num_pending, now);
-            core.consumer.appended(0, last_seq);
+            if let Some(last_seq) = end {
+                core.consumer.counted_upto(last_seq);
+            }
             core.heard();
             core.interest_seen = 0;
             core.config = config.clone();
@@ -390,8 +393,7 @@ impl Consumers {
                 let at = core.consumer.check_reset(config, seq, started)?;
                 driver.forget_news();
                 let count = index.count(&core.filters, at);
-                core.consumer.reset(at, count);
-                core.consumer.appended(0, index.last_seq());
+                core.consumer.reset(at, count, index.last_seq());
                 core.unsettled_until = core.unsettled_until.max(index.unsettled());
                 Ok(at)
             })??;
