@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 
 use crate::jetstream::consumer::state::{Offered, Want};
-use crate::jetstream::stream::takes;
 use crate::store::{self, RecordRef, Scanned};
 
 use super::driver::{Core, Driver, Listening};
@@ -179,7 +178,7 @@ fn run(
                 ended = true;
                 return ControlFlow::Break(());
             }
-            let is_ours = takes(&core.filters, record.subject) && !core.gone.contains(&record.seq);
+            let is_ours = core.takes(record.subject) && !core.gone.contains(&record.seq);
             if !is_ours {
                 core.cursor = record.seq + 1;
                 passed_over += record.stored_len();

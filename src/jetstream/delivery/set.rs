@@ -21,7 +21,7 @@ use crate::router::{Service, Subscription, Watcher};
 
 use super::Context;
 use super::dead_letter::answer_prefix;
-use super::driver::{Driver, Parts, filters_of, is_listened_to};
+use super::driver::{Driver, Parts, filters_of, is_listened_to, many_of};
 use super::news::stream_news;
 
 /// The longest name of a consumer that is kept in the store; nats-server, which makes a file of it, fails there.
@@ -309,6 +309,7 @@ impl Consumers {
                     index.admit(driver.name(), filters.clone(), driver.clone());
                 })?;
                 core.filters.clone_from(&filters);
+                core.many = many_of(&filters);
                 core.cursor = 0;
             }
             core.consumer.reconfigure(&config, num_pending, now);
@@ -433,7 +434,9 @@ impl Consumers {
                 let core = driver.core();
                 (core.filters.clone(), core.consumer.needs_from())
             };
-            self.let_go(&filters, needed..u64::MAX).await;
+            // The last one leaves nothing of what it took, also of what it never came to.
+            let from = if self.is_empty() { 0 } else { needed };
+            self.let_go(&filters, from..u64::MAX).await;
         }
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());

@@ -140,3 +140,43 @@ async fn a_consumer_that_goes_leaves_what_others_need() {
     assert_eq!(summary(&rig.state("I").await), (1, 5, 6));
     rig.jetstream.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_filters_are_as_each_of_them() {
+    let rig = Rig::on_disk();
+    rig.create(json!({"name": "S", "subjects": ["s.>", "t.*"]})).await;
+    let subjects = [
+        "s.1.1", "s.1.2", "s.2.2", "s.2.1", "t.30", "t.3", "s.1", "s.1.1.1",
+    ];
+    let publish = async || {
+        for subject in subjects {
+            rig.publish(subject, &[], subject).await;
+        }
+    };
+    publish().await;
+    let mut filters: Vec<_> = (0..20).map(|n| format!("t.{n}")).collect();
+    // Some subjects are taken by two of them.
+    filters.extend(["s.1.*", "s.*.1"].map(str::to_owned));
+    let config = json!({"ack_policy": "none", "filter_subjects": filters});
+    let made = rig.consumer("S", "C", config.clone()).await;
+    assert_eq!(made["num_pending"], 4, "{made}");
+    publish().await;
+    let wanted = ["s.1.1", "s.1.2", "s.2.1", "t.3"];
+    assert_eq!(payloads(&rig.pull("S", "C", 10).await), [wanted, wanted].concat());
+    assert_eq!(rig.info("S", "C").await["num_pending"], 0);
+    // Others from here on.
+    let fewer = json!({"ack_policy": "none", "filter_subjects": &filters[..9]});
+    rig.consumer("S", "C", fewer).await;
+    publish().await;
+    assert_eq!(payloads(&rig.pull("S", "C", 10).await), ["t.3"]);
+    for twice in ["t.3", "*.30", "t.>", "s.1.*"] {
+        let mut filters = filters.clone();
+        filters.push(twice.to_owned());
+        let config = json!({"durable_name": "D", "ack_policy": "none", "filter_subjects": filters});
+        let body = json!({"stream_name": "S", "config": config});
+        let refused = rig.api("CONSUMER.CREATE.S.D", body).await;
+        let overlaps = refused["error"]["err_code"] == 10138;
+        assert_eq!(overlaps, twice != "*.30", "{twice}: {refused}");
+    }
+    rig.jetstream.shutdown().await;
+}
