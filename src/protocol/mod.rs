@@ -9,6 +9,7 @@ pub mod encode;
 pub mod grammar;
 pub mod headers;
 pub mod info;
+pub mod patterns;
 pub mod plain;
 pub mod subject;
 pub mod transform;

@@ -179,6 +179,20 @@ impl Log {
     /// Adds a record to the pending group. The caller assigns sequences, which only go up; those left
     /// out count as deleted. Refused while the store is stopped, so that nothing piles up.
     pub fn append(&self, record: &RecordRef<'_>) -> Result<(), Error> {
+        self.put(record).map(drop)
+    }
+
+    /// The same for one that nobody is to see: no commit comes between it and its removal.
+    pub fn append_removed(&self, record: &RecordRef<'_>) -> Result<(), Error> {
+        let mut inner = self.put(record)?;
+        inner.pending.remove(record.seq, record.seq);
+        inner.dying.insert(record.seq, record.seq);
+        inner.head.messages -= 1;
+        inner.head.bytes -= record.stored_len();
+        Ok(())
+    }
+
+    fn put(&self, record: &RecordRef<'_>) -> Result<MutexGuard<'_, Inner>, Error> {
         if let Some(core) = &self.0.core {
             core.accepting_records()?;
         }
@@ -200,7 +214,7 @@ impl Log {
         inner.head.messages += 1;
         inner.head.bytes += len;
         (inner.head.last_seq, inner.head.last_time) = (record.seq, record.time_ns);
-        Ok(())
+        Ok(inner)
     }
 
     /// Removes one record with the next commit. `messages` is 0 if there is none.

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Append { gap: u64, size: usize },
+    AppendRemoved,
     Delete(u64),
     DeleteRange(u64, u64),
     Truncate(u64),
@@ -24,6 +25,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (prop_oneof![9 => Just(0u64), 1 => 0u64..50], prop_oneof![8 => 0usize..300, 1 => 0usize..60_000])
             .prop_map(|(gap, size)| Step::Append { gap, size }),
+        1 => Just(Step::AppendRemoved),
         4 => any::<u64>().prop_map(Step::Delete),
         1 => any::<(u64, u64)>().prop_map(|(a, b)| Step::DeleteRange(a, b)),
         1 => any::<u64>().prop_map(Step::Truncate),
@@ -56,6 +58,10 @@ impl Model {
                 log.append(&record.as_ref())?;
                 self.records.insert(seq, record);
                 self.last_seq = seq;
+            }
+            Step::AppendRemoved => {
+                log.append_removed(&record(self.last_seq + 1, 10).as_ref())?;
+                self.last_seq += 1;
             }
             Step::Delete(n) => {
                 let seq = n % (self.last_seq + 3);

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::jetstream::consumer::config::ConsumerConfig;
 use crate::jetstream::consumer::state::{Action, Consumer, Interest};
 use crate::jetstream::consumer::status::Status;
-use crate::jetstream::stream::Listener;
-use crate::jetstream::stream::Stream;
+use crate::jetstream::stream::{Listener, Stream, takes};
 use crate::jetstream::time::now_ns;
 use crate::protocol::encode::Message;
+use crate::protocol::patterns::Patterns;
 use crate::router::{Batch, Router, Service, Watcher};
 
 use super::dead_letter::DeadLetters;
@@ -28,6 +28,8 @@ use super::{Context, round};
 
 /// Bytes of acks and requests waiting above which those who send them wait.
 const INBOX_HIGH: usize = 4 << 20;
+/// Filters that are tried one by one.
+const FILTERS_TRIED_MAX: usize = 8;
 /// However far away the next deadline is, it is looked at again after this long: clocks are set.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -37,6 +39,8 @@ pub(super) struct Core {
     pub config: Arc<ConsumerConfig>,
     /// As bytes; none takes everything.
     pub filters: Vec<Box<[u8]>>,
+    /// The same, when there are too many to try one by one.
+    pub many: Option<Patterns>,
     /// Below this no message is left that the filters take and that was not looked at.
     pub cursor: u64,
     /// Removed messages ahead that the log still shows; and until which commit.
@@ -66,6 +70,17 @@ pub(super) struct Core {
     pub inactive: bool,
     /// It has been removed: nothing is delivered any more.
     pub gone_itself: bool,
+}
+
+impl Core {
+    /// Whether its filters take a subject.
+    #[inline]
+    pub fn takes(&self, subject: &[u8]) -> bool {
+        match &self.many {
+            Some(many) => many.takes(subject),
+            None => takes(&self.filters, subject),
+        }
+    }
 }
 
 /// See the module documentation.
@@ -132,6 +147,7 @@ impl Driver {
             is_durable: parts.is_durable,
             core: Mutex::new(Core {
                 consumer: parts.consumer,
+                many: many_of(&filters),
                 filters,
                 config: parts.config,
                 cursor: 0,
@@ -254,12 +270,6 @@ impl Driver {
         }
     }
 
-    /// Whether the message is still to be delivered or to be acked here. `subject` is the message's.
-    pub(super) fn needs(&self, seq: u64, subject: &[u8]) -> bool {
-        let core = self.core();
-        crate::jetstream::stream::takes(&core.filters, subject) && core.consumer.needs(seq)
-    }
-
     /// Starts the task.
     pub(super) fn start(&self) {
         let me = self.me.upgrade().expect("a driver is alive while it is called");
@@ -304,6 +314,12 @@ pub(super) fn is_listened_to(router: &Router, config: &ConsumerConfig) -> bool {
         "" => router.has_interest(subject),
         group => router.has_group_interest(subject, group.as_bytes()),
     }
+}
+
+/// Filters as a set, if one by one they would take longer.
+pub(super) fn many_of(filters: &[Box<[u8]>]) -> Option<Patterns> {
+    let many = filters.len() > FILTERS_TRIED_MAX;
+    many.then(|| filters.iter().map(|filter| &**filter).collect())
 }
 
 pub(super) fn filters_of(config: &ConsumerConfig) -> Vec<Box<[u8]>> {
@@ -397,6 +413,10 @@ impl Listener for Driver {
     fn trimmed(&self) {
         self.inbox().trimmed = true;
         self.make_room();
+    }
+
+    fn needs(&self, seq: u64) -> bool {
+        self.core().consumer.needs(seq)
     }
 
     fn durable(&self) {

@@ -20,13 +20,17 @@ struct Removals {
 pub(super) fn stream_news(driver: &Driver, core: &mut Core, now: i64) {
     let removals = {
         let mut inbox = driver.inbox();
-        if inbox.trimmed {
+        let mut trimmed = inbox.trimmed;
+        if !trimmed && inbox.appended > 0 {
+            let appended = std::mem::take(&mut inbox.appended);
+            if !core.consumer.appended(appended, inbox.last_seq) {
+                core.news_at = 0;
+                trimmed = true;
+            }
+        }
+        if trimmed {
             drop(inbox);
             return count_anew(driver, core, now);
-        }
-        if inbox.appended > 0 {
-            let appended = std::mem::take(&mut inbox.appended);
-            core.consumer.appended(appended, inbox.last_seq);
         }
         Removals {
             seqs: std::mem::take(&mut inbox.removed),
@@ -37,7 +41,8 @@ pub(super) fn stream_news(driver: &Driver, core: &mut Core, now: i64) {
     core.heard();
 }
 
-/// Many messages have gone from the front at once. Counts what is left, if some of it was still to come.
+/// Many messages have gone from the front at once, or not all that came are for it. Counts what is left, if some of it was
+/// still to come.
 fn count_anew(driver: &Driver, core: &mut Core, now: i64) {
     let from = core.consumer.counts_from();
     let (appended, last_told, removals) = {
@@ -49,7 +54,9 @@ fn count_anew(driver: &Driver, core: &mut Core, now: i64) {
         };
         (std::mem::take(&mut inbox.appended), inbox.last_seq, removals)
     };
-    core.consumer.appended(appended, last_told);
+    if !core.consumer.appended(appended, last_told) {
+        core.news_at = 0;
+    }
     let overflowed = removals.seqs.len() >= REMOVED_MAX;
     core.removed(&removals, now);
     if overflowed {
@@ -84,7 +91,7 @@ fn count_anew(driver: &Driver, core: &mut Core, now: i64) {
         Ok((first, None)) => core.consumer.trimmed(first),
         Ok((first, Some((count, last_seq, unsettled)))) => {
             core.consumer.purged(first, count, |_| true);
-            core.consumer.appended(0, last_seq);
+            core.consumer.counted_upto(last_seq);
             core.unsettled_until = core.unsettled_until.max(unsettled);
         }
         Err(error) => {

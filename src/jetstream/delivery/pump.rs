@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::jetstream::consumer::state::{Offered, Want};
-use crate::jetstream::stream::takes;
-use crate::store::{self, RecordRef};
+use crate::store::{self, RecordRef, Scanned};
 
 use super::driver::{Core, Driver, Listening};
 use super::news::stream_news;
@@ -167,12 +166,19 @@ fn run(
     let mut ended = false;
     let mut passed_over = 0;
     if core.cursor <= durable {
-        let next = log.scan(core.cursor, *budget, |record| {
+        let next = log.scan_all(core.cursor, *budget, |scanned| {
+            let record = match scanned {
+                Scanned::Record(record) => record,
+                Scanned::Damaged { .. } => {
+                    core.consumer.passed_unread();
+                    return ControlFlow::Continue(());
+                }
+            };
             if record.seq > durable {
                 ended = true;
                 return ControlFlow::Break(());
             }
-            let is_ours = takes(&core.filters, record.subject) && !core.gone.contains(&record.seq);
+            let is_ours = core.takes(record.subject) && !core.gone.contains(&record.seq);
             if !is_ours {
                 core.cursor = record.seq + 1;
                 passed_over += record.stored_len();

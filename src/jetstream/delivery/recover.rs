@@ -1,5 +1,6 @@
 //! Consumers as the store has them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -71,7 +72,7 @@ impl Consumers {
                 (core.filters.clone(), core.consumer.next_seq())
             };
             // What it has not come to yet it needs.
-            gone += self.let_go(&filters, next, "").await;
+            gone += self.let_go(&filters, 0..next).await;
         }
         if gone == 0 {
             return;
@@ -83,6 +84,33 @@ impl Consumers {
         );
         if let Err(error) = self.committed().await {
             tracing::warn!(stream, "removing what every consumer has done with: {error}");
+        }
+    }
+
+    /// Removes from a stream what is on these filters within a range and nobody has still to do. Says how much that was.
+    pub(super) async fn let_go(&self, filters: &[Box<[u8]>], range: Range<u64>) -> usize {
+        // What is on its way to the disk is not to be missed.
+        self.stream.settled().await;
+        let (mut from, mut gone) = (range.start, 0);
+        loop {
+            let released = self
+                .stream
+                .read(from, filters, 1_000, 4 << 20)
+                .and_then(|(found, next)| {
+                    from = next;
+                    let seqs = found.iter().map(|record| record.seq);
+                    let seqs: Vec<u64> = seqs.take_while(|seq| *seq < range.end).collect();
+                    Ok((seqs.len(), self.stream.release(&seqs, true)?))
+                });
+            match released {
+                Ok((0, _)) => return gone,
+                Ok((_, released)) => gone += released,
+                Err(error) => {
+                    tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
+                    return gone;
+                }
+            }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -222,15 +222,8 @@ fn release<'a>(driver: &Driver, seqs: &'a [u64]) -> &'a [u64] {
     if seqs.is_empty() {
         return seqs;
     }
-    let alone = driver.stream.config().retention != Retention::Interest;
-    let set = driver.set.upgrade();
-    let released = driver.stream.release(seqs, |seq, subject| {
-        !alone
-            && set
-                .as_ref()
-                .is_some_and(|set| set.needs(&driver.name, seq, subject))
-    });
-    match released {
+    let asks = driver.stream.config().retention == Retention::Interest;
+    match driver.stream.release(seqs, asks) {
         Ok(_) => &[],
         Err(error) => {
             tracing::warn!(

@@ -21,7 +21,7 @@ use crate::router::{Service, Subscription, Watcher};
 
 use super::Context;
 use super::dead_letter::answer_prefix;
-use super::driver::{Driver, Parts, filters_of, is_listened_to};
+use super::driver::{Driver, Parts, filters_of, is_listened_to, many_of};
 use super::news::stream_news;
 
 /// The longest name of a consumer that is kept in the store; nats-server, which makes a file of it, fails there.
@@ -101,42 +101,38 @@ impl Consumers {
         self.read().is_empty()
     }
 
-    /// Whether another consumer than `but` still needs a message.
-    pub(super) fn needs(&self, but: &str, seq: u64, subject: &[u8]) -> bool {
-        let others = self.all();
-        let mut others = others.iter().filter(|driver| driver.name() != but);
-        others.any(|driver| driver.needs(seq, subject))
-    }
-
     /// Creates a consumer or updates the one that is there, durably.
     pub async fn create(&self, request: CreateRequest, room: bool) -> Result<Made, ApiError> {
         let _one = self.changing.lock().await;
-        let all = self.all();
-        let configs: Vec<Arc<ConsumerConfig>> = all.iter().map(|driver| driver.config()).collect();
         let name = match request.config.name.is_empty() {
             true => request.config.durable_name.clone(),
             false => request.config.name.clone(),
         };
-        let at = all.iter().position(|driver| driver.name() == name);
-        let others: Vec<&ConsumerConfig> = (0..all.len())
-            .filter(|&other| Some(other) != at)
-            .map(|other| &*configs[other])
-            .collect();
-        let existing = at.map(|at| &*configs[at]);
-        let in_use =
-            existing.is_some_and(|config| config.is_push() && is_listened_to(&self.context.router, config));
+        let stream = self.stream.config();
+        let known = self.get(&name);
+        let existing = known.as_ref().map(|driver| driver.config());
+        // There may be ten thousand: looked at only where it matters what they are.
+        let others: Vec<Arc<ConsumerConfig>> = match asks_for_others(&stream) {
+            true => {
+                let others = self.all().into_iter().filter(|driver| driver.name() != name);
+                others.map(|driver| driver.config()).collect()
+            }
+            false => Vec::new(),
+        };
+        let others: Vec<&ConsumerConfig> = others.iter().map(|config| &**config).collect();
+        let in_use = existing
+            .as_ref()
+            .is_some_and(|config| config.is_push() && is_listened_to(&self.context.router, config));
         let standing = Standing {
-            existing,
+            existing: existing.as_deref(),
             others: &others,
             deliver_subject_in_use: in_use,
         };
-        let stream = self.stream.config();
         let fresh = || {
-            let taken = |name: &str| all.iter().any(|driver| driver.name() == name);
             loop {
                 let name = nuid::next();
                 let name = &name[name.len() - 8..];
-                if !taken(name) {
+                if self.get(name).is_none() {
                     return name.to_owned();
                 }
             }
@@ -148,7 +144,7 @@ impl Consumers {
             }
             Plan::Create(config) => self.make(config, &stream).await,
             Plan::Update(config) => {
-                let driver = all[at.expect("what is updated exists")].clone();
+                let driver = known.expect("what is updated exists");
                 self.change(&driver, config).await?;
                 Ok(Made {
                     driver,
@@ -297,24 +293,29 @@ impl Consumers {
         let now = now_ns();
         let config = Arc::new(config);
         let filters = filters_of(&config);
-        {
+        let needed = {
             let mut core = driver.core();
             let core = &mut *core;
             stream_news(driver, core, now);
-            let (mut num_pending, mut last_seq) = (None, 0);
+            let needed = core.consumer.needs_from();
+            let mut num_pending = None;
+            let mut end = None;
             if core.filters != filters {
                 self.stream.with_index(|index| {
                     driver.forget_news();
                     num_pending = Some(index.count(&filters, core.consumer.counts_from()));
-                    last_seq = index.last_seq();
+                    end = Some(index.last_seq());
                     core.unsettled_until = core.unsettled_until.max(index.unsettled());
                     index.admit(driver.name(), filters.clone(), driver.clone());
                 })?;
                 core.filters.clone_from(&filters);
+                core.many = many_of(&filters);
                 core.cursor = 0;
             }
             core.consumer.reconfigure(&config, num_pending, now);
-            core.consumer.appended(0, last_seq);
+            if let Some(last_seq) = end {
+                core.consumer.counted_upto(last_seq);
+            }
             core.heard();
             core.interest_seen = 0;
             core.config = config.clone();
@@ -322,7 +323,8 @@ impl Consumers {
                 let row = meta(driver.created, &config);
                 self.stream.log().put_consumer(driver.name(), row);
             }
-        }
+            needed
+        };
         if let Some(member) = self.write().get_mut(driver.name()) {
             let answers = format!("{}*", answer_prefix(self.stream.name(), driver.name()));
             let answers_known = member
@@ -346,7 +348,7 @@ impl Consumers {
         self.committed_if(driver.is_durable).await?;
         let old = filters_of(&old);
         if old != filters && self.stream.config().retention == Retention::Interest {
-            self.let_go(&old, u64::MAX, "").await;
+            self.let_go(&old, needed..u64::MAX).await;
             self.committed().await?;
         }
         Ok(())
@@ -392,8 +394,7 @@ impl Consumers {
                 let at = core.consumer.check_reset(config, seq, started)?;
                 driver.forget_news();
                 let count = index.count(&core.filters, at);
-                core.consumer.reset(at, count);
-                core.consumer.appended(0, index.last_seq());
+                core.consumer.reset(at, count, index.last_seq());
                 core.unsettled_until = core.unsettled_until.max(index.unsettled());
                 Ok(at)
             })??;
@@ -429,8 +430,13 @@ impl Consumers {
         drop(member);
         let confirmed = driver.take_leave();
         if self.stream.config().retention == Retention::Interest {
-            let filters = driver.core().filters.clone();
-            self.let_go(&filters, u64::MAX, driver.name()).await;
+            let (filters, needed) = {
+                let core = driver.core();
+                (core.filters.clone(), core.consumer.needs_from())
+            };
+            // The last one leaves nothing of what it took, also of what it never came to.
+            let from = if self.is_empty() { 0 } else { needed };
+            self.let_go(&filters, from..u64::MAX).await;
         }
         if driver.is_durable {
             self.stream.log().remove_consumer(driver.name());
@@ -469,37 +475,6 @@ impl Consumers {
             self.context.router.unwatch(watched.as_bytes(), &watcher);
         }
         Some(member)
-    }
-
-    /// Removes from a stream what is on these filters below a sequence and nobody has still to do, `but` not asked. Says how
-    /// much that was.
-    pub(super) async fn let_go(&self, filters: &[Box<[u8]>], below: u64, but: &str) -> usize {
-        // What is on its way to the disk is not to be missed.
-        self.stream.settled().await;
-        let (mut from, mut gone) = (0, 0);
-        loop {
-            let released = self
-                .stream
-                .read(from, filters, 1_000, 4 << 20)
-                .and_then(|(found, next)| {
-                    from = next;
-                    let seqs = found.iter().map(|record| record.seq);
-                    let seqs: Vec<u64> = seqs.take_while(|seq| *seq < below).collect();
-                    let released = self
-                        .stream
-                        .release(&seqs, |seq, subject| self.needs(but, seq, subject));
-                    Ok((seqs.len(), released?))
-                });
-            match released {
-                Ok((0, _)) => return gone,
-                Ok((_, released)) => gone += released,
-                Err(error) => {
-                    tracing::warn!(stream = self.stream.name(), "letting messages go: {error}");
-                    return gone;
-                }
-            }
-            tokio::task::yield_now().await;
-        }
     }
 
     /// One change of the set at a time.
@@ -580,6 +555,11 @@ impl Driver {
 
 pub(super) fn meta(created: i64, config: &ConsumerConfig) -> Vec<u8> {
     serde_json::to_vec(&Meta { created, config }).expect("plain fields serialise")
+}
+
+/// Whether a new consumer has to agree with those that are there.
+fn asks_for_others(stream: &StreamConfig) -> bool {
+    stream.retention == Retention::WorkQueue || stream.max_consumers > 0
 }
 
 /// The stream as a consumer's configuration is checked against it.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::protocol::subject;
 
-/// A follower of a stream. Its methods are called under the stream's lock (but for [`Listener::durable`]): they take
-/// note and return.
+/// A follower of a stream. Its methods are called under the stream's lock (but for the last two): they take note and
+/// return.
 pub trait Listener: Send + Sync {
     /// So many messages for it have come, the last of them with this sequence. They are not durable yet.
     fn appended(&self, count: u64, last_seq: u64);
@@ -24,6 +24,8 @@ pub trait Listener: Send + Sync {
     fn trimmed(&self);
     /// What it was told of has become durable. Called without a lock.
     fn durable(&self);
+    /// Whether a message that its filters take is still to be delivered or acked there. Called without a lock.
+    fn needs(&self, seq: u64) -> bool;
 }
 
 type Slot = u32;
@@ -43,6 +45,8 @@ struct Member {
 #[derive(Default)]
 pub(super) struct Audience {
     members: Vec<Option<Member>>,
+    /// Slots of members that have gone.
+    free: Vec<Slot>,
     by_name: HashMap<String, Slot>,
     everyone: Vec<Slot>,
     filters: Node,
@@ -156,12 +160,10 @@ impl Audience {
         if let Some(commit) = under_way {
             self.waiting.push_back((commit, vec![listener.clone()]));
         }
-        let free = self.members.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.members.push(None);
-            self.members.len() - 1
+            Slot::try_from(self.members.len() - 1).expect("fewer than 2^32 consumers")
         });
-        let slot = Slot::try_from(at).expect("fewer than 2^32 consumers");
         if filters.is_empty() {
             // Those who are there have to hear of what came before.
             self.tell();
@@ -171,7 +173,7 @@ impl Audience {
             self.filters.insert(filter, slot);
         }
         self.by_name.insert(name.to_owned(), slot);
-        self.members[at] = Some(Member {
+        self.members[slot as usize] = Some(Member {
             name: name.to_owned(),
             filters,
             listener,
@@ -196,6 +198,7 @@ impl Audience {
             self.filters.remove(filter, slot);
         }
         self.touched.retain(|&other| other != slot);
+        self.free.push(slot);
     }
 
     /// Whether anybody would get a message on this subject.
@@ -205,6 +208,16 @@ impl Audience {
             self.filters.matching(Some(to), &mut |_| wanted = true);
         }
         wanted
+    }
+
+    /// Appends everyone who takes messages on this subject, some perhaps twice.
+    pub fn takers(&self, to: &[u8], out: &mut Vec<Arc<dyn Listener>>) {
+        let mut take = |slot: Slot| {
+            let member = self.members[slot as usize].as_ref();
+            out.extend(member.map(|member| member.listener.clone()));
+        };
+        self.everyone.iter().copied().for_each(&mut take);
+        self.filters.matching(Some(to), &mut take);
     }
 
     /// A message has come.
@@ -352,6 +365,10 @@ mod tests {
         fn durable(&self) {
             self.note("durable".to_owned());
         }
+        fn needs(&self, seq: u64) -> bool {
+            self.note(format!("{seq}?"));
+            false
+        }
     }
 
     fn filters(all: &[&str]) -> Vec<Box<[u8]>> {
@@ -392,6 +409,12 @@ mod tests {
         audience.appended(b"a.1", 8);
         audience.trimmed();
         assert_eq!(some.take(), ["+1 to 6", "trimmed"]);
+        // Whom a message does not concern is not asked about it.
+        none.take();
+        let mut takers = Vec::new();
+        audience.takers(b"x", &mut takers);
+        assert!(!takers.iter().any(|taker| taker.needs(9)));
+        assert_eq!((some.take(), none.take()), (vec!["9?".to_owned()], vec![]));
         assert_eq!(all.take(), ["+1 to 6", "+1 to 7"]);
         assert!(!audience.is_wanted(b"a.1") && audience.is_wanted(b"x") && audience.len() == 2);
         audience.dismiss("some");

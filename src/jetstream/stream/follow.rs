@@ -132,19 +132,23 @@ impl Stream {
         Ok(self.sound()?.next_bound(filters, from))
     }
 
-    /// Removes messages that every consumer has done with; they are gone with the next commit. `is_needed` is asked
-    /// without a lock.
-    pub fn release(
-        &self,
-        seqs: &[u64],
-        mut is_needed: impl FnMut(u64, &[u8]) -> bool,
-    ) -> Result<usize, ApiError> {
+    /// Removes messages that a consumer has done with; they are gone with the next commit. If it `asks`, those that any
+    /// consumer needs stay.
+    pub fn release(&self, seqs: &[u64], asks: bool) -> Result<usize, ApiError> {
         let epoch = self.sound()?.audience.epoch();
         let mut gone = Vec::with_capacity(seqs.len());
+        let mut followers = Vec::new();
         for &seq in seqs {
             match self.log.get(seq) {
-                Ok(Some(record)) if !is_needed(seq, &record.subject) => gone.push((seq, record.subject)),
-                Ok(_) => {}
+                Ok(Some(record)) => {
+                    if asks {
+                        self.lock().audience.takers(&record.subject, &mut followers);
+                    }
+                    if !followers.drain(..).any(|follower| follower.needs(seq)) {
+                        gone.push((seq, record.subject));
+                    }
+                }
+                Ok(None) => {}
                 // What cannot be read cannot be taken out: named and counted by the store, it stays.
                 Err(store::Error::DamagedRecord { .. }) => {}
                 Err(error) => return Err(store_error(&error)),

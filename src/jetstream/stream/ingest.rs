@@ -5,7 +5,7 @@
 
 use crate::jetstream::api::error::{self, ApiError};
 use crate::protocol::encode::Message;
-use crate::store;
+use crate::store::{self, RecordRef};
 
 use super::acks::{Acks, store_error};
 use super::ask::{Asked, Rollup, Ttl, parse_ttl};
@@ -205,15 +205,16 @@ impl State {
             self.check_room(message)?;
         }
         let lost = |error: store::Error| store_error(&error);
-        let seq = if self.config.retention == Retention::Interest && !self.audience.is_wanted(message.subject)
-        {
+        let is_kept =
+            self.config.retention != Retention::Interest || self.audience.is_wanted(message.subject);
+        let seq = if !is_kept {
             self.pass_by(message, asked.msg_id, now).map_err(lost)?
         } else {
             self.append(message.subject, message.headers, message.payload, now)
                 .map_err(lost)?
         };
         // What went by has no time to live.
-        match ttl.filter(|_| !self.is_dying(seq)) {
+        match ttl.filter(|_| is_kept) {
             Some(Ttl::After(ns)) => {
                 self.expiries.insert((now.saturating_add(ns), seq));
             }
@@ -235,21 +236,25 @@ impl State {
 
     /// Nobody wants it: its sequence goes by, and of it only the id is remembered.
     fn pass_by(&mut self, message: &Message<'_>, id: Option<&[u8]>, now: i64) -> Result<u64, store::Error> {
+        let record = RecordRef {
+            seq: self.last_seq + 1,
+            time_ns: now.max(self.last_time),
+            subject: message.subject,
+            headers: b"",
+            payload: b"",
+        };
         if self.messages == 0 {
-            self.last_seq += 1;
-            self.last_id_is(self.last_seq, b"");
-            self.note_passed(self.last_seq, now, id);
-            self.first_seq = self.last_seq + 1;
-            self.last_time = now.max(self.last_time);
+            self.first_seq = record.seq + 1;
             self.skipped = true;
-            self.changes += 1;
-            return Ok(self.last_seq);
+        } else {
+            // A gap among messages is durable as a message that is removed with the same commit.
+            self.log.append_removed(&record)?;
         }
-        // A gap among messages is durable as a message that is removed with the same commit.
-        let seq = self.append(message.subject, b"", b"", now)?;
-        self.note_passed(seq, now, id);
-        self.remove(seq, message.subject)?;
-        Ok(seq)
+        (self.last_seq, self.last_time) = (record.seq, record.time_ns);
+        self.last_id_is(record.seq, b"");
+        self.note_passed(record.seq, now, id);
+        self.changes += 1;
+        Ok(record.seq)
     }
 
     /// Removes what a new message replaces.
@@ -293,10 +298,60 @@ fn number(text: &[u8]) -> Option<u64> {
 mod tests {
     use std::sync::Arc;
 
+    use crate::jetstream::stream::audience::Listener;
     use crate::jetstream::stream::config::StreamConfig;
     use crate::store::Log;
 
     use super::*;
+
+    struct Anyone;
+
+    impl Listener for Anyone {
+        fn appended(&self, _: u64, _: u64) {}
+        fn removed(&self, _: u64, _: u64) {}
+        fn trimmed(&self) {}
+        fn durable(&self) {}
+        fn needs(&self, _: u64) -> bool {
+            true
+        }
+    }
+
+    /// Commits come at any moment, from other threads: none may hold a message that nobody wants without its removal.
+    #[test]
+    fn what_goes_by_is_never_there() {
+        const MESSAGES: u64 = 20_000;
+        let config = StreamConfig {
+            retention: Retention::Interest,
+            max_msg_size: -1,
+            ..StreamConfig::default()
+        };
+        let log = Log::memory();
+        let mut state = State::new(Arc::new(config), log.clone());
+        state
+            .audience
+            .admit("some", vec![b"wanted"[..].into()], Arc::new(Anyone), None);
+        let mut publish = |subject: &'static [u8]| {
+            let message = Message {
+                subject,
+                ..Message::default()
+            };
+            assert!(matches!(state.take_in(&message, 1), Ok(Taken::Stored(_))));
+        };
+        publish(b"wanted");
+        std::thread::scope(|scope| {
+            let commits = scope.spawn(|| {
+                while log.durable_seq() <= MESSAGES {
+                    log.commit(Box::new(|landed| landed.unwrap()));
+                    assert_eq!(log.state().messages, 1);
+                }
+            });
+            for _ in 0..MESSAGES {
+                publish(b"unwanted");
+            }
+            commits.join().unwrap();
+        });
+        assert_eq!((state.messages, state.last_seq), (1, MESSAGES + 1));
+    }
 
     /// Nothing but a publish looks at the window here: the clock of a busy server is late, too.
     #[test]

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use crate::protocol::patterns::Patterns;
 use crate::protocol::subject;
 use crate::store;
 
@@ -84,13 +85,17 @@ impl State {
                 true
             });
         }
+        let mut before = Patterns::default();
         for (at, filter) in filters.iter().enumerate() {
             self.index.matching(filter, |subject, state| {
-                if !filters[..at].iter().any(|other| subject::matches(other, subject)) {
+                if !before.takes(subject) {
                     f(subject, state);
                 }
                 true
             });
+            if at + 1 < filters.len() {
+                before.insert(filter);
+            }
         }
     }
 

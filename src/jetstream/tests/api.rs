@@ -197,6 +197,9 @@ impl Listener for Trap {
     }
     fn trimmed(&self) {}
     fn durable(&self) {}
+    fn needs(&self, _: u64) -> bool {
+        false
+    }
 }
 
 /// Fails with every batch that comes to it.

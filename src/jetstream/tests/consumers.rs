@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use super::*;
 
+mod edges;
+
 /// A message as it came to a subject the test listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Came {

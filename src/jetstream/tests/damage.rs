@@ -6,7 +6,7 @@ const MESSAGES: usize = 50;
 
 impl Rig {
     /// Stops, flips a bit in every payload that has the mark, and starts again.
-    async fn restart_damaged(self, marks: &[String]) -> Self {
+    pub(super) async fn restart_damaged(self, marks: &[String]) -> Self {
         self.jetstream.shutdown().await;
         let dir = self.dir.unwrap();
         drop(self.jetstream);

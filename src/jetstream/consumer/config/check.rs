@@ -4,6 +4,7 @@
 use super::wire::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy};
 use crate::jetstream::api::error::{self, ApiError};
 use crate::jetstream::consumer::duration::{self, MILLISECOND, SECOND};
+use crate::protocol::patterns::Patterns;
 use crate::protocol::subject;
 
 const ACK_WAIT_DEFAULT: i64 = 30 * SECOND;
@@ -332,14 +333,16 @@ fn filters(config: &ConsumerConfig) -> Checked {
     if config.filter_subjects.iter().any(String::is_empty) {
         return Err(error::CONSUMER_EMPTY_FILTER);
     }
-    for (at, filter) in config.filter_subjects.iter().enumerate() {
+    let all = config.filter_subjects.iter();
+    let set: Patterns = all
+        .filter(|filter| valid(filter))
+        .map(|filter| filter.as_bytes())
+        .collect();
+    for filter in &config.filter_subjects {
         if !valid(filter) {
             return Err(error::STREAM_INVALID_CONFIG.with("invalid subject"));
         }
-        let covered = |(other_at, other): (usize, &String)| {
-            other_at != at && subject::is_subset(filter.as_bytes(), other.as_bytes())
-        };
-        if config.filter_subjects.iter().enumerate().any(covered) {
+        if set.covers(filter.as_bytes()) {
             return Err(error::CONSUMER_OVERLAPPING_FILTERS);
         }
     }

@@ -4,7 +4,7 @@ use super::check::{INACTIVE_THRESHOLD_DEFAULT, Limits, Retention, StreamFacts, c
 use super::request::{Action, CreateRequest};
 use super::wire::{AckPolicy, ConsumerConfig, PriorityPolicy, WireTime};
 use crate::jetstream::api::error::{self, ApiError};
-use crate::protocol::subject;
+use crate::protocol::patterns::Patterns;
 
 const DURABLE_NAME_BYTES_MAX: usize = 255;
 const REQUIRED_LEVEL_KEY: &str = "_nats.req.level";
@@ -23,7 +23,7 @@ pub enum Plan {
 pub struct Standing<'a> {
     /// The consumer of the requested name, if there is one.
     pub existing: Option<&'a ConsumerConfig>,
-    /// Every other consumer of the stream.
+    /// Every other consumer of the stream; only asked for by a work queue, and by a stream that limits them.
     pub others: &'a [&'a ConsumerConfig],
     /// Whether somebody listens on the existing consumer's deliver subject.
     pub deliver_subject_in_use: bool,
@@ -175,14 +175,11 @@ fn stamp_inactive_threshold(config: &mut ConsumerConfig, durable: bool) {
 
 /// Whether no other consumer of a work queue would get a message that `config` filters for.
 fn filters_are_free(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> bool {
-    config.filters().all(|filter| {
-        others.iter().all(|other| {
-            other.filters().next().is_some()
-                && other
-                    .filters()
-                    .all(|theirs| !subject::overlap(filter.as_bytes(), theirs.as_bytes()))
-        })
-    })
+    let own: Patterns = config.filters().map(str::as_bytes).collect();
+    let is_free = |other: &&ConsumerConfig| {
+        other.filters().next().is_some() && other.filters().all(|theirs| !own.overlaps(theirs.as_bytes()))
+    };
+    config.filters().next().is_none() || others.iter().all(is_free)
 }
 
 fn fits_work_queue(config: &ConsumerConfig, others: &[&ConsumerConfig]) -> Result<(), ApiError> {

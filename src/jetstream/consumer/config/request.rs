@@ -125,8 +125,10 @@ fn read_body(body: &[u8], strict: bool) -> Result<Body, ApiError> {
         return Err(error::INVALID_JSON.with("a create request is an object"));
     };
     known_fields(request, &["stream_name", "config", "action", "pedantic"], strict)?;
-    if let Some(Value::Object(config)) = request.get_mut("config") {
-        known_fields(config, ConsumerConfig::FIELDS, strict)?;
+    match request.get_mut("config") {
+        Some(Value::Object(config)) => known_fields(config, ConsumerConfig::FIELDS, strict)?,
+        Some(_) => return Err(error::INVALID_JSON.with("a configuration is an object")),
+        None => {}
     }
     serde_json::from_value(value).map_err(|error| error::INVALID_JSON.with(error))
 }

@@ -101,12 +101,29 @@ impl Consumer {
         }
     }
 
-    /// The stream got `matching` messages for this consumer, the last sequence of all being `last_seq`.
-    pub fn appended(&mut self, matching: u64, last_seq: u64) {
-        if last_seq > self.counted_to {
-            self.counted_to = last_seq;
-            self.num_pending += matching;
+    /// The stream got `matching` messages for this consumer, the last sequence of all being `last_seq`. False when not
+    /// all of them count: then the owner counts anew.
+    #[must_use]
+    pub fn appended(&mut self, matching: u64, last_seq: u64) -> bool {
+        if last_seq <= self.counted_to {
+            return true;
         }
+        if self.starts_ahead {
+            let none_counts = last_seq < self.counts_from();
+            if none_counts {
+                self.counted_upto(last_seq);
+            }
+            return none_counts;
+        }
+        self.counted_to = last_seq;
+        self.num_pending += matching;
+        true
+    }
+
+    /// `num_pending` is known up to there.
+    pub fn counted_upto(&mut self, last_seq: u64) {
+        self.counted_to = self.counted_to.max(last_seq);
+        self.starts_ahead = self.counts_from() > self.counted_to.saturating_add(1);
     }
 
     /// A message is gone from the stream. `matches`: the consumer's filters match its subject.
@@ -208,8 +225,8 @@ impl Consumer {
     }
 
     /// Starts over at `seq` (from [`Consumer::check_reset`]): the one way back for the floor. `num_pending`
-    /// counts from there.
-    pub fn reset(&mut self, seq: u64, num_pending: u64) {
+    /// counts from there to `last_seq`, the end of the stream.
+    pub fn reset(&mut self, seq: u64, num_pending: u64, last_seq: u64) {
         self.pending.clear();
         self.exhausted.clear();
         self.skip.clear();
@@ -221,6 +238,7 @@ impl Consumer {
         };
         self.floor = self.delivered;
         self.num_pending = num_pending;
+        self.counted_upto(last_seq);
         (self.last_delivery, self.last_ack) = (None, None);
         self.replay = None;
         self.hold_until = i64::MIN;

@@ -245,6 +245,10 @@ pub struct Consumer {
     num_pending: u64,
     /// `num_pending` knows the stream up to here.
     counted_to: u64,
+    /// It starts behind the end of the stream: some of what comes is not for it.
+    starts_ahead: bool,
+    /// It passed by messages that cannot be read, and does not know whether they are counted.
+    passed_unread: bool,
     replay: Option<Replay>,
     rate: Option<Rate>,
     /// No delivery before this: replay pace or rate limit.
@@ -368,6 +372,8 @@ impl Consumer {
             skip_until: if skipping { snapshot.skip_until } else { 0 },
             num_pending: start.num_pending,
             counted_to: start.last_seq,
+            starts_ahead: false,
+            passed_unread: false,
             replay: original.then_some(Replay {
                 until: start.last_seq,
                 last: None,
@@ -389,6 +395,7 @@ impl Consumer {
         if snapshot.skip_until > 0 && !skipping {
             consumer.next_seq = consumer.next_seq.max(snapshot.skip_until + 1);
         }
+        consumer.counted_upto(start.last_seq);
         consumer.arm_inactive(now);
         consumer
     }
@@ -428,6 +435,14 @@ impl Consumer {
     pub fn needs(&self, seq: u64) -> bool {
         let waiting = seq >= self.next_seq || self.pending.get(seq).is_some();
         (seq > self.floor.stream && waiting) || self.exhausted.contains_key(&seq)
+    }
+
+    /// Below this it needs nothing that it has come to.
+    pub fn needs_from(&self) -> u64 {
+        let exhausted = self.exhausted.keys().next().copied();
+        exhausted
+            .unwrap_or(u64::MAX)
+            .min(self.floor.stream.saturating_add(1))
     }
 
     /// When the owner must call [`Consumer::tick`], at the latest; `None` is never.

@@ -127,7 +127,7 @@ impl Bench {
 
     fn append(&mut self) {
         self.last += 1;
-        self.consumer.appended(1, self.last);
+        assert!(self.consumer.appended(1, self.last));
     }
 
     fn ack(&mut self, stream_seq: u64) -> Vec<String> {

@@ -416,8 +416,12 @@ impl Harness {
         match *op {
             Op::Append { wanted } => {
                 self.stream.push((true, wanted));
-                self.consumer
-                    .appended(u64::from(wanted), self.stream.len() as u64);
+                let end = self.stream.len() as u64;
+                if !self.consumer.appended(u64::from(wanted), end) {
+                    let count = self.undelivered().count() as u64;
+                    self.consumer.purged(self.first, count, |_| true);
+                    self.consumer.counted_upto(end);
+                }
             }
             Op::Delete { pick } => self.delete(pick),
             Op::Purge { keep } => self.purge(keep),

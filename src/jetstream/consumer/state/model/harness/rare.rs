@@ -40,7 +40,8 @@ impl Harness {
     }
 
     pub(super) fn reset(&mut self, pick: usize) {
-        let to = match pick as u64 % (self.stream.len() as u64 + 2) {
+        let end = self.stream.len() as u64;
+        let to = match pick as u64 % (end + 5) {
             0 => 0,
             seq => seq.max(self.first),
         };
@@ -50,7 +51,7 @@ impl Harness {
             ..Model::default()
         };
         let count = self.undelivered().count() as u64;
-        self.consumer.reset(to, count);
+        self.consumer.reset(to, count, end);
         for seq in 1..to {
             self.model.done.insert(seq);
         }
