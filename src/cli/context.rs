@@ -12,6 +12,7 @@ use clap::Args;
 use futures_util::StreamExt;
 
 use super::{Failure, output, units};
+use crate::mesh::Complaints;
 
 /// Longest pause between two tries to reconnect: a daemon is back soon after its broker is.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -333,6 +334,12 @@ impl Connection {
         outcome.unwrap_or_else(|_| Err(Failure::unhealthy("the server stopped answering")))
     }
 
+    /// The same for the mesh; from here on it is also said at once.
+    pub(super) fn complaints(&self) -> Complaints {
+        self.complaint.aloud.store(true, Ordering::Relaxed);
+        self.complaint.told.clone()
+    }
+
     /// What the server has refused since last asked.
     pub(super) fn refusal(&self) -> Option<Failure> {
         let text = self.complaint.take()?;
@@ -345,13 +352,22 @@ impl Connection {
 struct Complaint {
     text: Arc<Mutex<Option<String>>>,
     disconnected: Arc<AtomicBool>,
+    /// The mesh asks it when an answer does not come.
+    told: Complaints,
+    /// Whether it is said at once, because nobody asks afterwards.
+    aloud: Arc<AtomicBool>,
 }
 
 impl Complaint {
     fn hear(&self, event: Event) {
         match event {
             Event::ServerError(ServerError::Other(text)) => {
-                *self.text.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                self.told.hear(&text);
+                let mut last = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.aloud.load(Ordering::Relaxed) && last.as_ref() != Some(&text) {
+                    output::note(format!("The server refuses: {text}"));
+                }
+                *last = Some(text);
             }
             Event::ServerError(ServerError::AuthorizationViolation) => {
                 output::note("The server refuses these credentials");

@@ -149,7 +149,11 @@ impl Monitoring {
                     "is the server running, with monitoring on? name another address with --monitor or MESH_MONITOR_URL",
                 )
             })?;
-        parse(&bytes).ok_or_else(|| Failure::unhealthy(format!("{} does not speak HTTP", self.url())))
+        parse(&bytes).ok_or_else(|| {
+            Failure::unhealthy(format!("{} does not speak HTTP", self.url())).hint(
+                "is it the port for clients? name that of monitoring with --monitor or MESH_MONITOR_URL",
+            )
+        })
     }
 
     /// Asks for one page of JSON and fails unless it is there.

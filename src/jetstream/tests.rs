@@ -482,6 +482,7 @@ async fn a_stream_that_cannot_be_read_is_left_out_and_the_others_are_served() {
             .await;
         assert_eq!(rig.publish(&format!("{name}.a"), &[], "x").await, "1");
     }
+    let last_ts = rig.api("STREAM.INFO.WORSE", Value::Null).await["state"]["last_ts"].clone();
     rig.jetstream.shutdown().await;
     let dir = rig.dir.take().unwrap();
     drop(rig);
@@ -524,6 +525,10 @@ async fn a_stream_that_cannot_be_read_is_left_out_and_the_others_are_served() {
     assert_eq!(names["streams"], json!(["BADX", "GOOD", "RECOVERED_3"]));
     let kept = rig.api("STREAM.INFO.RECOVERED_3", Value::Null).await;
     assert_eq!(kept["state"]["messages"], 1, "{kept}");
+    assert_eq!(
+        kept["state"]["last_ts"], last_ts,
+        "the row is lost, the message knows"
+    );
     rig.jetstream.shutdown().await;
 }
 

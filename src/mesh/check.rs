@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::While;
+use super::phoenix::Record;
+use super::presence::Peer;
 use super::reader::{Selection, Start};
 use super::{Error, Mesh, Received, setup};
 
@@ -134,9 +136,12 @@ impl Mesh {
                 stored: event.stored.to_string(),
                 body: String::from_utf8_lossy(&event.body).into_owned(),
             });
+        let (peers, damaged) = self.readable::<Peer>(setup::PEERS).await?;
+        let states = self.readable::<Record>(setup::PHOENIX).await?.1;
+        problems.extend(damaged.iter().chain(&states).map(Error::to_string));
         let last = super::envelope::timestamp(info.state.last_timestamp.unix_timestamp_nanos());
         Ok(Health {
-            peers: self.live_rows(setup::PEERS).await?.len(),
+            peers: peers.len(),
             systems,
             silent,
             events: info.state.messages,

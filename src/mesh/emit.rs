@@ -162,6 +162,7 @@ impl Mesh {
         let mut said = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            self.complaints.clear();
             let tried = tokio::time::timeout(TRY.min(left), self.publish(pending)).await;
             let why = match tried {
                 Ok(Ok(ack)) if ack.duplicate => return self.duplicate(held, pending, ack.sequence).await,
@@ -174,7 +175,7 @@ impl Mesh {
                 }
                 Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
                     if let Err(error) = self.ensure().await
-                        && deadline <= Instant::now()
+                        && (deadline <= Instant::now() || matches!(error, Error::NoStreams))
                     {
                         if !unheard {
                             held.free()?;
@@ -195,6 +196,14 @@ impl Mesh {
                     }
                     unheard = true;
                     said.insert(why).clone()
+                }
+                Err(_) if !unheard && self.complaints.about(&pending.subject).is_some() => {
+                    // Nothing was stored: kept in the journal it would stand in the way of all that comes after it.
+                    held.free()?;
+                    return Err(Error::Refused {
+                        event: pending.event.clone(),
+                        why: self.complaints.about(&pending.subject).unwrap_or_default(),
+                    });
                 }
                 Err(_) => {
                     unheard = true;

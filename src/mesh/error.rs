@@ -94,6 +94,19 @@ pub enum Error {
         /// How it shows.
         why: String,
     },
+    /// A key of a bucket cannot be read.
+    #[error("key `{key}` of bucket {bucket} is damaged: {why}")]
+    DamagedKey {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: String,
+        /// How it shows.
+        why: String,
+    },
+    /// The server keeps no streams.
+    #[error("JetStream is not enabled on this server")]
+    NoStreams,
     /// A command could not be run.
     #[error("cannot run `{command}`: {why}")]
     Command {

@@ -1,19 +1,27 @@
 //! Lineage: which session came from which, drawn from what was said on the mesh.
 //!
 //! Envelopes tell of sessions and their parents; `session_started`, `session_ended` and `session_resurrected` tell how.
+//! The records of revived sessions say it too, should their reviver have ended before he told of it.
 //! The bucket `SESSIONS` is a projection of the stream with a cursor: events are folded in once, and what they said
-//! outlives them. It can be rebuilt by emptying it.
+//! outlives them. It can be rebuilt by emptying it; a row that cannot be read makes it be.
+//!
+//! Sessions come by the thousand, and a chain of them may be as long: nothing here recurses, or looks at all for each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::While;
+use super::phoenix::Record;
 use super::reader::{Selection, Start};
+use super::rows::State;
 use super::{Error, Mesh, Received, catalog, identity, setup};
 
 /// Where the cursor is kept; no session's name has a dot.
 const CURSOR: &str = "cursor.stream";
+/// Trees are drawn to this depth, then they go on at the margin.
+const DEPTH_MAX: usize = 40;
 /// Events whose bodies tell of lineage.
 const TELLING: [&str; 3] = [
     "mesh.session.started",
@@ -106,16 +114,7 @@ impl Mesh {
     pub async fn lineage(&self) -> Result<Lineage, Error> {
         let info = self.stream().await?.cached_info().clone();
         let stream = info.created.unix_timestamp_nanos().to_string();
-        let (mut lineage, mut revisions, mut after) = (Lineage::default(), BTreeMap::new(), 0);
-        for row in self.live_rows(setup::SESSIONS).await? {
-            if row.key == CURSOR {
-                let cursor: Cursor = row.read()?;
-                after = if cursor.stream == stream { cursor.seq } else { 0 };
-            } else if identity::is_name(&row.key) {
-                revisions.insert(row.key.clone(), row.revision);
-                lineage.sessions.insert(row.key.clone(), row.read()?);
-            }
-        }
+        let (mut lineage, mut revisions, after) = self.folded(&stream).await?;
         let before = lineage.clone();
         let all = Selection::of(vec![catalog::ALL.to_owned()], Start::After(after));
         let telling = Selection::of(TELLING.map(str::to_owned).to_vec(), Start::After(after));
@@ -134,15 +133,21 @@ impl Mesh {
                 }
             }
         }
-        for (name, session) in &lineage.sessions {
-            if before.sessions.get(name) != Some(session) {
+        for (row, record) in self.readable::<Record>(setup::PHOENIX).await?.0 {
+            lineage.took_up(&record, &row.stored.to_string());
+        }
+        let changed = lineage
+            .sessions
+            .iter()
+            .filter(|(name, session)| before.sessions.get(*name) != Some(session))
+            .map(|(name, session)| {
                 let value = serde_json::to_vec(session).expect("strings are always JSON");
-                let seen = revisions.get(name).copied().unwrap_or(0);
-                if self.swap(setup::SESSIONS, name, value, seen).await?.is_none() {
-                    // Somebody else is folding the same events in.
-                    return Ok(lineage);
-                }
-            }
+                (name.clone(), value, revisions.remove(name).unwrap_or(0))
+            })
+            .collect();
+        if !self.swap_all(setup::SESSIONS, changed).await? {
+            // Somebody else is folding the same events in.
+            return Ok(lineage);
         }
         if info.state.last_sequence != after {
             let cursor = Cursor {
@@ -151,12 +156,37 @@ impl Mesh {
             };
             let value = serde_json::to_vec(&cursor).expect("strings and numbers are always JSON");
             let bucket = self.bucket(setup::SESSIONS).await?;
-            super::error::While::while_doing(
-                bucket.put(CURSOR, value.into()).await,
-                "cannot move the cursor",
-            )?;
+            let put = bucket.put(CURSOR, value.into()).await;
+            put.while_doing("cannot move the cursor")?;
         }
         Ok(lineage)
+    }
+
+    /// What is in the bucket, the revision of each key, and the sequence up to which the stream is in it.
+    async fn folded(&self, stream: &str) -> Result<(Lineage, BTreeMap<String, u64>, u64), Error> {
+        let (mut lineage, mut revisions, mut after) = (Lineage::default(), BTreeMap::new(), 0);
+        let mut damaged = false;
+        let mut rows = self.rows(setup::SESSIONS, ">", false).await?;
+        while let Some(row) = rows.next().await? {
+            let live = row.state == State::Live;
+            if row.key == CURSOR && live {
+                let cursor = row.read::<Cursor>().ok();
+                let ours = cursor.filter(|cursor| cursor.stream == stream);
+                after = ours.map_or(0, |cursor| cursor.seq);
+            } else if identity::is_name(&row.key) {
+                revisions.insert(row.key.clone(), row.revision);
+                match row.read() {
+                    _ if !live => {}
+                    Ok(session) => drop(lineage.sessions.insert(row.key, session)),
+                    Err(_) => {
+                        self.forget(setup::SESSIONS, &row.key, row.revision).await?;
+                        revisions.remove(&row.key);
+                        damaged = true;
+                    }
+                }
+            }
+        }
+        Ok((lineage, revisions, if damaged { 0 } else { after }))
     }
 }
 
@@ -202,6 +232,18 @@ impl Lineage {
                     self.link(new_session, session, Some(How::Resurrected));
                 }
             }
+        }
+    }
+
+    /// Takes in the record of a revived session: it knows its parent although no event may have said so.
+    fn took_up(&mut self, record: &Record, at: &str) {
+        let known = self
+            .sessions
+            .get(&record.session)
+            .is_some_and(|session| session.parent.is_some());
+        if let Some(parent) = record.parent.as_ref().filter(|_| !known) {
+            self.heard(&record.session, Some(&record.instance), at);
+            self.link(&record.session, parent, Some(How::Resurrected));
         }
     }
 
@@ -255,10 +297,11 @@ impl Lineage {
             }
             root = parent;
         }
+        let children = self.children();
         let mut kept = BTreeSet::from([root]);
         let mut next = vec![root];
         while let Some(name) = next.pop() {
-            for child in self.children(name) {
+            for child in children.get(name).into_iter().flatten() {
                 if kept.insert(&child.session) {
                     next.push(&child.session);
                 }
@@ -275,15 +318,22 @@ impl Lineage {
         }
     }
 
-    /// Sessions that came from `name`, the first heard of first.
-    fn children<'a>(&'a self, name: &str) -> Vec<&'a Session> {
-        let mut children: Vec<&Session> = self
-            .sessions
-            .values()
-            .filter(|session| session.parent.as_deref() == Some(name))
-            .collect();
-        children.sort_by(|a, b| (&a.first, &a.session).cmp(&(&b.first, &b.session)));
+    /// Sessions by what they came from, the first heard of first.
+    fn children(&self) -> BTreeMap<&str, Vec<&Session>> {
+        let mut children: BTreeMap<&str, Vec<&Session>> = BTreeMap::new();
+        for session in self.in_order() {
+            if let Some(parent) = session.parent.as_deref() {
+                children.entry(parent).or_default().push(session);
+            }
+        }
         children
+    }
+
+    /// All sessions, the first heard of first.
+    fn in_order(&self) -> Vec<&Session> {
+        let mut sessions: Vec<&Session> = self.sessions.values().collect();
+        sessions.sort_by(|a, b| (&a.first, &a.session).cmp(&(&b.first, &b.session)));
+        sessions
     }
 
     /// Parents that are spoken of and were never heard from.
@@ -297,92 +347,58 @@ impl Lineage {
             .collect()
     }
 
-    /// Whether following parents from `session` leads back to it.
-    pub fn in_cycle(&self, session: &str) -> bool {
-        let mut at = session;
-        for _ in 0..=self.sessions.len() {
-            match self.sessions.get(at).and_then(|known| known.parent.as_deref()) {
-                None => return false,
-                Some(parent) if parent == session => return true,
-                Some(parent) => at = parent,
+    /// Sessions from which following parents leads back to them.
+    pub fn in_cycles(&self) -> BTreeSet<&str> {
+        let parent = |name: &str| self.sessions.get(name).and_then(|known| known.parent.as_deref());
+        let (mut found, mut walked) = (BTreeSet::new(), BTreeMap::new());
+        for (walk, start) in self.sessions.keys().enumerate() {
+            let mut at = Some(start.as_str());
+            while let Some(name) = at.filter(|name| !walked.contains_key(name)) {
+                walked.insert(name, walk);
+                at = parent(name);
+            }
+            // Where a walk meets itself it has been round once.
+            let mut round = at.filter(|name| walked.get(name) == Some(&walk));
+            while let Some(name) = round.filter(|name| found.insert(*name)) {
+                round = parent(name);
             }
         }
-        false
+        found
     }
 
     /// The trees as text, one line a session.
     pub fn text(&self) -> String {
-        let mut out = String::new();
-        let mut drawn = BTreeSet::new();
+        let mut drawing = Drawing {
+            children: self.children(),
+            cycles: self.in_cycles(),
+            drawn: BTreeSet::new(),
+            deeper: VecDeque::new(),
+            out: String::new(),
+        };
         for unknown in self.unknown_parents() {
-            writeln!(out, "{unknown}  (unknown: never heard from)").expect("a String takes all");
-            self.draw_children(&mut out, &mut drawn, unknown, "");
+            writeln!(drawing.out, "{unknown}  (unknown: never heard from)").expect("a String takes all");
+            drawing.below(unknown);
         }
-        let roots = self.sessions.values().filter(|session| session.parent.is_none());
-        let mut roots: Vec<&Session> = roots.collect();
-        roots.sort_by(|a, b| (&a.first, &a.session).cmp(&(&b.first, &b.session)));
-        for root in roots {
-            self.draw(&mut out, &mut drawn, root, "", "", "");
+        for root in self
+            .in_order()
+            .into_iter()
+            .filter(|session| session.parent.is_none())
+        {
+            drawing.tree(root);
         }
         // What no root leads to goes in circles: begin with any of a circle, not with what hangs on it.
         for session in self.sessions.values() {
-            if self.in_cycle(&session.session) && !drawn.contains(session.session.as_str()) {
-                self.draw(&mut out, &mut drawn, session, "", "", "");
+            let name = session.session.as_str();
+            if drawing.cycles.contains(name) && !drawing.drawn.contains(name) {
+                drawing.tree(session);
             }
         }
-        out
-    }
-
-    fn draw<'a>(
-        &'a self,
-        out: &mut String,
-        drawn: &mut BTreeSet<&'a str>,
-        session: &'a Session,
-        indent: &str,
-        branch: &str,
-        below: &str,
-    ) {
-        let name = &session.session;
-        let how = if session.parent.is_some() {
-            format!("  {}", session.how.word())
-        } else {
-            String::new()
-        };
-        if !drawn.insert(name) {
-            writeln!(out, "{indent}{branch}{name}{how}  (cycle: drawn above)").expect("a String takes all");
-            return;
-        }
-        let instance = session
-            .instance
-            .as_ref()
-            .map_or_else(String::new, |instance| format!("  on {instance}"));
-        let ended = if session.ended.is_some() { "  ended" } else { "" };
-        let cycle = if self.in_cycle(name) { "  (in a cycle)" } else { "" };
-        writeln!(out, "{indent}{branch}{name}{how}{instance}{ended}{cycle}").expect("a String takes all");
-        self.draw_children(out, drawn, name, &format!("{indent}{below}"));
-    }
-
-    fn draw_children<'a>(
-        &'a self,
-        out: &mut String,
-        drawn: &mut BTreeSet<&'a str>,
-        name: &str,
-        indent: &str,
-    ) {
-        let children = self.children(name);
-        for (at, child) in children.iter().enumerate() {
-            let last = at + 1 == children.len();
-            let (branch, below) = if last {
-                ("└─ ", "   ")
-            } else {
-                ("├─ ", "│  ")
-            };
-            self.draw(out, drawn, child, indent, branch, below);
-        }
+        drawing.out
     }
 
     /// The graph for Graphviz: unknown parents dashed, cycles red.
     pub fn dot(&self) -> String {
+        let cycles = self.in_cycles();
         let mut out = String::from("digraph lineage {\n  rankdir=LR;\n  node [shape=box];\n");
         for unknown in self.unknown_parents() {
             writeln!(out, "  \"{unknown}\" [style=dashed];").expect("a String takes all");
@@ -395,7 +411,11 @@ impl Lineage {
                 .map_or_else(String::new, |instance| format!("\\n{instance}"));
             writeln!(out, "  \"{name}\" [label=\"{name}{instance}\"];").expect("a String takes all");
             if let Some(parent) = &session.parent {
-                let color = if self.in_cycle(name) { ", color=red" } else { "" };
+                let color = if cycles.contains(name.as_str()) {
+                    ", color=red"
+                } else {
+                    ""
+                };
                 writeln!(
                     out,
                     "  \"{parent}\" -> \"{name}\" [label={}{color}];",
@@ -406,6 +426,109 @@ impl Lineage {
         }
         out.push_str("}\n");
         out
+    }
+}
+
+/// Trees while they are drawn.
+struct Drawing<'a> {
+    children: BTreeMap<&'a str, Vec<&'a Session>>,
+    cycles: BTreeSet<&'a str>,
+    drawn: BTreeSet<&'a str>,
+    /// Sessions whose own are drawn at the margin, because they stand too far to the right.
+    deeper: VecDeque<&'a str>,
+    out: String,
+}
+
+/// A session to be drawn: what stands before its name, and before those below it.
+struct Place<'a> {
+    session: &'a Session,
+    before: String,
+    below: String,
+    depth: usize,
+}
+
+impl<'a> Drawing<'a> {
+    /// Draws a session at the margin, and all that came from it.
+    fn tree(&mut self, root: &'a Session) {
+        self.draw(vec![Place {
+            session: root,
+            before: String::new(),
+            below: String::new(),
+            depth: 0,
+        }]);
+    }
+
+    /// Draws what came from `name`, which stands at the margin.
+    fn below(&mut self, name: &str) {
+        let places = self.places(name, "", 1);
+        self.draw(places);
+    }
+
+    /// What came from `name`, the last of them first.
+    fn places(&self, name: &str, indent: &str, depth: usize) -> Vec<Place<'a>> {
+        let children = self.children.get(name).map_or(&[][..], Vec::as_slice);
+        let place = |(at, session): (usize, &&'a Session)| {
+            let (branch, below) = match at + 1 == children.len() {
+                true => ("└─ ", "   "),
+                false => ("├─ ", "│  "),
+            };
+            Place {
+                session,
+                before: format!("{indent}{branch}"),
+                below: format!("{indent}{below}"),
+                depth,
+            }
+        };
+        children.iter().enumerate().rev().map(place).collect()
+    }
+
+    fn draw(&mut self, mut next: Vec<Place<'a>>) {
+        loop {
+            let Some(place) = next.pop() else {
+                let Some(deeper) = self.deeper.pop_front() else {
+                    return;
+                };
+                writeln!(self.out, "{deeper}  (drawn above, goes on here)").expect("a String takes all");
+                next = self.places(deeper, "", 1);
+                continue;
+            };
+            let name = place.session.session.as_str();
+            let goes_on = self.line(&place);
+            if !goes_on || !self.children.contains_key(name) {
+                continue;
+            }
+            if place.depth < DEPTH_MAX {
+                next.extend(self.places(name, &place.below, place.depth + 1));
+            } else {
+                self.deeper.push_back(name);
+            }
+        }
+    }
+
+    /// One line; whether those below it are to be drawn.
+    fn line(&mut self, place: &Place<'a>) -> bool {
+        let Place { session, before, .. } = place;
+        let name = session.session.as_str();
+        let how = match &session.parent {
+            Some(_) => format!("  {}", session.how.word()),
+            None => String::new(),
+        };
+        if !self.drawn.insert(name) {
+            writeln!(self.out, "{before}{name}{how}  (cycle: drawn above)").expect("a String takes all");
+            return false;
+        }
+        let instance = session
+            .instance
+            .as_ref()
+            .map_or_else(String::new, |instance| format!("  on {instance}"));
+        let ended = if session.ended.is_some() { "  ended" } else { "" };
+        let cycle = if self.cycles.contains(name) {
+            "  (in a cycle)"
+        } else {
+            ""
+        };
+        writeln!(self.out, "{before}{name}{how}{instance}{ended}{cycle}").expect("a String takes all");
+        true
     }
 }
 

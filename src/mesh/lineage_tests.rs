@@ -115,6 +115,64 @@ S  spawned  on i  (in a cycle)
     );
 }
 
+/// However long the chain, a line stays readable, and no stack is used up by it.
+#[test]
+fn a_long_chain_goes_on_at_the_margin() {
+    let sessions = 20_000;
+    let parent = |n: u64| (n > 0).then(|| format!("s{}", n - 1));
+    let events: Vec<Received> = (0..sessions)
+        .map(|n| {
+            let (session, parent) = (format!("s{n}"), parent(n));
+            event(n, "mesh.fo.insight", Some(&session), parent.as_deref(), "")
+        })
+        .collect();
+    let lineage = of(&events);
+    let text = lineage.text();
+    let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(longest < 200, "{longest}");
+    assert!(text.contains("\ns40  (drawn above, goes on here)\n└─ s41  spawned  on i\n"));
+    assert!(text.ends_with("s19999  spawned  on i\n"));
+    assert_eq!(lineage.tree_of("s7").sessions().count(), 20_000);
+    assert!(lineage.in_cycles().is_empty());
+}
+
+#[test]
+fn a_record_tells_of_a_revival_that_no_event_tells_of() {
+    let record = |session: &str, parent: Option<&str>| Record {
+        session: session.to_owned(),
+        generation: 2,
+        instance: "i".to_owned(),
+        object: String::new(),
+        bytes: 0,
+        saved: String::new(),
+        parent: parent.map(str::to_owned),
+        revived: None,
+        restored: None,
+        begun: None,
+    };
+    let mut lineage = of(&[
+        event(1, "mesh.session.started", Some("A"), None, "{}"),
+        event(
+            2,
+            "mesh.session.started",
+            Some("B"),
+            Some("A"),
+            r#"{"how":"forked"}"#,
+        ),
+    ]);
+    for record in [
+        record("A", None),
+        record("A-g2", Some("A")),
+        record("B", Some("X")),
+    ] {
+        lineage.took_up(&record, "2026-11-26T00:00:00Z");
+    }
+    assert_eq!(
+        lineage.text(),
+        "A  on i\n├─ B  forked  on i\n└─ A-g2  resurrected  on i\n"
+    );
+}
+
 proptest! {
     /// Whatever is claimed of whom: every session is drawn in full exactly once, and folding twice changes nothing.
     #[test]
@@ -135,6 +193,15 @@ proptest! {
                 name == Some(&session.session) && !line.contains("drawn above")
             });
             prop_assert_eq!(full.count(), 1, "{} in\n{}", session.session, text);
+        }
+        for session in lineage.sessions() {
+            // Followed far enough, parents end or lead back.
+            let mut at = Some(session);
+            let leads_back = (0..50).any(|_| {
+                at = at.and_then(|at| lineage.sessions.get(at.parent.as_deref()?));
+                at.is_some_and(|at| at.session == session.session)
+            });
+            prop_assert_eq!(lineage.in_cycles().contains(session.session.as_str()), leads_back);
         }
         let mut again = lineage.clone();
         for event in &events {

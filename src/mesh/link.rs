@@ -1,6 +1,7 @@
 //! One session's connection to its mesh.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, kv, stream};
@@ -10,6 +11,31 @@ use serde::Deserialize;
 use super::error::While;
 use super::journal::Journal;
 use super::{Catalog, Error, Identity, setup};
+
+/// What the server has said against us, for whoever misses an answer: it refuses a publish without a reply.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints {
+    last: Arc<Mutex<Option<String>>>,
+}
+
+impl Complaints {
+    /// Takes down an `-ERR`; called by the owner of the connection.
+    pub fn hear(&self, text: &str) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+    }
+
+    /// Forgets what was said so far.
+    pub(super) fn clear(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The last one, if it is about publishing to `subject`.
+    pub(super) fn about(&self, subject: &str) -> Option<String> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = format!("Publish to \"{subject}\"");
+        last.clone().filter(|text| text.contains(&refused))
+    }
+}
 
 /// What a session needs to know besides its connection.
 #[derive(Clone, Debug)]
@@ -22,6 +48,8 @@ pub struct Options {
     pub catalog: Catalog,
     /// Where journals are.
     pub state_dir: PathBuf,
+    /// What the server says against us.
+    pub complaints: Complaints,
 }
 
 /// A session's connection: the handle every operation of this room hangs on.
@@ -36,6 +64,7 @@ pub struct Mesh {
     /// The events known here.
     pub catalog: Catalog,
     pub(super) journal: Journal,
+    pub(super) complaints: Complaints,
     pub(super) timeout: Duration,
 }
 
@@ -50,6 +79,7 @@ impl Mesh {
             client,
             jetstream,
             journal: Journal::new(&options.state_dir, &options.identity.instance),
+            complaints: options.complaints,
             identity: options.identity,
             catalog: options.catalog,
             timeout: options.timeout,

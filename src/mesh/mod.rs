@@ -32,6 +32,6 @@ pub use envelope::{Envelope, Received};
 pub use error::Error;
 pub use exec::{Backoff, Outcome, Run, describe};
 pub use identity::Identity;
-pub use link::{Mesh, Options};
+pub use link::{Complaints, Mesh, Options};
 pub use reader::{Reader, Selection, Start};
 pub use watch::{Delivery, Durable, Filter, Wanted};

@@ -5,6 +5,8 @@
 //! one wins, and from then on the old session can neither save nor join. The one who was revived goes on under a
 //! new name, with a record of its own. Only a person can overrule the fence ([`Revival::take_over`]), as when the winner died.
 
+use std::time::Duration;
+
 use async_nats::jetstream::object_store::ObjectStore;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -12,9 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
 use super::error::While;
-use super::rows::Row;
+use super::rows::{Row, State};
 use super::{Error, Mesh, identity, setup};
 
 /// Largest state of a session.
@@ -23,6 +26,8 @@ pub const STATE_BYTES_MAX: u64 = 256 << 20;
 const ORPHAN_AGE_SECONDS: i64 = 60 * 60;
 /// How often a save that meets another one tries again.
 const SAVES_MAX: usize = 16;
+/// Pause before a change is asked for again whose outcome is not known.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the bucket holds of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +53,9 @@ pub struct Record {
     /// How the restore command that was run for it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<String>,
+    /// Tells who wrote the first record of a revived session: of all who hold the same claim, one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<String>,
 }
 
 /// Who revived a session.
@@ -75,6 +83,15 @@ impl Revived {
     }
 }
 
+/// Records of sessions.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Those that can be read, with the time the server stored each.
+    pub found: Vec<(Timestamp, Record)>,
+    /// What is wrong with the others.
+    pub damaged: Vec<Error>,
+}
+
 /// Which session to revive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -93,7 +110,8 @@ pub struct Revival {
     pub new_session: Option<String>,
     /// Revive even what somebody else has revived.
     pub take_over: bool,
-    /// Tells this attempt from others; a retry of the same one is known by it.
+    /// Tells this attempt from others; one that was interrupted between its claim and the session's first record goes
+    /// on under the same name.
     pub attempt: String,
 }
 
@@ -106,6 +124,8 @@ pub struct Back {
     pub session: String,
     /// The state.
     pub state: Bytes,
+    /// Why the mesh was not told of it. The session is revived all the same, and its record says so.
+    pub untold: Option<String>,
 }
 
 impl Mesh {
@@ -130,8 +150,7 @@ impl Mesh {
             });
         }
         for _ in 0..SAVES_MAX {
-            let before = self.unrevived(&session).await?;
-            let (seen, last) = before.map_or((0, None), |(row, record)| (row.revision, Some(record)));
+            let (seen, last) = self.unrevived(&session).await?;
             let record = Record {
                 session: session.clone(),
                 generation: last.as_ref().map_or(1, |last| last.generation),
@@ -142,13 +161,15 @@ impl Mesh {
                 parent: last.and_then(|last| last.parent),
                 revived: None,
                 restored: None,
+                begun: None,
             };
             if self
                 .swap(setup::PHOENIX, &session, json_of(&record), seen)
                 .await?
                 .is_some()
             {
-                self.sweep(&states, &session).await?;
+                // It is saved. What could not be removed is, with a later save.
+                self.sweep(&states, &session).await.ok();
                 return Ok(record);
             }
         }
@@ -161,29 +182,33 @@ impl Mesh {
     /// Brings a session's state back and makes this instance the one that has it.
     pub async fn resurrect(&self, revival: &Revival) -> Result<Back, Error> {
         let (row, old) = self.target(&revival.target).await?;
+        let claimed = old
+            .revived
+            .as_ref()
+            .filter(|revived| revived.attempt == revival.attempt);
         if let Some(revived) = &old.revived
+            && claimed.is_none()
             && !revival.take_over
         {
             return Err(revived.error(&old.session));
         }
         // Read before claiming: a state that cannot be read must not be claimed.
         let state = self.state(&old).await?;
-        let (new_session, generation) = self.next_life(&old, revival.new_session.as_deref()).await?;
-        let claimed = Record {
-            revived: Some(Revived {
+        let (new_session, generation) = match claimed {
+            Some(ours) => (
+                ours.session.clone(),
+                life(&ours.session).unwrap_or(old.generation + 1),
+            ),
+            None => self.next_life(&old, revival.new_session.as_deref()).await?,
+        };
+        if claimed.is_none() {
+            let revived = Revived {
                 by: self.identity.instance.clone(),
                 session: new_session.clone(),
                 at: Timestamp::now().to_string(),
                 attempt: revival.attempt.clone(),
-            }),
-            ..old.clone()
-        };
-        if self
-            .swap(setup::PHOENIX, &old.session, json_of(&claimed), row.revision)
-            .await?
-            .is_none()
-        {
-            return Err(self.who_won(&old.session).await);
+            };
+            self.claim(&old, row.revision, revived).await?;
         }
         let record = Record {
             session: new_session.clone(),
@@ -192,16 +217,45 @@ impl Mesh {
             parent: Some(old.session.clone()),
             revived: None,
             restored: None,
+            begun: Some(nuid::next().to_string()),
             ..old.clone()
         };
-        self.begin(&record).await?;
+        self.begin(&record, &old.session).await?;
         let body = json!({"session": old.session, "new_session": new_session, "generation": generation});
-        self.tell("session_resurrected", &body, None).await?;
+        let told = self.tell("session_resurrected", &body, None).await;
         Ok(Back {
             record,
             session: old.session,
             state,
+            untold: told.err().map(|error| error.to_string()),
         })
+    }
+
+    /// Passes the fence, or says who was first. Asked for until the answer is known: a claim that stands without its
+    /// owner's knowing would shut everybody out.
+    async fn claim(&self, old: &Record, seen: u64, revived: Revived) -> Result<(), Error> {
+        let deadline = Instant::now() + self.timeout * 2;
+        let claimed = json_of(&Record {
+            revived: Some(revived.clone()),
+            ..old.clone()
+        });
+        loop {
+            match self
+                .swap(setup::PHOENIX, &old.session, claimed.clone(), seen)
+                .await
+            {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => break,
+                Err(error) if deadline <= Instant::now() => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        // Somebody changed it: perhaps we did, in a try whose answer was lost.
+        let stands = self.record(&old.session).await?.and_then(|record| record.revived);
+        if stands.is_some_and(|stands| stands.attempt == revived.attempt) {
+            return Ok(());
+        }
+        Err(self.who_won(&old.session).await)
     }
 
     /// What a session goes on as, and which of its lives that is.
@@ -251,22 +305,27 @@ impl Mesh {
     }
 
     /// Every session with a saved state, the last saved first, with the time the server stored it.
-    pub async fn records(&self) -> Result<Vec<(Timestamp, Record)>, Error> {
-        let rows = self.live_rows(setup::PHOENIX).await?;
-        let mut records: Vec<(Timestamp, Record)> = rows
-            .iter()
-            .map(|row| Ok((row.stored, row.read()?)))
-            .collect::<Result<_, Error>>()?;
-        records.sort_by_key(|(stored, _)| std::cmp::Reverse(*stored));
-        Ok(records)
+    pub async fn records(&self) -> Result<Records, Error> {
+        let (rows, damaged) = self.readable(setup::PHOENIX).await?;
+        let mut found: Vec<(Timestamp, Record)> = rows
+            .into_iter()
+            .map(|(row, record)| (row.stored, record))
+            .collect();
+        found.sort_by_key(|(stored, _)| std::cmp::Reverse(*stored));
+        Ok(Records { found, damaged })
     }
 
     /// What is kept of a session's records, the latest first.
-    pub async fn record_history(&self, session: &str) -> Result<Vec<(Timestamp, Record)>, Error> {
+    pub async fn record_history(&self, session: &str) -> Result<Records, Error> {
         identity::checked("session", session)?;
-        let mut rows = self.row_history(setup::PHOENIX, session).await?;
-        rows.reverse();
-        rows.iter().map(|row| Ok((row.stored, row.read()?))).collect()
+        let mut records = Records::default();
+        for row in self.row_history(setup::PHOENIX, session).await?.iter().rev() {
+            match row.read() {
+                Ok(record) => records.found.push((row.stored, record)),
+                Err(error) => records.damaged.push(error),
+            }
+        }
+        Ok(records)
     }
 
     async fn target(&self, target: &Target) -> Result<(Row, Record), Error> {
@@ -281,8 +340,8 @@ impl Mesh {
             }
             Target::Latest(instance) => {
                 let mut latest: Option<(Row, Record)> = None;
-                for row in self.live_rows(setup::PHOENIX).await? {
-                    let record: Record = row.read()?;
+                let (rows, _) = self.readable::<Record>(setup::PHOENIX).await?;
+                for (row, record) in rows {
                     let fits = instance
                         .as_ref()
                         .is_none_or(|instance| *instance == record.instance);
@@ -317,15 +376,18 @@ impl Mesh {
         Ok(state.into())
     }
 
-    /// The session's record, if there is one and nobody has revived it.
-    async fn unrevived(&self, session: &str) -> Result<Option<(Row, Record)>, Error> {
-        let Some(row) = self.row(setup::PHOENIX, session).await? else {
-            return Ok(None);
+    /// The session's record, if there is one, and the revision to set it at; fails if somebody has revived it.
+    async fn unrevived(&self, session: &str) -> Result<(u64, Option<Record>), Error> {
+        let Some(row) = self.last_row(setup::PHOENIX, session).await? else {
+            return Ok((0, None));
         };
+        if row.state != State::Live {
+            return Ok((row.revision, None));
+        }
         let record: Record = row.read()?;
         match &record.revived {
             Some(revived) => Err(revived.error(session)),
-            None => Ok(Some((row, record))),
+            None => Ok((row.revision, Some(record))),
         }
     }
 
@@ -340,25 +402,28 @@ impl Mesh {
         }
     }
 
-    /// Writes the record of a session that begins by being revived. The fence was passed: this one is ours.
-    async fn begin(&self, record: &Record) -> Result<(), Error> {
-        for _ in 0..SAVES_MAX {
-            let seen = self
-                .row(setup::PHOENIX, &record.session)
-                .await?
-                .map_or(0, |row| row.revision);
-            if self
-                .swap(setup::PHOENIX, &record.session, json_of(record), seen)
-                .await?
-                .is_some()
-            {
-                return Ok(());
+    /// Writes the first record of a session that begins by being revived, if nobody has: a claim that was interrupted is
+    /// taken up again by whoever is given the same beacon, and one alone may go on.
+    async fn begin(&self, record: &Record, old: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + self.timeout * 2;
+        loop {
+            let set = match self.last_row(setup::PHOENIX, &record.session).await {
+                Ok(Some(row)) if row.state == State::Live => return begun(row.read()?, record, old),
+                Ok(row) => {
+                    let seen = row.map_or(0, |row| row.revision);
+                    self.swap(setup::PHOENIX, &record.session, json_of(record), seen)
+                        .await
+                }
+                Err(error) => Err(error),
+            };
+            match set {
+                Ok(Some(_)) => return Ok(()),
+                // The next look says who was first; perhaps we were, in a try whose answer was lost.
+                Ok(None) => {}
+                Err(error) if deadline <= Instant::now() => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::Server {
-            what: format!("cannot record session `{}`", record.session),
-            why: "somebody else keeps changing it".to_owned(),
-        })
     }
 
     async fn states(&self) -> Result<ObjectStore, Error> {
@@ -391,7 +456,10 @@ impl Mesh {
         let mut kept: Vec<String> = Vec::new();
         for row in self.row_history(setup::PHOENIX, ">").await? {
             // A record that cannot be read keeps everything: better a lost byte than a lost state.
-            kept.push(row.read::<Record>()?.object);
+            let Ok(record) = row.read::<Record>() else {
+                return Ok(());
+            };
+            kept.push(record.object);
         }
         for name in old.into_iter().filter(|name| !kept.contains(name)) {
             states
@@ -407,16 +475,40 @@ fn json_of(record: &Record) -> Vec<u8> {
     serde_json::to_vec(record).expect("strings and numbers are always JSON")
 }
 
+/// Whether the first record that stands for a revived session is the one we wrote.
+fn begun(stands: Record, ours: &Record, old: &str) -> Result<(), Error> {
+    if stands.begun == ours.begun {
+        return Ok(());
+    }
+    if stands.parent == ours.parent {
+        return Err(Error::Superseded {
+            session: old.to_owned(),
+            by: stands.instance,
+            new_session: stands.session,
+            at: stands.saved,
+        });
+    }
+    Err(Error::Server {
+        what: format!("cannot record session `{}`", ours.session),
+        why: format!(
+            "somebody saved a state under that name meanwhile; `mesh phoenix resurrect {old} --take-over` takes another"
+        ),
+    })
+}
+
 /// A session's name without the mark of a later life.
 fn stem(session: &str) -> &str {
     match session.rsplit_once("-g") {
-        Some((stem, life))
-            if !stem.is_empty() && !life.is_empty() && life.bytes().all(|b| b.is_ascii_digit()) =>
-        {
-            stem
-        }
+        Some((stem, _)) if life(session).is_some() => stem,
         _ => session,
     }
+}
+
+/// Which life the mark of a session's name stands for.
+fn life(session: &str) -> Option<u64> {
+    let (stem, life) = session.rsplit_once("-g")?;
+    let marked = !stem.is_empty() && life.bytes().all(|b| b.is_ascii_digit());
+    life.parse().ok().filter(|_| marked)
 }
 
 #[cfg(test)]

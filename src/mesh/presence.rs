@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,10 @@ pub struct Present {
 pub enum News {
     /// A peer lapsed: instance and session.
     Lapsed(String, Option<String>),
-    /// We had lapsed ourselves, as when the machine slept, and are back.
+    /// We had lapsed ourselves, as when the machine slept or the server was away, and are back.
     Returned,
+    /// Another process says that it is us.
+    Doubled(Peer),
     /// Another instance has revived our session.
     Superseded(Revived),
 }
@@ -92,6 +95,10 @@ pub struct Presence {
     beat: Interval,
     peers: Rows,
     own_state: Option<Rows>,
+    /// The revision of our last heartbeat: if the key has another one, something happened to it.
+    revision: u64,
+    /// The other process with our name, once we have told of it.
+    double: Option<Peer>,
 }
 
 /// The key of a peer: instances and sessions are names, so a dot parts them.
@@ -120,7 +127,7 @@ impl Mesh {
         };
         let mut beat = tokio::time::interval_at(Instant::now() + timing.heartbeat, timing.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let presence = Presence {
+        let mut presence = Presence {
             mesh: self.clone(),
             key: key(&instance, session.as_deref()),
             peer: Peer {
@@ -134,14 +141,17 @@ impl Mesh {
             beat,
             peers: self.rows(setup::PEERS, ">", true).await?,
             own_state,
+            revision: 0,
+            double: None,
         };
-        presence.heartbeat().await?;
+        // Whoever had our name before us may be dead for less than it takes to lapse: the next heartbeat shows it.
+        presence.say(None).await?;
         presence.tell_joined("joined").await?;
         Ok(presence)
     }
 
-    /// Who is present, by instance and session.
-    pub async fn peers(&self) -> Result<Vec<Present>, Error> {
+    /// Who is present, by instance and session; and what is wrong with the keys that cannot be read.
+    pub async fn peers(&self) -> Result<(Vec<Present>, Vec<Error>), Error> {
         let mut latest: HashMap<String, (String, String)> = HashMap::new();
         let from = Start::After(self.last_sequence().await?.saturating_sub(LOOK_BACK));
         let selection = Selection {
@@ -156,17 +166,18 @@ impl Mesh {
             }
         }
         let mut peers = Vec::new();
-        for row in self.live_rows(setup::PEERS).await? {
+        let (rows, damaged) = self.readable(setup::PEERS).await?;
+        for (row, peer) in rows {
             let (last_event, last_event_at) = latest.remove(&row.key).unzip();
             peers.push(Present {
-                peer: row.read()?,
+                peer,
                 heartbeat: row.stored.to_string(),
                 last_event,
                 last_event_at,
             });
         }
         peers.sort_by(|a, b| (&a.peer.instance, &a.peer.session).cmp(&(&b.peer.instance, &b.peer.session)));
-        Ok(peers)
+        Ok((peers, damaged))
     }
 
     /// Whether that peer is present.
@@ -186,7 +197,11 @@ impl Mesh {
     }
 
     /// Tells that the peer of a lapsed row has left, unless somebody has.
-    async fn report(&self, row: &Row) -> Result<News, Error> {
+    async fn report(&self, row: &Row) -> Result<Option<News>, Error> {
+        if self.row(setup::PEERS, &row.key).await?.is_some() {
+            // It is back, as all are when the server was away, and says so itself.
+            return Ok(None);
+        }
         let (instance, session) = match row.key.split_once('.') {
             Some((instance, session)) => (instance, Some(session)),
             None => (row.key.as_str(), None),
@@ -198,7 +213,10 @@ impl Mesh {
         let id = format!("peer_left.{}.{}", row.key, row.stored.as_nanosecond());
         self.tell("peer_left", &body, Some(id)).await?;
         self.forget(setup::PEERS, &row.key, row.revision).await?;
-        Ok(News::Lapsed(instance.to_owned(), session.map(str::to_owned)))
+        Ok(Some(News::Lapsed(
+            instance.to_owned(),
+            session.map(str::to_owned),
+        )))
     }
 }
 
@@ -209,19 +227,25 @@ impl Presence {
             let row = tokio::select! {
                 _ = self.beat.tick() => {
                     // Without a server there is nothing to be present at: the next beat tries again.
-                    self.heartbeat().await.ok();
-                    continue;
+                    match self.heartbeat().await {
+                        Ok(Some(news)) => return Ok(news),
+                        Ok(None) | Err(_) => continue,
+                    }
                 }
                 row = self.peers.next() => row?,
                 revived = superseded(&mut self.own_state) => return Ok(News::Superseded(revived?)),
             };
             match row {
                 Some(row) if row.state == State::Lapsed && row.key == self.key => {
-                    self.heartbeat().await?;
-                    self.tell_joined("returned").await?;
-                    return Ok(News::Returned);
+                    if let Some(news) = self.heartbeat().await? {
+                        return Ok(news);
+                    }
                 }
-                Some(row) if row.state == State::Lapsed => return self.mesh.report(&row).await,
+                Some(row) if row.state == State::Lapsed => {
+                    if let Some(news) = self.mesh.report(&row).await? {
+                        return Ok(news);
+                    }
+                }
                 _ => {}
             }
         }
@@ -229,7 +253,8 @@ impl Presence {
 
     /// Ends the presence and says why.
     pub async fn leave(self, cause: &str) -> Result<(), Error> {
-        self.mesh.forget(setup::PEERS, &self.key, u64::MAX - 1).await?;
+        // The heartbeat of another process with our name stays.
+        self.mesh.forget(setup::PEERS, &self.key, self.revision).await?;
         let mut body = json!({"cause": cause, "instance": self.peer.instance});
         if let Some(session) = &self.peer.session {
             body["session"] = session.as_str().into();
@@ -237,18 +262,53 @@ impl Presence {
         self.mesh.tell("peer_left", &body, None).await.map(drop)
     }
 
-    async fn heartbeat(&self) -> Result<(), Error> {
+    /// Says that we are here, and finds out whether we were taken for gone since the last time, or somebody else has
+    /// our name.
+    async fn heartbeat(&mut self) -> Result<Option<News>, Error> {
+        if self.say(Some(self.revision)).await? {
+            return Ok(None);
+        }
+        let stands = self.mesh.row(setup::PEERS, &self.key).await?;
+        let by = stands.and_then(|row| row.read::<Peer>().ok());
+        self.say(None).await?;
+        match by {
+            None => {
+                self.tell_joined("returned").await?;
+                Ok(Some(News::Returned))
+            }
+            // A heartbeat of ours whose answer was lost.
+            Some(peer) if peer == self.peer => Ok(None),
+            Some(peer) if self.double.as_ref() == Some(&peer) => Ok(None),
+            Some(peer) => {
+                self.double = Some(peer.clone());
+                Ok(Some(News::Doubled(peer)))
+            }
+        }
+    }
+
+    /// Sets our key if it has the revision that was seen, or whatever it has; whether it is set.
+    async fn say(&mut self, seen: Option<u64>) -> Result<bool, Error> {
         let what = "cannot say that we are here";
         let value = serde_json::to_vec(&self.peer).expect("strings and numbers are always JSON");
-        let message = PublishMessage::build()
+        let mut message = PublishMessage::build()
             .payload(value.into())
             .ttl(self.timing.lapse);
+        if let Some(seen) = seen {
+            message = message.expected_last_subject_sequence(seen);
+        }
         let sent = self
             .mesh
             .jetstream
             .send_publish(rows::subject(setup::PEERS, &self.key), message)
             .await;
-        sent.while_doing(what)?.await.map(drop).while_doing(what)
+        match sent.while_doing(what)?.await {
+            Ok(ack) => {
+                self.revision = ack.sequence;
+                Ok(true)
+            }
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Err(error) => Err(error).while_doing(what),
+        }
     }
 
     async fn tell_joined(&self, cause: &str) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! Reading the stream in order, without leaving a trace: an ephemeral consumer that is made anew wherever it broke.
 //!
 //! Order and completeness come from the sequences, not from the connection: each delivery must be
-//! the consumer's next one; if it is not, or the consumer is gone, reading resumes after the last event returned.
+//! the consumer's next one; if it is not, or the consumer is gone, reading resumes after the last event returned. A
+//! stream that was removed and made anew is read from its beginning.
 
 use std::time::Duration;
 
@@ -105,6 +106,8 @@ pub struct Reader {
     last: u64,
     /// Reading without following ends here.
     end: u64,
+    /// When the stream was made; another one of its name counts from 1 again.
+    created: i128,
 }
 
 struct Open {
@@ -116,7 +119,8 @@ impl Mesh {
     /// Begins to read.
     pub async fn read(&self, mut selection: Selection) -> Result<Reader, Error> {
         let stream = self.stream_named(&selection.stream).await?;
-        let end = stream.cached_info().state.last_sequence;
+        let info = stream.cached_info();
+        let (end, created) = (info.state.last_sequence, info.created.unix_timestamp_nanos());
         if selection.start == Start::Now {
             // A sequence survives a broken connection, "new" does not.
             selection.start = Start::After(end);
@@ -127,6 +131,7 @@ impl Mesh {
             open: None,
             last: 0,
             end,
+            created,
         };
         if let Start::After(last) = reader.selection.start {
             // A stream made anew counts from 1 again.
@@ -146,18 +151,30 @@ impl Reader {
             }
             let Some(open) = &mut self.open else {
                 match self.reopen().await {
-                    Ok(true) => deadline = Instant::now() + self.mesh.timeout,
+                    Ok(true) => {}
                     Ok(false) => return Ok(None),
                     Err(error) if !self.selection.follow && deadline <= Instant::now() => return Err(error),
                     Err(_) => tokio::time::sleep(PAUSE).await,
                 }
                 continue;
             };
-            let Some(Ok(message)) = open.messages.next().await else {
-                self.open = None;
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let message = match open.messages.next().await {
+                Some(Ok(message)) => message,
+                // Consumers can be made, and give nothing: a user may lack the right to ask them.
+                broken if !self.selection.follow && deadline <= Instant::now() => {
+                    let why = broken
+                        .and_then(Result::err)
+                        .map_or_else(|| "the server ended it".to_owned(), |error| error.to_string());
+                    let what = format!("cannot read stream {}", self.selection.stream);
+                    return Err(Error::Server { what, why });
+                }
+                _ => {
+                    self.open = None;
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             };
+            deadline = Instant::now() + self.mesh.timeout;
             let event = Received::from_consumer(&message)?;
             if event.consumer_seq != open.delivered + 1 {
                 self.open = None;
@@ -178,6 +195,14 @@ impl Reader {
     async fn reopen(&mut self) -> Result<bool, Error> {
         let what = "cannot read the stream";
         let stream = self.mesh.stream_named(&self.selection.stream).await?;
+        let info = stream.cached_info();
+        let created = info.created.unix_timestamp_nanos();
+        if created != self.created {
+            (self.created, self.last, self.end) = (created, 0, info.state.last_sequence);
+        } else if self.last > info.state.last_sequence {
+            // It was set back, to a copy or by a power cut: what comes now is new.
+            self.last = info.state.last_sequence;
+        }
         let deliver_policy = match self.selection.start {
             Start::At(time) if self.last == 0 => DeliverPolicy::ByStartTime {
                 start_time: async_nats::datetime::from_nanos(time.as_nanosecond()).map_err(|error| {

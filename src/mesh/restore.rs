@@ -1,8 +1,9 @@
 //! Restoring by itself: a beacon or a lapse makes the restore command run with the session's state.
 //!
 //! The fence of [`phoenix`](super::phoenix) is also what keeps a command from running twice for one beacon: the
-//! claim carries the beacon's id. Whoever finds his own claim has been interrupted, cannot know how far the
-//! command came, and gives up loudly instead of running it again.
+//! claim carries the beacon's id. Whoever finds his own claim has been interrupted. If the session it was to go on as has
+//! no record yet, no command was run, and he goes on; else he cannot know how far the command came, and gives up
+//! loudly instead of running it again.
 
 use std::time::Duration;
 
@@ -89,10 +90,13 @@ impl Restore {
             attempt,
         };
         match delivery.while_working(mesh.resurrect(&revival)).await {
-            Ok(back) => self
-                .run(mesh, durable, delivery, &back, &revival.attempt)
-                .await
-                .map(Some),
+            Ok(back) => {
+                let said = self.run(mesh, durable, delivery, &back, &revival.attempt).await?;
+                Ok(Some(match &back.untold {
+                    None => said,
+                    Some(why) => format!("{said}; the mesh is not told: {why}"),
+                }))
+            }
             Err(Error::Superseded { .. }) => {
                 self.too_late(mesh, durable, delivery, &session, &revival.attempt)
                     .await

@@ -1,14 +1,20 @@
 //! The rows of a bucket, read as what it is: a stream. This also tells a key that was deleted from one whose time ran out,
 //! and goes on through a lost connection.
 
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::kv::UpdateErrorKind;
+use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::error::{Failed, While};
 use super::reader::{Reader, Selection, Start};
 use super::{Error, Mesh, Received};
+
+/// How many keys of many are on their way to the server at once.
+const SWAPS_AT_ONCE: usize = 256;
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,7 @@ pub(super) enum State {
 /// A row of a bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
+    bucket: String,
     pub(super) key: String,
     pub(super) value: Bytes,
     pub(super) state: State,
@@ -35,8 +42,9 @@ pub(super) struct Row {
 impl Row {
     /// Reads the value; damage names the key.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.value).map_err(|error| Error::Damaged {
-            what: format!("key `{}`", self.key),
+        serde_json::from_slice(&self.value).map_err(|error| Error::DamagedKey {
+            bucket: self.bucket.clone(),
+            key: self.key.clone(),
             why: error.to_string(),
         })
     }
@@ -53,6 +61,7 @@ impl Row {
             .unwrap_or_default()
             .to_owned();
         Self {
+            bucket: bucket.to_owned(),
             key,
             value: message.body,
             state,
@@ -112,6 +121,21 @@ impl Mesh {
         Ok(live)
     }
 
+    /// All live rows that can be read, and what is wrong with the others: one of them must not hide the rest.
+    pub(super) async fn readable<T: DeserializeOwned>(
+        &self,
+        bucket: &'static str,
+    ) -> Result<(Vec<(Row, T)>, Vec<Error>), Error> {
+        let (mut good, mut damaged) = (Vec::new(), Vec::new());
+        for row in self.live_rows(bucket).await? {
+            match row.read() {
+                Ok(value) => good.push((row, value)),
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((good, damaged))
+    }
+
     /// Every kept value of a key, oldest first.
     pub(super) async fn row_history(&self, bucket: &'static str, key: &str) -> Result<Vec<Row>, Error> {
         let selection = Selection {
@@ -121,20 +145,26 @@ impl Mesh {
         let mut reader = self.read(selection).await?;
         let mut rows = Vec::new();
         while let Some(message) = reader.next().await? {
-            rows.push(Row::of(bucket, message));
+            let row = Row::of(bucket, message);
+            if row.state == State::Live {
+                rows.push(row);
+            }
         }
         Ok(rows)
     }
 
     /// The value of a key as it is now.
     pub(super) async fn row(&self, bucket: &'static str, key: &str) -> Result<Option<Row>, Error> {
+        let row = self.last_row(bucket, key).await?;
+        Ok(row.filter(|row| row.state == State::Live))
+    }
+
+    /// The last that was said of a key, its deletion too: whoever sets it must have seen that revision.
+    pub(super) async fn last_row(&self, bucket: &'static str, key: &str) -> Result<Option<Row>, Error> {
         let what = format!("cannot read key `{key}`");
         let stream = self.stream_named(&stream_of(bucket)).await?;
         match stream.direct_get_last_for_subject(subject(bucket, key)).await {
-            Ok(message) => {
-                let row = Row::of(bucket, Received::from_stream(message));
-                Ok(Some(row).filter(|row| row.state == State::Live))
-            }
+            Ok(message) => Ok(Some(Row::of(bucket, Received::from_stream(message)))),
             Err(error) if error.kind() == async_nats::jetstream::stream::DirectGetErrorKind::NotFound => {
                 Ok(None)
             }
@@ -162,6 +192,37 @@ impl Mesh {
                 })
             }
         }
+    }
+
+    /// Sets many keys as [`Mesh::swap`] does, many at once on their way. Whether all of them are set.
+    pub(super) async fn swap_all(
+        &self,
+        bucket: &'static str,
+        changes: Vec<(String, Vec<u8>, u64)>,
+    ) -> Result<bool, Error> {
+        let set = |(key, value, seen): (String, Vec<u8>, u64)| async move {
+            let message = PublishMessage::build()
+                .payload(value.into())
+                .expected_last_subject_sequence(seen);
+            let sent = self.jetstream.send_publish(subject(bucket, &key), message).await;
+            let stored = match sent {
+                Ok(sent) => sent.await.map(drop),
+                Err(error) => Err(error),
+            };
+            match stored {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+                Err(error) => Err(Error::server(format!("cannot set key `{key}`"))(error.into())),
+            }
+        };
+        let mut sets = futures_util::stream::iter(changes)
+            .map(set)
+            .buffer_unordered(SWAPS_AT_ONCE);
+        let mut all = true;
+        while let Some(done) = sets.next().await {
+            all &= done?;
+        }
+        Ok(all)
     }
 
     /// Removes every trace of a key up to `revision`; a newer value stays.

@@ -60,6 +60,7 @@ pub async fn setup(jetstream: &jetstream::Context, options: &Options, adjust: bo
             let made = jetstream.create_stream(wanted).await;
             made.while_doing(format!("cannot make stream {STREAM}"))?;
         }
+        Err(error) if keeps_none(&error) => return Err(Error::NoStreams),
         Err(error) => {
             return Err(Error::server(format!("cannot look at stream {STREAM}"))(
                 error.into(),
@@ -126,6 +127,23 @@ fn buckets(options: &Options) -> [kv::Config; 3] {
             ..bucket(PHOENIX, "the latest state of each session")
         },
     ]
+}
+
+/// Whether the server keeps no streams at all, or none for this account.
+fn keeps_none(error: &context::GetStreamError) -> bool {
+    use jetstream::ErrorCode;
+    match error.kind() {
+        context::GetStreamErrorKind::JetStream(error) => [
+            ErrorCode::JETSTREAM_NOT_ENABLED,
+            ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT,
+        ]
+        .contains(&error.error_code()),
+        _ => {
+            let source = std::error::Error::source(error);
+            let request = source.and_then(|source| source.downcast_ref::<context::RequestError>());
+            request.is_some_and(|error| error.kind() == context::RequestErrorKind::NoResponders)
+        }
+    }
 }
 
 /// Whether a look at the stream said that there is none.

@@ -96,6 +96,11 @@ pub(super) fn ready(view: &View, _: &Params) -> Result<Page, Problem> {
     answer(status, word, ailments, false, None)
 }
 
+/// The same as a figure, for what was found wrong.
+pub(super) fn is_ready(view: &View, ailments: &[Ailment]) -> bool {
+    ailments.iter().all(|ailment| ailment.serves) && !view.draining.is_cancelled()
+}
+
 /// Everything that is wrong within `scope`.
 pub(super) fn ailments(view: &View, scope: &Scope) -> Vec<Ailment> {
     if view.is_recovering() {

@@ -103,7 +103,8 @@ fn identity(view: &View) -> Vec<Family> {
         ("os", std::env::consts::OS.to_owned()),
         ("arch", std::env::consts::ARCH.to_owned()),
     ];
-    let healthy = health::ailments(view, &Scope::default()).is_empty();
+    let ailments = health::ailments(view, &Scope::default());
+    let healthy = ailments.is_empty();
     vec![
         Family::many(
             "mesh_info",
@@ -118,8 +119,8 @@ fn identity(view: &View) -> Vec<Family> {
         gauge("mesh_healthy", "Whether /healthz says ok.", u64::from(healthy)),
         gauge(
             "mesh_ready",
-            "Whether the server takes new clients.",
-            u64::from(healthy && !view.draining.is_cancelled()),
+            "Whether /readyz says ok: the server takes new clients.",
+            u64::from(health::is_ready(view, &ailments)),
         ),
     ]
 }

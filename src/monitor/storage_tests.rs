@@ -79,12 +79,16 @@ impl StorageBackend for MoodyFile {
 
 /// Commits one record and says how that went.
 fn publish(log: &store::Log, seq: u64) -> Result<(), store::Error> {
+    publish_text(log, seq, "x")
+}
+
+fn publish_text(log: &store::Log, seq: u64, text: &str) -> Result<(), store::Error> {
     let record = RecordRef {
         seq,
         time_ns: 1,
         subject: b"a",
         headers: b"",
-        payload: b"x",
+        payload: text.as_bytes(),
     };
     log.append(&record)?;
     let (tell, told) = mpsc::channel();
@@ -135,5 +139,52 @@ fn a_store_that_takes_nothing_is_unhealthy_with_the_reason_until_it_goes_on() {
         }
     }
     assert_eq!(source.store().unwrap().state, "ok");
+    opened.close().unwrap();
+}
+
+#[test]
+fn a_damaged_store_serves_the_rest_and_says_what_to_do() {
+    let disk = Arc::new(Moody::default());
+    let open = || {
+        let mut options = Options::new("/somewhere");
+        options.disk = Some(disk.clone());
+        store::Store::open(options).unwrap()
+    };
+    let opened = open();
+    let log = opened.create_stream("a").unwrap();
+    for seq in 1..=3 {
+        publish_text(&log, seq, &format!("this is number {seq}")).unwrap();
+    }
+    let id = log.stream_id();
+    opened.close().unwrap();
+    {
+        let files = disk.files.lock().unwrap();
+        let mut bytes = files["mesh.redb"].lock().unwrap();
+        let text = b"this is number 2";
+        let at = bytes.windows(text.len()).position(|found| found == text).unwrap();
+        bytes[at] ^= 1;
+    }
+    let opened = open();
+    let source = Storage::new(opened.clone());
+    let log = opened.open_log(id).unwrap();
+    assert!(log.get(2).is_err() && log.get(3).is_ok());
+    let found = source.ailments(&Scope::default());
+    assert_eq!(
+        (found.len(), found[0].kind, found[0].serves),
+        (1, "JETSTREAM", true)
+    );
+    assert!(
+        found[0].error.contains("1 records do not match their checksum"),
+        "{}",
+        found[0].error
+    );
+    let fix = found[0].fix.as_ref().unwrap();
+    assert!(
+        fix.contains("mesh store check /somewhere") && fix.contains("--repair"),
+        "{fix}"
+    );
+    assert_eq!(source.store().unwrap().damaged_records, 1);
+    // What it takes is not held up by it.
+    publish(&log, 4).unwrap();
     opened.close().unwrap();
 }

@@ -168,6 +168,39 @@ async fn an_ailment_shows_with_its_reason_and_fix() {
     assert!(get(&monitor, "/metrics").await.1.contains("\nmesh_healthy 0\n"));
 }
 
+/// Damage is for somebody to look at, and no reason to send clients away from all the rest.
+#[tokio::test]
+async fn damage_is_told_and_clients_are_served() {
+    let source = Arc::new(Told::default());
+    let monitor = start(source.clone()).await;
+    *source.ailments.lock().unwrap() = vec![Ailment {
+        kind: "STREAM",
+        serves: true,
+        account: Some("$G".to_owned()),
+        stream: Some("ORDERS".to_owned()),
+        error: "stream ORDERS is offline: its row is damaged".to_owned(),
+        fix: Some("repair it".to_owned()),
+        ..Ailment::default()
+    }];
+    let (status, body) = get(&monitor, "/healthz").await;
+    assert_eq!(status, "HTTP/1.0 503 Service Unavailable");
+    assert_eq!(
+        body,
+        r#"{"status":"unavailable","error":"stream ORDERS is offline: its row is damaged","fix":"repair it"}"#
+    );
+    let (_, body) = get(&monitor, "/healthz?details=1").await;
+    assert_eq!(
+        body,
+        r#"{"status":"error","errors":[{"type":"STREAM","account":"$G","stream":"ORDERS","error":"stream ORDERS is offline: its row is damaged","fix":"repair it"}]}"#
+    );
+    for (path, expected) in [("/readyz", "200 OK"), ("/livez", "200 OK")] {
+        assert_eq!(get(&monitor, path).await.0, format!("HTTP/1.0 {expected}"));
+    }
+    let metrics = get(&monitor, "/metrics").await.1;
+    assert!(metrics.contains("\nmesh_healthy 0\n") && metrics.contains("\nmesh_ready 1\n"));
+    monitor.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_stream_that_is_not_there_is_not_found() {
     let source = Arc::new(Told::default());

@@ -274,7 +274,9 @@ impl Tables {
                     None => {
                         found.damage.push(format!("stream {id}: its row is damaged"));
                         let left = row.map_or_else(Bytes::new, |row| doubtful_meta(row));
-                        read_headless(txn, id, left, &mut found.damage)?
+                        let mut view = read_headless(txn, id, left, &mut found.damage)?;
+                        view.last_time = last_time(txn, id, &view)?;
+                        view
                     }
                 };
                 found.views.insert(id, view);
@@ -491,6 +493,24 @@ fn read_headless(
         }
     }
     Ok(view)
+}
+
+/// The time of the last record that can be read, for a stream whose row does not say it.
+fn last_time(txn: &ReadTransaction, stream: u64, view: &View) -> Result<i64, redb::Error> {
+    let data = txn.open_table(DATA)?;
+    for (&first, block) in view.blocks.iter().rev() {
+        let Some(row) = data.get((stream, first))? else {
+            continue;
+        };
+        let Some(records) = parse_data_row((stream, first), row.value().to_vec()) else {
+            continue;
+        };
+        let chunk = index(records, first..=block.last);
+        if let Some(place) = chunk.index.iter().rposition(|entry| !entry.damaged) {
+            return Ok(chunk.record(place).time_ns);
+        }
+    }
+    Ok(0)
 }
 
 fn read_view(

@@ -163,6 +163,53 @@ fn a_check_names_what_is_damaged_and_repairs_when_asked() {
 }
 
 #[test]
+fn a_stream_that_is_damaged_is_named_by_health_until_it_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = |mut server: Process| {
+        server.signal(Signal::TERM);
+        server.wait();
+    };
+    let (server, _) = serve(dir.path());
+    fill(&server);
+    stop(server);
+    let file = dir.path().join("mesh.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let text = br#""subjects":["orders"]"#;
+    let places: Vec<usize> = (0..bytes.len() - text.len())
+        .filter(|&at| &bytes[at..at + text.len()] == text)
+        .collect();
+    assert!(places.len() >= 2, "a row and its copy: {places:?}");
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let (server, url) = serve(dir.path());
+    let health = |arguments: &[&str]| mesh(&[&["health", "--monitor", &url], arguments].concat());
+    health(&[]).fails(3, "stream ORDERS is offline");
+    health(&[]).fails(3, "mesh store check --repair");
+    health(&["--ready"]).ok();
+    health(&["--live"]).ok();
+    stop(server);
+    store(&["check"], dir.path()).fails(3, "the store is damaged");
+    let repaired = store(&["check", "--repair"], dir.path()).ok();
+    assert!(repaired.out.contains("RECOVERED_"), "{repaired:?}");
+
+    let (server, url) = serve(dir.path());
+    mesh(&["health", "--monitor", &url]).ok();
+    let log = server.wait_for("Listening for client connections on ");
+    let address = log.split("Listening for client connections on ").nth(1).unwrap();
+    let at = format!("nats://{}", address.lines().next().unwrap());
+    let names = mesh(&["--server", &at, "stream", "ls", "--names"]).ok().out;
+    let name = names.lines().find(|name| name.starts_with("RECOVERED_")).unwrap();
+    let info = mesh(&["--server", &at, "stream", "info", name, "--json"])
+        .ok()
+        .json();
+    assert_eq!(info["state"]["messages"], MESSAGES);
+    let last = info["state"]["last_ts"].as_str().unwrap();
+    assert!(last > "2020", "its last message is of {last}");
+    stop(server);
+}
+
+#[test]
 fn where_no_store_is_none_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = dir.path().join("nowhere");

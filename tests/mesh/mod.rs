@@ -3,6 +3,7 @@
 
 mod emit;
 mod end_to_end;
+mod mishaps;
 mod phoenix;
 mod presence;
 mod support;

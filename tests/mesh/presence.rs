@@ -23,8 +23,11 @@ fn join(server: &Server, instance: &str, session: Option<&str>) -> Running {
         command.args(["--session", session]);
     }
     let running = Running::start(command);
+    // It tells of its coming when it is there already.
     until("the peer", || {
-        peers(server).iter().any(|peer| peer.0 == instance).then_some(())
+        let joined = |told: &(String, String, String)| told.0 == "peer_joined" && told.1 == instance;
+        let is_here = peers(server).iter().any(|peer| peer.0 == instance);
+        (is_here && told(server).iter().any(joined)).then_some(())
     });
     running
 }
@@ -141,6 +144,7 @@ fn a_command_is_present_while_it_runs(server: Server) {
     );
     assert_eq!(server.run("alpha", &["join", "--", "/no/such/command"]).code, 1);
     assert_eq!(server.run("alpha", &["join", "--lapse", "3s"]).code, 2);
+    assert_eq!(server.run("alpha", &["join", "--heartbeat", "0s"]).code, 2);
 }
 
 fn a_broker_restart_loses_no_peer(mut server: Server) {

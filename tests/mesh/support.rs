@@ -333,15 +333,15 @@ impl Running {
 
     /// SIGTERM, then waits for the end.
     pub fn terminate(&mut self) -> i32 {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("TERM");
         self.wait()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let (signal, pid) = (format!("-{name}"), self.child.id().to_string());
+        let sent = Command::new("kill").args([signal, pid]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// Waits for its end.

@@ -33,7 +33,7 @@ impl Lineage {
         if !context.json {
             return output::print(lineage.text().trim_end());
         }
-        let unknown = lineage.unknown_parents();
+        let (unknown, cycles) = (lineage.unknown_parents(), lineage.in_cycles());
         for session in lineage.sessions() {
             let mut line = json!(session);
             line["parent_known"] = session
@@ -41,7 +41,7 @@ impl Lineage {
                 .as_deref()
                 .is_none_or(|parent| !unknown.contains(parent))
                 .into();
-            line["cycle"] = lineage.in_cycle(&session.session).into();
+            line["cycle"] = cycles.contains(session.session.as_str()).into();
             output::print(line.to_string())?;
         }
         Ok(())

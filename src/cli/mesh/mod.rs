@@ -32,13 +32,16 @@ async fn open(context: &Context) -> Result<Mesh, Failure> {
 
 /// Connects as somebody.
 async fn open_as(context: &Context, identity: Identity) -> Result<Mesh, Failure> {
+    let catalog = Catalog::load(&identity::events_file())?;
+    let connection = context.open().await?;
     let options = Options {
         timeout: context.timeout,
         identity,
-        catalog: Catalog::load(&identity::events_file())?,
+        catalog,
         state_dir: identity::state_dir(),
+        complaints: connection.complaints(),
     };
-    Ok(Mesh::new(context.connect().await?, options))
+    Ok(Mesh::new(connection.client, options))
 }
 
 impl From<Error> for Failure {
@@ -62,15 +65,23 @@ impl From<Error> for Failure {
                 "it is kept and goes out before the next event; running the same command again settles it",
             ),
             Error::Server { .. } => Self::unhealthy(&error),
-            Error::Superseded { new_session, .. } => Self::conflict(&error).hint(format!(
-                "`mesh phoenix resurrect {new_session}` revives the session it goes on as"
+            Error::Superseded {
+                session, new_session, ..
+            } => Self::conflict(&error).hint(format!(
+                "`mesh phoenix resurrect {new_session}` revives the session it goes on as\n\
+                 `mesh phoenix resurrect {session} --take-over` brings this state back all the same"
             )),
+            Error::DamagedKey { bucket, key, .. } => Self::failed(&error).hint(format!(
+                "`mesh kv get {bucket} {key}` shows it, `mesh kv purge {bucket} {key}` removes it"
+            )),
+            Error::NoStreams => Self::unhealthy(&error).hint("start `mesh serve`, or nats-server with -js"),
             Error::NotFound(_) => Self::not_found(&error),
-            Error::Refused { .. }
-            | Error::Journal { .. }
-            | Error::Damaged { .. }
-            | Error::Command { .. }
-            | Error::Io(_) => Self::failed(&error),
+            Error::Journal { .. } => {
+                Self::failed(&error).hint("MESH_STATE_DIR names another directory for journals")
+            }
+            Error::Refused { .. } | Error::Damaged { .. } | Error::Command { .. } | Error::Io(_) => {
+                Self::failed(&error)
+            }
         }
     }
 }

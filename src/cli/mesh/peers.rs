@@ -14,16 +14,18 @@ impl Peers {
     /// Prints and ends.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let mesh = super::open(context).await?;
-        let peers = mesh.peers().await?;
+        let (peers, mut damaged) = mesh.peers().await?;
+        // What can be read is shown.
+        let outcome = damaged.pop().map_or(Ok(()), |error| Err(error.into()));
         if context.json {
             for peer in &peers {
                 output::print(serde_json::to_string(peer).expect("strings and numbers are always JSON"))?;
             }
-            return Ok(());
+            return outcome;
         }
         if peers.is_empty() {
             anstream::eprintln!("nobody is here; `mesh join` makes this instance a peer");
-            return Ok(());
+            return outcome;
         }
         let now = Timestamp::now();
         let age = |time: &str| {
@@ -40,6 +42,7 @@ impl Peers {
             let session = peer.session.as_deref().unwrap_or("-");
             table.add_row([&peer.instance, session, &peer.host, &age(&peer.since), &last]);
         }
-        output::print(table.to_string())
+        output::print(table.to_string())?;
+        outcome
     }
 }

@@ -1,7 +1,8 @@
 //! `mesh phoenix`: save a session's state, bring it back, do so by itself, see what there is.
 
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use super::{Since, ago, shown, since, stop_signal, table};
 use crate::cli::{Context, Failure, output, units};
-use crate::mesh::phoenix::{Record, Revival, Target};
+use crate::mesh::phoenix::{Record, Records, Revival, Target};
 use crate::mesh::restore::{Restore, SUBJECTS};
 use crate::mesh::{Backoff, Error, Filter, Mesh, Received, Selection, Start, Wanted};
 
@@ -139,19 +140,29 @@ impl Resurrect {
             attempt: nuid::next().to_string(),
         };
         // What cannot be written must not be claimed.
-        let mut output: Box<dyn Write> = match &self.output {
-            Some(path) => {
-                let created = std::fs::File::create(path);
-                let name = path.display();
-                Box::new(created.map_err(|error| Failure::failed(format!("cannot write {name}: {error}")))?)
+        let file = self.output.as_deref().map(StateFile::open).transpose()?;
+        let back = match mesh.resurrect(&revival).await {
+            Ok(back) => back,
+            Err(error) => {
+                if let Some(file) = file {
+                    file.leave();
+                }
+                return Err(error.into());
             }
-            None => Box::new(std::io::stdout().lock()),
         };
-        let back = mesh.resurrect(&revival).await?;
-        output
-            .write_all(&back.state)
-            .and_then(|()| output.flush())
-            .map_err(Error::from)?;
+        match file {
+            Some(file) => file.write(&back.state),
+            None => output::write(&back.state),
+        }
+        .map_err(|failure| {
+            let session = &back.record.session;
+            failure.hint(format!(
+                "it is revived all the same: `mesh phoenix resurrect {session}` brings the state back again"
+            ))
+        })?;
+        if let Some(why) = &back.untold {
+            anstream::eprintln!("the mesh is not told of it: {why}");
+        }
         let summary = if context.json {
             json!({"session": back.session, "record": back.record}).to_string()
         } else {
@@ -169,6 +180,51 @@ impl Resurrect {
         }
         Ok(())
     }
+}
+
+/// The file a state goes to. What is in it stays until there is a state to write.
+struct StateFile {
+    path: PathBuf,
+    file: File,
+    /// It was not there before.
+    made: bool,
+}
+
+impl StateFile {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let made = !path.exists();
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path);
+        Ok(Self {
+            file: file.map_err(|error| cannot_write(path, &error))?,
+            path: path.to_owned(),
+            made,
+        })
+    }
+
+    fn write(mut self, state: &[u8]) -> Result<(), Failure> {
+        let cut = match self.file.metadata() {
+            Ok(about) if about.is_file() => self.file.set_len(0),
+            // A pipe or a device has no length.
+            _ => Ok(()),
+        };
+        cut.and_then(|()| self.file.write_all(state))
+            .map_err(|error| cannot_write(&self.path, &error))
+    }
+
+    /// Nothing came of it.
+    fn leave(self) {
+        if self.made {
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("cannot write {}: {error}", path.display()))
 }
 
 impl Watch {
@@ -223,10 +279,10 @@ impl Watch {
 }
 
 async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result<(), Failure> {
-    let records = match &session {
+    let Records { found, mut damaged } = match &session {
         Some(session) => {
             let history = mesh.record_history(session).await?;
-            if history.is_empty() {
+            if history.found.is_empty() && history.damaged.is_empty() {
                 return Err(Error::NotFound(format!("no state is saved for session `{session}`")).into());
             }
             history
@@ -239,17 +295,23 @@ async fn list(context: &Context, mesh: &Mesh, session: Option<String>) -> Result
     }
     let beacons = &beacons[beacons.len().saturating_sub(BEACONS_SHOWN)..];
     if context.json {
-        for (stored, record) in &records {
+        for (stored, record) in &found {
             output::print(json!({"stored": stored.to_string(), "record": record}).to_string())?;
         }
         for beacon in beacons {
             output::print(format!(r#"{{"beacon":{}}}"#, beacon.json()))?;
         }
-        return Ok(());
+    } else {
+        tables(&found, beacons)?;
     }
+    // What can be read was shown.
+    damaged.pop().map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn tables(found: &[(Timestamp, Record)], beacons: &[Received]) -> Result<(), Failure> {
     let now = Timestamp::now();
     let mut states = table(&["SESSION", "LIFE", "INSTANCE", "SIZE", "SAVED", "STATE"]);
-    for (stored, record) in &records {
+    for (stored, record) in found {
         let (session, life, instance) = (&record.session, record.generation.to_string(), &record.instance);
         states.add_row([
             session,

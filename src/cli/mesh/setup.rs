@@ -33,6 +33,10 @@ impl Setup {
             replicas: self.replicas.map_or(usual.replicas, usize::from),
         };
         setup(&mesh.jetstream, &options, adjust).await?;
-        output::print("the mesh is set up")
+        output::print(if context.json {
+            r#"{"set_up":true}"#
+        } else {
+            "the mesh is set up"
+        })
     }
 }

@@ -387,6 +387,8 @@ fn refusal(error: ServerError) -> Failure {
                 "nothing was changed; copy the directory, then `mesh store check --repair` makes it anew from what can be read",
             )
         }
+        ServerError::Store(store::Error::Open(_)) => Failure::failed(&error)
+            .hint("is the directory there for this user to write to? --store-dir names another"),
         _ => Failure::failed(&error),
     }
 }

@@ -41,11 +41,15 @@ struct Where {
     /// Directory of the store [default: that of `mesh serve`]
     #[arg(env = "MESH_STORE_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The same, as `mesh serve` takes it
+    #[arg(long, value_name = "DIR", hide = true)]
+    store_dir: Option<PathBuf>,
 }
 
 impl Where {
     fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(config::default_store_dir)
+        let named = self.store_dir.as_ref().or(self.dir.as_ref());
+        named.cloned().unwrap_or_else(config::default_store_dir)
     }
 }
 
