@@ -109,6 +109,30 @@ async fn a_limit_already_reached_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_limit_set_while_deliveries_are_in_hand_ends_it() {
+    let (router, client) = router_and_client();
+    router.subscribe(&client, b"1", b"a", None);
+    router.subscribe(&client, b"2", b"a", None);
+    let mut publisher = Publisher::new(router.clone());
+    for text in ["1", "2", "3"] {
+        publisher.publish(&message("a", text), None);
+    }
+    // By the client's own connection, which knows nothing of what is in hand.
+    router.unsubscribe(&client, b"1", Some(2));
+    router.unsubscribe(&client, b"2", Some(4));
+    assert_eq!(publisher.publish(&message("a", "4"), None), 1);
+    assert_eq!(publisher.publish(&message("a", "5"), None), 0);
+    publisher.flush();
+    assert_eq!(client.subscription_count(), 0);
+    assert!(!router.has_interest(b"a"));
+    let text = received(&client).await;
+    assert_eq!(
+        (text.matches("MSG a 1").count(), text.matches("MSG a 2").count()),
+        (3, 4)
+    );
+}
+
+#[tokio::test]
 async fn groups_of_one_name_get_one_copy() {
     let router = Arc::new(Router::new());
     let clients: Vec<_> = (1..=3).map(|id| Client::new(id, 1 << 20)).collect();
