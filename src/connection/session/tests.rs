@@ -140,6 +140,13 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+#[test]
+fn who_is_told_that_nobody_listens_gets_the_subject_as_it_was() {
+    let script = b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB r 1\r\nPUB \xff\xfe r 0\r\n\r\n";
+    let (out, _) = converse(Auth::Open, [&script[..]]);
+    assert!(out.contains(r"Nats-Subject: \xff\xfe\r\n\r\n"), "{out}");
+}
+
 #[tokio::test]
 async fn what_a_client_has_sent_and_got_is_of_the_account_it_was_in() {
     let specs = ["A", "B"].map(crate::account::Spec::new);
