@@ -79,7 +79,7 @@ pub struct Serve {
     /// Largest message, headers and payload (64k, 8MiB, ...) [default: 1MiB]
     #[arg(long, env = "MESH_MAX_PAYLOAD", value_parser = size)]
     max_payload: Option<usize>,
-    /// Connections at a time [default: 65536]
+    /// Connections at a time; 0 is no limit [default: 65536]
     #[arg(long, env = "MESH_MAX_CONNECTIONS")]
     max_connections: Option<usize>,
     /// Bytes waiting for one client before it is a slow consumer [default: 64MiB]
@@ -178,7 +178,8 @@ impl Serve {
         self.tls.apply(config)?;
         let options = &mut config.connections;
         set(&mut options.payload_max, &self.max_payload);
-        set(&mut options.connections_max, &self.max_connections);
+        let unlimited = |max: usize| if max == 0 { usize::MAX } else { max };
+        set(&mut options.connections_max, &self.max_connections.map(unlimited));
         set(&mut options.subscriptions_max, &self.max_subscriptions);
         set(&mut options.pending_max, &self.max_pending);
         set(&mut options.control_line_max, &self.max_control_line);
@@ -387,6 +388,7 @@ fn refusal(error: ServerError) -> Failure {
                 "nothing was changed; copy the directory, then `mesh store check --repair` makes it anew from what can be read",
             )
         }
+        ServerError::Limits(_) => Failure::usage(&error),
         _ => Failure::failed(&error),
     }
 }
