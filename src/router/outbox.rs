@@ -112,6 +112,9 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+        if self.pending() > self.watermark {
+            scratch.own_small();
+        }
     /// Hands over all of `scratch`, which is left empty (and with another buffer's capacity).
     pub fn flush(&self, scratch: &mut WireBuf) -> Flushed {
         let mut inner = self.lock();

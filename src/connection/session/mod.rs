@@ -24,6 +24,7 @@ use super::gate::Gate;
 use super::handle::Handle;
 use super::plain::Plain;
 use super::publish_line::PublishLine;
+use super::reader::{LINE_END, READ_MAX};
 use super::reason::Reason;
 use super::{Context, Options, cause, tls};
 
@@ -165,6 +166,11 @@ impl Session {
         std::mem::take(&mut self.pong)
     }
 
+    /// Bytes that must be in the buffer before anything can be made of it.
+    pub fn wants(&self) -> usize {
+        self.need
+    }
+
     /// Sends the first INFO.
     pub fn greet(&mut self) {
         let line = self.greeting();
@@ -275,7 +281,7 @@ impl Session {
         buffer.advance(at);
         if self.need > buffer.len() {
             // The size was checked against max_payload, so this is bounded.
-            buffer.reserve(self.need - buffer.len());
+            buffer.reserve(self.need - buffer.len() + LINE_END);
         }
         outcome
     }
@@ -350,6 +356,10 @@ impl Session {
                 reply: &frame[start + reply.start..start + reply.end],
                 headers: &frame[body..body + headers],
                 payload: &frame[payload.clone()],
+            if after > READ_MAX {
+                // What comes next is not read into the room behind it, to be kept with it or to keep it.
+                *buffer = BytesMut::from(&buffer[..]);
+            }
             };
             self.publish(&message, Some(&frame.slice(payload)));
         } else {
