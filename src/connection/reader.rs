@@ -178,6 +178,11 @@ impl<'a> Reader<'a> {
                     reason = handle.stopped() => return Err(reason),
                     () = self.session.run_plain(line) => {}
                 },
+                Pause::Left => tokio::select! {
+                    biased;
+                    reason = handle.stopped() => return Err(reason),
+                    () = self.session.take_leave() => {}
+                },
                 // The time it has to show its credentials runs on.
                 Pause::Verify(pending) => {
                     let patience = self.session.options().auth_timeout;

@@ -17,6 +17,7 @@ use super::cache::{Cache, Route};
 use super::client::Client;
 use super::fanout::Fanout;
 use super::generation::family;
+use super::handover::Hand;
 use super::service::Crossing;
 use super::subscription::{Subscription, Target};
 
@@ -60,6 +61,7 @@ pub struct Publisher {
     /// Where a route is written before it has its place.
     scratch: Route,
     fanout: Fanout,
+    hand: Hand,
     random: u64,
     matches: u64,
     hits: u64,
@@ -79,6 +81,7 @@ impl Publisher {
             as_family: 0,
             scratch: Route::default(),
             fanout: Fanout::new(None),
+            hand: Hand::default(),
             random: random.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             matches: 0,
             hits: 0,
@@ -161,7 +164,9 @@ impl Publisher {
             last,
             families,
             fanout,
+            hand,
             random,
+            router,
             ..
         } = self;
         let route = match place {
@@ -185,13 +190,14 @@ impl Publisher {
             }
         }
         for group in &route.groups {
+            hand.fill(&router.handovers);
             let start = pick(random, group.len());
             let mut members = group[start..].iter().chain(&group[..start]);
             receivers += usize::from(members.any(|&index| fanout.hand_to(index, to, message, shared)));
         }
         if !fanout.finished.is_empty() {
             for subscription in fanout.finished.drain(..) {
-                self.router.finish(&subscription);
+                router.finish(&subscription);
             }
         }
         receivers
@@ -326,6 +332,7 @@ impl Publisher {
     /// Hands everything over, the origin's own bytes last, so that its PONG tells the truth.
     pub fn flush(&mut self) {
         self.fanout.flush();
+        self.hand.empty();
         if self.matches > 0 {
             self.router
                 .matches

@@ -133,6 +133,37 @@ async fn a_limit_set_while_deliveries_are_in_hand_ends_it() {
 }
 
 #[tokio::test]
+async fn who_leaves_a_group_can_know_when_nothing_more_comes() {
+    let (ours, theirs) = (Arc::new(Router::new()), Arc::new(Router::new()));
+    let rename = crate::protocol::transform::Transform::new("far", "far").unwrap();
+    ours.set_imports(vec![Import::new(&theirs, rename).unwrap()]);
+    for (router, to) in [(&ours, "near"), (&theirs, "far")] {
+        let (leaver, stayer) = (Client::new(1, 1 << 20), Client::new(2, 1 << 20));
+        ours.subscribe(&leaver, b"1", to.as_bytes(), Some(b"q"));
+        ours.subscribe(&stayer, b"1", to.as_bytes(), Some(b"q"));
+        let mut publisher = Publisher::new(router.clone());
+        for _ in 0..100 {
+            assert_eq!(publisher.publish(&message(to, "x"), None), 1);
+        }
+        assert!(ours.unsubscribe(&leaver, b"1", None), "it has left a group");
+        let settled = ours.settled();
+        tokio::pin!(settled);
+        assert!(futures_util::poll!(settled.as_mut()).is_pending(), "{to}");
+        publisher.flush();
+        settled.await;
+        for _ in 0..100 {
+            assert_eq!(publisher.publish(&message(to, "x"), None), 1);
+        }
+        let left = received(&leaver).await.matches("MSG").count();
+        publisher.flush();
+        assert_eq!(left + received(&stayer).await.matches("MSG").count(), 200);
+        assert!((1..=99).contains(&left), "{left}");
+        ours.remove_client(&stayer);
+    }
+    assert!(!ours.unsubscribe(&Client::new(3, 1), b"1", None));
+}
+
+#[tokio::test]
 async fn groups_of_one_name_get_one_copy() {
     let router = Arc::new(Router::new());
     let clients: Vec<_> = (1..=3).map(|id| Client::new(id, 1 << 20)).collect();

@@ -79,6 +79,7 @@ async fn feed(session: &mut Session, buffer: &mut BytesMut) -> Result<(), Reason
         match outcome? {
             Pause::Drained => return Ok(()),
             Pause::Congested => {}
+            Pause::Left => session.take_leave().await,
             Pause::Plain(line) => session.run_plain(line).await,
             Pause::Verify(pending) => session.verify(*pending).await?,
         }
@@ -138,6 +139,52 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => "[A-Za-z+-]{1,12}[ \t]?[a-z0-9 ]{0,150}\r?\n".prop_map(String::into_bytes),
     ]
+}
+
+/// A session that is let in, and its client.
+fn session() -> (Session, Arc<Client>) {
+    let accounts = Accounts::new(Auth::Open, &[], None);
+    let context = Arc::new(Context::new(Options::default(), accounts, Info::default()));
+    let client = Client::new(1, 64 << 20);
+    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1, &context));
+    let mut session = Session::new(context, handle);
+    session.admit_unasked();
+    (session, client)
+}
+
+#[tokio::test]
+async fn a_ping_after_leaving_a_group_waits_for_what_others_have_in_hand() {
+    let (mut session, client) = session();
+    let mut other = Publisher::new(session.account.router.clone());
+    let mut buffer = BytesMut::from("CONNECT {\"verbose\":false}\r\nSUB a q 1\r\nPING\r\nSUB b 2\r\n");
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Drained)));
+    let message = Message {
+        subject: b"a",
+        payload: b"x",
+        ..Message::default()
+    };
+    assert_eq!(other.publish(&message, None), 1);
+    buffer.extend_from_slice(b"UNSUB 1\r\nUNSUB 2\r\nPING\r\nPING\r\n");
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Left)));
+    session.settle().await;
+    {
+        let leaving = session.take_leave();
+        tokio::pin!(leaving);
+        assert!(futures_util::poll!(leaving.as_mut()).is_pending());
+        other.flush();
+        leaving.await;
+    }
+    // The second has nothing to wait for.
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Drained)));
+    session.settle().await;
+    client.outbox.close(Closed::Done);
+    let mut wire = WireBuf::default();
+    client.outbox.take(&mut wire, &mut Idle::default()).await;
+    let expected = "PONG\r\nMSG a 1 1\r\nx\r\nPONG\r\nPONG\r\n";
+    assert_eq!(
+        wire.flat().escape_ascii().to_string(),
+        expected.as_bytes().escape_ascii().to_string()
+    );
 }
 
 #[test]
