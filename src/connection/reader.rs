@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
                     verified.unwrap_or(Err(Reason::AuthenticationTimeout))?;
                 }
                 // Many lines can each mean many deliveries: others get their turn, and an end is seen.
-                Pause::Congested => {
+                Pause::Turn => {
                     tokio::task::yield_now().await;
                     if let Some(reason) = handle.reason() {
                         return Err(reason);

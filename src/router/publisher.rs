@@ -25,6 +25,8 @@ use super::subscription::{Subscription, Target};
 const SERVICE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Delivery lines are kept ready for subjects with at most so many receivers.
 const LINES_MAX: usize = 256;
+/// Deliveries after which whoever publishes should hand over and let others have their turn: some milliseconds' work.
+const TURN_MAX: usize = 64 << 10;
 /// One of so many subjects that are routed as their family gets a place of its own: those met often get it soon.
 const OWN_PLACE_EVERY: u32 = 8;
 
@@ -62,6 +64,8 @@ pub struct Publisher {
     scratch: Route,
     fanout: Fanout,
     hand: Hand,
+    /// Deliveries looked at since the last flush.
+    turn: usize,
     random: u64,
     matches: u64,
     hits: u64,
@@ -82,6 +86,7 @@ impl Publisher {
             scratch: Route::default(),
             fanout: Fanout::new(None),
             hand: Hand::default(),
+            turn: 0,
             random: random.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             matches: 0,
             hits: 0,
@@ -165,6 +170,7 @@ impl Publisher {
             families,
             fanout,
             hand,
+            turn,
             random,
             router,
             ..
@@ -176,6 +182,7 @@ impl Publisher {
             }
             Place::Family(at) => families.route(at),
         };
+        *turn += route.plain.len() + route.groups.len();
         let mut receivers = 0;
         if route.line_ends.len() == route.plain.len() && std::ptr::eq(to, message.subject) {
             let mut start = 0;
@@ -333,6 +340,7 @@ impl Publisher {
     pub fn flush(&mut self) {
         self.fanout.flush();
         self.hand.empty();
+        self.turn = 0;
         if self.matches > 0 {
             self.router
                 .matches
@@ -351,6 +359,12 @@ impl Publisher {
         self.cache.release();
         self.families.release();
         self.fanout.release();
+    }
+
+    /// Whether it is time for [`Publisher::flush`], and for others to have their turn.
+    #[inline]
+    pub fn has_had_its_turn(&self) -> bool {
+        self.turn >= TURN_MAX || self.is_congested()
     }
 
     /// Whether [`Publisher::relieve`] would wait.

@@ -49,8 +49,8 @@ pub(super) enum Pause {
     Plain(PlainLine),
     /// The credentials of a CONNECT are to be compared first, which takes its time.
     Verify(Box<Pending>),
-    /// Much has been handed over already: wait for the destinations before going on.
-    Congested,
+    /// Much has been delivered already: others have their turn, and destinations that are behind are waited for.
+    Turn,
     /// A PING after a queue group was left: it is answered when what others had in hand for it has arrived.
     Left,
 }
@@ -267,8 +267,8 @@ impl Session {
                 Ok(Step::Done) => {
                     self.scanned = 0;
                     self.need = 1;
-                    if self.publisher.is_congested() {
-                        break Ok(Pause::Congested);
+                    if self.publisher.has_had_its_turn() {
+                        break Ok(Pause::Turn);
                     }
                 }
                 Ok(Step::Incomplete(need)) => {

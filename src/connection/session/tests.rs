@@ -1,13 +1,14 @@
 //! Sessions without sockets: whatever comes, however it is split, the answers are the same and nothing grows.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::account::{Accounts, Auth, Login, Traffic, User, Users};
 use crate::protocol::info::Info;
-use crate::router::{Client, Closed, Idle, WireBuf};
+use crate::router::{Batch, Client, Closed, Idle, Service, WireBuf};
 
 const PAYLOAD_MAX: usize = 300;
 const LINE_MAX: usize = 128;
@@ -78,7 +79,7 @@ async fn feed(session: &mut Session, buffer: &mut BytesMut) -> Result<(), Reason
         session.settle().await;
         match outcome? {
             Pause::Drained => return Ok(()),
-            Pause::Congested => {}
+            Pause::Turn => {}
             Pause::Left => session.take_leave().await,
             Pause::Plain(line) => session.run_plain(line).await,
             Pause::Verify(pending) => session.verify(*pending).await?,
@@ -150,6 +151,44 @@ fn session() -> (Session, Arc<Client>) {
     let mut session = Session::new(context, handle);
     session.admit_unasked();
     (session, client)
+}
+
+/// Counts what it gets.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Service for Counting {
+    fn accept(&self, batch: Batch) {
+        self.0.fetch_add(batch.len(), Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn many_deliveries_are_made_in_turns() {
+    const SUBSCRIPTIONS: usize = 4000;
+    const MESSAGES: usize = 60;
+    let (mut session, _) = session();
+    let counting = Arc::new(Counting::default());
+    let service: Arc<dyn Service> = counting.clone();
+    for _ in 0..SUBSCRIPTIONS {
+        session.account.router.subscribe_service(&service, b"a", None);
+    }
+    let mut buffer = BytesMut::from("CONNECT {\"verbose\":false}\r\n");
+    buffer.extend_from_slice("PUB a 0\r\n\r\n".repeat(MESSAGES).as_bytes());
+    let (mut turns, mut before) = (0, 0);
+    while let Pause::Turn = session.process(&mut buffer).unwrap() {
+        session.settle().await;
+        turns += 1;
+        let delivered = counting.0.load(Ordering::Relaxed);
+        assert!(
+            delivered - before <= 20 * SUBSCRIPTIONS,
+            "{delivered} after {before}"
+        );
+        before = delivered;
+    }
+    session.settle().await;
+    assert!(turns >= 3 && buffer.is_empty(), "{turns}");
+    assert_eq!(counting.0.load(Ordering::Relaxed), SUBSCRIPTIONS * MESSAGES);
 }
 
 #[tokio::test]
