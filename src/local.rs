@@ -1,7 +1,7 @@
 //! Publishing and subscribing inside the process that runs the server: no socket, no protocol, no copy of a client.
 //!
 //! For programs that embed the server and want a few messages of it. What a subscriber has not taken yet is bounded:
-//! above a watermark publishers are asked to wait, above a hard bound messages are dropped and counted.
+//! above a watermark publishers are asked to wait, as they do for a client, above a hard bound messages are dropped and counted.
 //!
 //! Deliberately absent: streams and consumers. A program that wants them connects a client to
 //! [`Server::client_url`](crate::Server::client_url).
@@ -9,13 +9,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::protocol::encode::Message;
 use crate::protocol::subject;
-use crate::router::{Batch, Publisher, Router, Service, Subscription};
+use crate::router::{Batch, Patience, Publisher, Router, Service, Subscription};
 
 /// Bytes waiting for one subscriber above which publishers are asked to wait.
 const WAITING_WATERMARK: usize = 1 << 20;
@@ -51,6 +52,7 @@ impl Received {
 struct Waiting {
     messages: VecDeque<Received>,
     bytes: usize,
+    patience: Patience,
 }
 
 #[derive(Default)]
@@ -71,7 +73,11 @@ impl Queue {
         let mut waiting = self.lock();
         let message = waiting.messages.pop_front()?;
         waiting.bytes -= size(&message);
-        let relieved = waiting.bytes <= WAITING_WATERMARK / 2;
+        waiting.patience.takes(size(&message));
+        let relieved = waiting.bytes <= WAITING_WATERMARK / 2 && waiting.patience.is_behind();
+        if relieved {
+            waiting.patience.caught_up(Instant::now());
+        }
         drop(waiting);
         if relieved {
             self.drained.notify_waiters();
@@ -109,18 +115,25 @@ impl Service for Queue {
     }
 
     fn congested(&self) -> bool {
-        self.lock().bytes > WAITING_WATERMARK
+        let mut waiting = self.lock();
+        waiting.bytes > WAITING_WATERMARK && !waiting.patience.behind(Instant::now()).is_zero()
     }
 
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
             loop {
-                let mut drained = std::pin::pin!(self.drained.notified());
-                drained.as_mut().enable();
-                if !self.congested() {
+                let drained = self.drained.notified();
+                let left = {
+                    let mut waiting = self.lock();
+                    if !waiting.patience.is_behind() {
+                        return;
+                    }
+                    waiting.patience.behind(Instant::now())
+                };
+                if left.is_zero() {
                     return;
                 }
-                drained.await;
+                tokio::time::timeout(left, drained).await.ok();
             }
         })
     }
@@ -201,6 +214,8 @@ pub(crate) async fn publish(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -230,6 +245,19 @@ mod tests {
         assert!(futures_util::poll!(publishing.as_mut()).is_pending());
         assert_eq!(subscriber.next().await.payload.len(), large.len());
         assert_eq!(publishing.await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_ever_takes_holds_up_publishers_once() {
+        let router = Arc::new(Router::new());
+        let subscriber = Subscriber::new(&router, ">").unwrap();
+        let large = vec![0; WAITING_WATERMARK + 1];
+        assert_eq!(publish(&router, "a", &large).await, Ok(1));
+        for _ in 0..3 {
+            let published = publish(&router, "a", b"x").now_or_never();
+            assert_eq!(published, Some(Ok(1)), "without waiting again");
+        }
+        assert_eq!(subscriber.dropped(), 0);
     }
 
     #[tokio::test]

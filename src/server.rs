@@ -85,6 +85,9 @@ pub enum ServerError {
     /// Anybody who can reach the port could come in.
     #[error("refusing to listen on {0} without authentication")]
     OpenBind(SocketAddr),
+    /// Limits or times of connections that cannot be meant.
+    #[error("{0}")]
+    Limits(String),
     /// Accounts that make no sense together.
     #[error("accounts make no sense together: {}", reload::told(.0))]
     Accounts(Vec<account::Problem>),
@@ -115,6 +118,10 @@ impl Server {
     /// is safe without authentication. Monitoring, when it is on, listens on the same address.
     pub async fn start_on(listener: TcpListener, config: Config) -> Result<Self, ServerError> {
         let address = listener.local_addr().expect("a bound listener has an address");
+        config
+            .connections
+            .problem()
+            .map_or(Ok(()), |problem| Err(ServerError::Limits(problem)))?;
         let monitor = match config.monitor_port {
             None => None,
             Some(port) => {

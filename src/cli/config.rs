@@ -55,6 +55,9 @@ impl Check {
         for warning in &settings.warnings {
             writeln!(anstream::stderr(), "warning: {warning}").ok();
         }
+        if let Some(problem) = settings.config.connections.problem() {
+            return Err(Failure::failed(format!("{}: {problem}", self.file.display())));
+        }
         let mut out = anstream::stdout().lock();
         write!(out, "{}", config::effective(&settings.config, &settings.process))?;
         Ok(())

@@ -83,6 +83,26 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// What cannot be meant, in the names that configuration has for it.
+    pub fn problem(&self) -> Option<String> {
+        if self.payload_max > self.pending_max {
+            // A message as large as that would cut off everybody who is to get it.
+            let (payload, pending) = (self.payload_max, self.pending_max);
+            return Some(format!(
+                "max_payload ({payload}) cannot be higher than max_pending ({pending})"
+            ));
+        }
+        if self.ping_interval.is_zero() {
+            return Some("ping_interval cannot be zero".to_owned());
+        }
+        if self.write_deadline.is_zero() {
+            return Some("write_deadline cannot be zero".to_owned());
+        }
+        None
+    }
+}
+
 /// What all connections share.
 pub struct Context {
     /// Limits and times; a reload replaces them.

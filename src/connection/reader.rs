@@ -17,9 +17,11 @@ use super::session::{Pause, Session};
 use super::transport::{ReadHalf, Transport};
 use super::{Context, cause, tls, writer};
 
+/// Bytes of a line end.
+pub(super) const LINE_END: usize = 2;
 /// Read buffers start small and grow while they come back full.
 const READ_MIN: usize = 4 << 10;
-const READ_MAX: usize = 128 << 10;
+pub(super) const READ_MAX: usize = 128 << 10;
 /// A connection silent for this long gives its buffers back.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -131,7 +133,7 @@ impl<'a> Reader<'a> {
             let outcome = tokio::select! {
                 biased;
                 reason = handle.stopped() => Err(reason),
-                read = read(&mut self.socket, &mut self.buffer, self.chunk) => match read {
+                read = read(&mut self.socket, &mut self.buffer, self.chunk, self.session.wants()) => match read {
                     Ok(0) => Err(Reason::ClientClosed),
                     Ok(count) => self.received(count).await,
                     Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(Reason::ClientClosed),
@@ -176,6 +178,11 @@ impl<'a> Reader<'a> {
                     reason = handle.stopped() => return Err(reason),
                     () = self.session.run_plain(line) => {}
                 },
+                Pause::Left => tokio::select! {
+                    biased;
+                    reason = handle.stopped() => return Err(reason),
+                    () = self.session.take_leave() => {}
+                },
                 // The time it has to show its credentials runs on.
                 Pause::Verify(pending) => {
                     let patience = self.session.options().auth_timeout;
@@ -192,7 +199,7 @@ impl<'a> Reader<'a> {
                     verified.unwrap_or(Err(Reason::AuthenticationTimeout))?;
                 }
                 // Many lines can each mean many deliveries: others get their turn, and an end is seen.
-                Pause::Congested => {
+                Pause::Turn => {
                     tokio::task::yield_now().await;
                     if let Some(reason) = handle.reason() {
                         return Err(reason);
@@ -261,13 +268,25 @@ impl Reader<'_> {
     }
 }
 
-/// Reads once. Without a buffer in hand it first waits for bytes, so that an idle connection holds none.
-async fn read(socket: &mut ReadHalf, buffer: &mut BytesMut, chunk: usize) -> std::io::Result<usize> {
+/// Reads once. Without a buffer in hand it first waits for bytes, so that an idle connection holds none. A large message, of
+/// which the buffer must have `wants` bytes, is read to its end and no further: its payload may be kept by those who are to
+/// get it, and keeps nothing else then.
+async fn read(
+    socket: &mut ReadHalf,
+    buffer: &mut BytesMut,
+    chunk: usize,
+    wants: usize,
+) -> std::io::Result<usize> {
+    if wants > READ_MAX {
+        let missing = wants.saturating_sub(buffer.len()) + LINE_END;
+        buffer.reserve(missing);
+        return socket.read(buffer, missing).await;
+    }
     if buffer.capacity() == 0 {
         socket.ready().await?;
     }
     if buffer.capacity() - buffer.len() < chunk / 2 {
         buffer.reserve(chunk);
     }
-    socket.read(buffer).await
+    socket.read(buffer, usize::MAX).await
 }

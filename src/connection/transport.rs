@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -102,12 +102,12 @@ impl ReadHalf {
         }
     }
 
-    /// Reads once into the spare capacity of `buffer`; zero at the end.
-    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    /// Reads once, at most `max` bytes, into the spare capacity of `buffer`; zero at the end.
+    pub async fn read(&mut self, buffer: &mut BytesMut, max: usize) -> io::Result<usize> {
         match self {
-            ReadHalf::Tcp(read) => read.read_buf(buffer).await,
-            ReadHalf::Tls(read) => read.read(buffer).await,
-            ReadHalf::Pipe(read) => read.read_buf(buffer).await,
+            ReadHalf::Tcp(read) => read.read_buf(&mut buffer.limit(max)).await,
+            ReadHalf::Tls(read) => read.read(buffer, max).await,
+            ReadHalf::Pipe(read) => read.read_buf(&mut buffer.limit(max)).await,
         }
     }
 }

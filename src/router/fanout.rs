@@ -138,17 +138,23 @@ impl Fanout {
     ) -> bool {
         let known = &mut self.known[index as usize];
         let subscription = &known.subscription;
+        if subscription.is_closed() {
+            return false;
+        }
         let limit = subscription.limit();
         if limit != 0 {
+            // What was handed out before the limit was set counts towards it.
+            subscription.add_delivered(u64::from(std::mem::take(&mut known.delivered)));
             match subscription.take_one(limit) {
-                None => return false,
+                None => {
+                    // The last delivery was counted by somebody who did not know of the limit.
+                    self.finished.push(subscription.clone());
+                    return false;
+                }
                 Some(true) => self.finished.push(subscription.clone()),
                 Some(false) => {}
             }
         } else {
-            if subscription.is_closed() {
-                return false;
-            }
             if known.delivered == 0 {
                 self.counted.push(index);
             }

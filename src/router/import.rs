@@ -78,6 +78,21 @@ impl Router {
         self.imports.any.load(Ordering::SeqCst)
     }
 
+    /// The routers that anything is taken from.
+    pub(super) fn sources(&self) -> Vec<Arc<Router>> {
+        if !self.has_imports() {
+            return Vec::new();
+        }
+        let list = self.imports.list.read().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<Arc<Router>> = Vec::new();
+        for from in list.1.iter().filter_map(|import| import.from.upgrade()) {
+            if !found.iter().any(|known| Arc::ptr_eq(known, &from)) {
+                found.push(from);
+            }
+        }
+        found
+    }
+
     /// Makes the shadows of a subscription anew.
     pub(super) fn cast_shadows(&self, subscription: &Arc<Subscription>) {
         let mut shadows = subscription.shadows();

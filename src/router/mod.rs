@@ -7,8 +7,8 @@
 //! - [`Client`] is a destination with an [`Outbox`] of bytes; a [`Service`] is a room of this server.
 //!
 //! Invariants: messages of one publisher reach each destination in order; nothing is delivered after
-//! [`Router::unsubscribe`] returned, except what the publisher of another connection already has in its batch;
-//! no lock is held while another room is called.
+//! [`Router::unsubscribe`] returned, except what the publisher of another connection already has in its batch: who must
+//! know that this is over too waits for [`Router::settled`]; no lock is held while another room is called.
 //!
 //! Deliberately absent: persistence, sockets, and permissions but for what they mean at delivery (`permit`).
 
@@ -17,8 +17,10 @@ mod client;
 mod congestion;
 mod fanout;
 mod generation;
+mod handover;
 mod import;
 mod outbox;
+mod patience;
 mod permit;
 mod publisher;
 mod service;
@@ -40,6 +42,7 @@ pub use client::{About, Client, Counters};
 pub use congestion::Congestion;
 pub use import::Import;
 pub use outbox::{Closed, Flushed, Idle, Outbox};
+pub use patience::Patience;
 pub use permit::{Denied, Filter, MayPublish, Responses, Terms};
 pub use publisher::Publisher;
 pub use service::{Batch, Crossing, Service};
@@ -48,6 +51,7 @@ pub use watch::Watcher;
 pub use wire::WireBuf;
 
 use generation::{Generations, Seen, family};
+use handover::Handovers;
 use import::Imports;
 use table::{Leaf, Table};
 use watch::Watches;
@@ -90,6 +94,7 @@ pub struct Router {
     cache_hits: AtomicU64,
     watches: Watches,
     imports: Imports,
+    handovers: Handovers,
 }
 
 impl Default for Router {
@@ -113,6 +118,7 @@ impl Router {
             cache_hits: AtomicU64::new(0),
             watches: Watches::default(),
             imports: Imports::default(),
+            handovers: Handovers::default(),
         }
     }
 
@@ -206,12 +212,26 @@ impl Router {
         }
     }
 
-    /// Ends a client's subscription; with `max`, once it has had that many deliveries in all.
-    pub fn unsubscribe(&self, client: &Client, sid: &[u8], max: Option<u64>) {
+    /// Ends a client's subscription; with `max`, once it has had that many deliveries in all. True if it has left a queue
+    /// group by that.
+    pub fn unsubscribe(&self, client: &Client, sid: &[u8], max: Option<u64>) -> bool {
         let subscription = client.table().get(sid).cloned();
-        let Some(subscription) = subscription else { return };
-        if max.is_none_or(|max| subscription.set_limit(max)) {
-            self.remove(&subscription);
+        let Some(subscription) = subscription else {
+            return false;
+        };
+        if max.is_some_and(|max| !subscription.set_limit(max)) {
+            return false;
+        }
+        self.remove(&subscription);
+        subscription.queue.is_some()
+    }
+
+    /// Completes when no member of a queue group that has left before this is called gets anything more: publishers here, and
+    /// where this router imports from, have handed over what they had in hand. Who waits has flushed its own publisher.
+    pub async fn settled(&self) {
+        self.handovers.settled().await;
+        for from in self.sources() {
+            from.handovers.settled().await;
         }
     }
 

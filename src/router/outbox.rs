@@ -2,8 +2,8 @@
 //!
 //! Publishers append whole batches under one short lock; the connection's writer takes everything at
 //! once. Above the watermark publishers are asked to wait (see [`Outbox::relief`]), for a bounded time: one
-//! destination that does not read may slow others down for a second, never for good. Above `max_pending`
-//! the client is a slow consumer and its connection is closed.
+//! destination that does not read, or hardly, may slow others down for a second, never for good (see `patience`). Above
+//! `max_pending` the client is a slow consumer and its connection is closed.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::patience::Patience;
 use super::wire::WireBuf;
-
-/// How long publishers wait for one congested destination before it is left to its own bound.
-const CONGESTION_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// An outbox that stays empty for this long gives its buffers back.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -47,7 +45,7 @@ struct Inner {
     /// Bytes the writer has taken and not yet written.
     writing: usize,
     closed: Option<Closed>,
-    congested_since: Option<Instant>,
+    patience: Patience,
 }
 
 /// The clock of a writer that may become idle. It runs on while there is work: a timer set for each piece of work costs
@@ -114,6 +112,9 @@ impl Outbox {
 
     /// Hands over all of `scratch`, which is left empty (and with another buffer's capacity).
     pub fn flush(&self, scratch: &mut WireBuf) -> Flushed {
+        if self.pending() > self.watermark {
+            scratch.own_small();
+        }
         let mut inner = self.lock();
         if inner.closed.is_some() {
             scratch.clear();
@@ -127,7 +128,7 @@ impl Outbox {
             self.close_locked(&mut inner, Closed::SlowConsumer);
             return Flushed::Dropped;
         }
-        let congested = pending > self.watermark && self.may_wait(&mut inner);
+        let congested = pending > self.watermark && !inner.patience.behind(Instant::now()).is_zero();
         drop(inner);
         if was_empty {
             self.filled.notify_one();
@@ -139,29 +140,23 @@ impl Outbox {
         }
     }
 
-    /// Whether publishers should still wait for this destination.
-    fn may_wait(&self, inner: &mut Inner) -> bool {
-        let since = *inner.congested_since.get_or_insert_with(Instant::now);
-        since.elapsed() < CONGESTION_WAIT_MAX
-    }
-
     /// Waits until this outbox has drained below half its watermark, is closed, or was congested too long.
     pub async fn relief(&self) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
         loop {
             let drained = self.drained.notified();
             let left = {
-                let inner = self.lock();
-                match inner.congested_since {
-                    Some(since) if inner.closed.is_none() => {
-                        CONGESTION_WAIT_MAX.saturating_sub(since.elapsed())
-                    }
-                    _ => return,
+                let mut inner = self.lock();
+                if inner.closed.is_some() || !inner.patience.is_behind() {
+                    return;
                 }
+                inner.patience.behind(Instant::now())
             };
-            if left.is_zero() || tokio::time::timeout(left, drained).await.is_err() {
+            if left.is_zero() {
                 return;
             }
+            // When that is over it may have taken enough to be waited for still.
+            tokio::time::timeout(left, drained).await.ok();
         }
     }
 
@@ -205,8 +200,9 @@ impl Outbox {
         inner.writing = inner.writing.saturating_sub(count);
         let pending = inner.queue.len() + inner.writing;
         self.pending.store(pending, Ordering::Relaxed);
-        if inner.congested_since.is_some() && pending <= self.watermark / 2 {
-            inner.congested_since = None;
+        inner.patience.takes(count);
+        if inner.patience.is_behind() && pending <= self.watermark / 2 {
+            inner.patience.caught_up(Instant::now());
             drop(inner);
             self.drained.notify_waiters();
         }

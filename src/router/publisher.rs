@@ -17,6 +17,7 @@ use super::cache::{Cache, Route};
 use super::client::Client;
 use super::fanout::Fanout;
 use super::generation::family;
+use super::handover::Hand;
 use super::service::Crossing;
 use super::subscription::{Subscription, Target};
 
@@ -24,6 +25,8 @@ use super::subscription::{Subscription, Target};
 const SERVICE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Delivery lines are kept ready for subjects with at most so many receivers.
 const LINES_MAX: usize = 256;
+/// Deliveries after which whoever publishes should hand over and let others have their turn: some milliseconds' work.
+const TURN_MAX: usize = 64 << 10;
 /// One of so many subjects that are routed as their family gets a place of its own: those met often get it soon.
 const OWN_PLACE_EVERY: u32 = 8;
 
@@ -60,6 +63,9 @@ pub struct Publisher {
     /// Where a route is written before it has its place.
     scratch: Route,
     fanout: Fanout,
+    hand: Hand,
+    /// Deliveries looked at since the last flush.
+    turn: usize,
     random: u64,
     matches: u64,
     hits: u64,
@@ -79,6 +85,8 @@ impl Publisher {
             as_family: 0,
             scratch: Route::default(),
             fanout: Fanout::new(None),
+            hand: Hand::default(),
+            turn: 0,
             random: random.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             matches: 0,
             hits: 0,
@@ -161,7 +169,10 @@ impl Publisher {
             last,
             families,
             fanout,
+            hand,
+            turn,
             random,
+            router,
             ..
         } = self;
         let route = match place {
@@ -171,6 +182,7 @@ impl Publisher {
             }
             Place::Family(at) => families.route(at),
         };
+        *turn += route.plain.len() + route.groups.len();
         let mut receivers = 0;
         if route.line_ends.len() == route.plain.len() && std::ptr::eq(to, message.subject) {
             let mut start = 0;
@@ -185,13 +197,14 @@ impl Publisher {
             }
         }
         for group in &route.groups {
+            hand.fill(&router.handovers);
             let start = pick(random, group.len());
             let mut members = group[start..].iter().chain(&group[..start]);
             receivers += usize::from(members.any(|&index| fanout.hand_to(index, to, message, shared)));
         }
         if !fanout.finished.is_empty() {
             for subscription in fanout.finished.drain(..) {
-                self.router.finish(&subscription);
+                router.finish(&subscription);
             }
         }
         receivers
@@ -326,6 +339,8 @@ impl Publisher {
     /// Hands everything over, the origin's own bytes last, so that its PONG tells the truth.
     pub fn flush(&mut self) {
         self.fanout.flush();
+        self.hand.empty();
+        self.turn = 0;
         if self.matches > 0 {
             self.router
                 .matches
@@ -344,6 +359,12 @@ impl Publisher {
         self.cache.release();
         self.families.release();
         self.fanout.release();
+    }
+
+    /// Whether it is time for [`Publisher::flush`], and for others to have their turn.
+    #[inline]
+    pub fn has_had_its_turn(&self) -> bool {
+        self.turn >= TURN_MAX || self.is_congested()
     }
 
     /// Whether [`Publisher::relieve`] would wait.

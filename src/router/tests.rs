@@ -109,6 +109,61 @@ async fn a_limit_already_reached_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_limit_set_while_deliveries_are_in_hand_ends_it() {
+    let (router, client) = router_and_client();
+    router.subscribe(&client, b"1", b"a", None);
+    router.subscribe(&client, b"2", b"a", None);
+    let mut publisher = Publisher::new(router.clone());
+    for text in ["1", "2", "3"] {
+        publisher.publish(&message("a", text), None);
+    }
+    // By the client's own connection, which knows nothing of what is in hand.
+    router.unsubscribe(&client, b"1", Some(2));
+    router.unsubscribe(&client, b"2", Some(4));
+    assert_eq!(publisher.publish(&message("a", "4"), None), 1);
+    assert_eq!(publisher.publish(&message("a", "5"), None), 0);
+    publisher.flush();
+    assert_eq!(client.subscription_count(), 0);
+    assert!(!router.has_interest(b"a"));
+    let text = received(&client).await;
+    assert_eq!(
+        (text.matches("MSG a 1").count(), text.matches("MSG a 2").count()),
+        (3, 4)
+    );
+}
+
+#[tokio::test]
+async fn who_leaves_a_group_can_know_when_nothing_more_comes() {
+    let (ours, theirs) = (Arc::new(Router::new()), Arc::new(Router::new()));
+    let rename = crate::protocol::transform::Transform::new("far", "far").unwrap();
+    ours.set_imports(vec![Import::new(&theirs, rename).unwrap()]);
+    for (router, to) in [(&ours, "near"), (&theirs, "far")] {
+        let (leaver, stayer) = (Client::new(1, 1 << 20), Client::new(2, 1 << 20));
+        ours.subscribe(&leaver, b"1", to.as_bytes(), Some(b"q"));
+        ours.subscribe(&stayer, b"1", to.as_bytes(), Some(b"q"));
+        let mut publisher = Publisher::new(router.clone());
+        for _ in 0..100 {
+            assert_eq!(publisher.publish(&message(to, "x"), None), 1);
+        }
+        assert!(ours.unsubscribe(&leaver, b"1", None), "it has left a group");
+        let settled = ours.settled();
+        tokio::pin!(settled);
+        assert!(futures_util::poll!(settled.as_mut()).is_pending(), "{to}");
+        publisher.flush();
+        settled.await;
+        for _ in 0..100 {
+            assert_eq!(publisher.publish(&message(to, "x"), None), 1);
+        }
+        let left = received(&leaver).await.matches("MSG").count();
+        publisher.flush();
+        assert_eq!(left + received(&stayer).await.matches("MSG").count(), 200);
+        assert!((1..=99).contains(&left), "{left}");
+        ours.remove_client(&stayer);
+    }
+    assert!(!ours.unsubscribe(&Client::new(3, 1), b"1", None));
+}
+
+#[tokio::test]
 async fn groups_of_one_name_get_one_copy() {
     let router = Arc::new(Router::new());
     let clients: Vec<_> = (1..=3).map(|id| Client::new(id, 1 << 20)).collect();

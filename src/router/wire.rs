@@ -6,6 +6,9 @@ use bytes::{Buf, Bytes};
 
 use crate::protocol::encode::{self, Message};
 
+/// From this size on a payload is most of the buffer it was read into: keeping it keeps little else.
+const LARGE_MIN: usize = 64 << 10;
+
 /// Encoded output. Small pieces are copied into one buffer; a payload given as [`Bytes`] stays where it
 /// is and is spliced in when the buffer leaves through a vectored write.
 #[derive(Debug, Default)]
@@ -92,6 +95,28 @@ impl WireBuf {
             .extend(other.splices.drain(..).map(|(at, payload)| (base + at, payload)));
         self.spliced_len += other.spliced_len;
         other.clear();
+    }
+
+    /// Copies the payloads that are small. Each keeps the whole buffer alive that it was read into, with what lay there for
+    /// others: of no account while they leave at once, much where they wait.
+    pub fn own_small(&mut self) {
+        if self.splices.iter().all(|(_, payload)| payload.len() >= LARGE_MIN) {
+            return;
+        }
+        let old = std::mem::take(self);
+        self.bytes.reserve(old.len());
+        let mut from = 0;
+        for (at, payload) in old.splices {
+            self.bytes.extend_from_slice(&old.bytes[from..at]);
+            from = at;
+            if payload.len() < LARGE_MIN {
+                self.bytes.extend_from_slice(&payload);
+            } else {
+                self.spliced_len += payload.len();
+                self.splices.push((self.bytes.len(), payload));
+            }
+        }
+        self.bytes.extend_from_slice(&old.bytes[from..]);
     }
 
     /// Empties it, keeping the flat capacity.
@@ -219,6 +244,30 @@ mod tests {
         assert!(other.is_empty());
         let expected = "HMSG s 1 1 6\r\nHsmall\r\nMSG s 1 5\r\nsmall\r\nHMSG s 1 1 11\r\nHxxxxxxxxxx\r\nMSG s 1 10\r\nxxxxxxxxxx\r\n";
         (wire, expected.into())
+    }
+
+    #[test]
+    fn what_waits_keeps_no_small_payload_of_a_large_buffer() {
+        let (mut wire, mut expected) = sample();
+        let large = Bytes::from(vec![b'l'; LARGE_MIN]);
+        let small = Bytes::from(vec![b's'; 10]);
+        for shared in [&large, &small, &large] {
+            let message = Message {
+                subject: b"s",
+                payload: shared,
+                ..Message::default()
+            };
+            wire.delivery(b"1", &message, false, Some(shared));
+            expected.extend(format!("MSG s 1 {}\r\n", shared.len()).as_bytes());
+            expected.extend_from_slice(shared);
+            expected.extend_from_slice(b"\r\n");
+        }
+        wire.own_small();
+        assert_eq!((wire.splices.len(), wire.len()), (2, expected.len()));
+        assert!(small.is_unique() && !large.is_unique());
+        let mut cursor = wire.cursor();
+        let length = cursor.remaining();
+        assert_eq!(cursor.copy_to_bytes(length), expected);
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub enum ReloadError {
     /// Settings that differ and cannot change while the server runs.
     #[error("not changed by a reload, only by a restart: {}", .0.join(", "))]
     Fixed(Vec<&'static str>),
+    /// Limits or times of connections that cannot be meant.
+    #[error("{0}")]
+    Limits(String),
     /// Accounts that make no sense together.
     #[error("accounts make no sense together: {}", told(.0))]
     Accounts(Vec<account::Problem>),
@@ -38,6 +41,9 @@ pub(super) fn compare(
     let fixed = fixed(old, new);
     if !fixed.is_empty() {
         return Err(ReloadError::Fixed(fixed));
+    }
+    if let Some(problem) = new.connections.problem() {
+        return Err(ReloadError::Limits(problem));
     }
     let problems = super::problems(new);
     if !problems.is_empty() {

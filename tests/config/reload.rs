@@ -126,6 +126,10 @@ fn limits_change_and_what_cannot_change_is_refused() {
             "port: -1\nmonitor_port: 0\nmax_payload: 50\ninclude gone.conf\n",
             "cannot read",
         ),
+        (
+            "port: -1\nmonitor_port: 0\nmax_payload: 50\nmax_pending: 49\n",
+            "max_payload (50) cannot be higher than max_pending (49)",
+        ),
     ] {
         conf.write(text);
         let log = reload(&process, why, 1);

@@ -35,7 +35,7 @@ fn refusals() {
     let open = serve(|command| command.args(["-p", "-1", "-a", "0.0.0.0"]));
     refused(&open, 2, "without authentication");
     refused(&open, 2, "fix 1: mesh serve --token");
-    let bad: [(&[&str], &str); 14] = [
+    let bad: [(&[&str], &str); 18] = [
         (&["--nope"], "--nope"),
         (&["-p", "70000"], "70000"),
         (&["-p", "x"], "invalid value 'x'"),
@@ -53,6 +53,13 @@ fn refusals() {
         (&["--token", ""], "--token (or MESH_TOKEN) is empty"),
         (&["--user", "u", "--pass", ""], "--pass (or MESH_PASS) is empty"),
         (&["--log-format", "xml"], "xml"),
+        (&["--max-connections", "0"], "0 would let nobody in; -1 is no limit"),
+        (
+            &["--max-payload", "2MiB", "--max-pending", "1MiB"],
+            "max_payload (2097152) cannot be higher than max_pending (1048576)",
+        ),
+        (&["--ping-interval", "0"], "ping_interval cannot be zero"),
+        (&["--write-deadline", "0"], "write_deadline cannot be zero"),
     ];
     for (flags, words) in bad {
         let output = serve(|command| {

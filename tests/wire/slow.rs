@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{client, eventually, server};
-use crate::support::Wire;
+use crate::support::{Process, Wire};
 
 #[test]
 fn a_client_that_stops_reading_harms_nobody() {
@@ -80,6 +80,29 @@ fn a_write_that_does_not_move_ends() {
         0,
         "what it was owed is given back"
     );
+}
+
+/// What waits for a client is what it is owed, whatever was read together with it.
+#[test]
+fn what_waits_keeps_nothing_else_in_memory() {
+    const ROUNDS: usize = 300;
+    let process = Process::mesh(&["--no-mesh"]);
+    let mut stuck = Wire::quiet(process.address(), "");
+    stuck.send("SUB small 1\r\n");
+    stuck.expect_nothing();
+    let mut publisher = Wire::quiet(process.address(), "");
+    let large = format!("PUB large 1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    publisher.send(&large);
+    publisher.expect_nothing();
+    let before = process.resident_kib();
+    for _ in 0..ROUNDS {
+        publisher.send(format!("PUB small 16000\r\n{}\r\n", "x".repeat(16_000)));
+        publisher.send(&large);
+    }
+    publisher.expect_nothing();
+    let grown = process.resident_kib().saturating_sub(before);
+    // 5 MB wait; the buffers they were read into are 300 MB.
+    assert!(grown < 100 << 10, "{grown} KiB more");
 }
 
 /// Publishing to oneself without reading is bounded like anything else.

@@ -79,8 +79,8 @@ pub struct Serve {
     /// Largest message, headers and payload (64k, 8MiB, ...) [default: 1MiB]
     #[arg(long, env = "MESH_MAX_PAYLOAD", value_parser = size)]
     max_payload: Option<usize>,
-    /// Connections at a time [default: 65536]
-    #[arg(long, env = "MESH_MAX_CONNECTIONS")]
+    /// Connections at a time; -1 is no limit [default: 65536]
+    #[arg(long, env = "MESH_MAX_CONNECTIONS", value_parser = connections, allow_hyphen_values = true)]
     max_connections: Option<usize>,
     /// Bytes waiting for one client before it is a slow consumer [default: 64MiB]
     #[arg(long, env = "MESH_MAX_PENDING", value_parser = size)]
@@ -145,6 +145,16 @@ fn port(number: i32, zero: Option<u16>) -> Result<Option<u16>, Failure> {
 }
 
 /// Sets what is given.
+/// As in the file: -1 is no limit. That none are let in nobody wants from a flag.
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(-1) => Ok(usize::MAX),
+        Ok(count @ 1i64..) => usize::try_from(count).map_err(|error| error.to_string()),
+        Ok(0) => Err("0 would let nobody in; -1 is no limit".to_owned()),
+        _ => Err("a count, or -1 for no limit".to_owned()),
+    }
+}
+
 fn set<T: Clone>(setting: &mut T, given: &Option<T>) {
     if let Some(given) = given {
         setting.clone_from(given);
@@ -389,6 +399,7 @@ fn refusal(error: ServerError) -> Failure {
         }
         ServerError::Store(store::Error::Open(_)) => Failure::failed(&error)
             .hint("is the directory there for this user to write to? --store-dir names another"),
+        ServerError::Limits(_) => Failure::usage(&error),
         _ => Failure::failed(&error),
     }
 }

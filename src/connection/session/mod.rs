@@ -24,6 +24,7 @@ use super::gate::Gate;
 use super::handle::Handle;
 use super::plain::Plain;
 use super::publish_line::PublishLine;
+use super::reader::{LINE_END, READ_MAX};
 use super::reason::Reason;
 use super::{Context, Options, cause, tls};
 
@@ -48,8 +49,10 @@ pub(super) enum Pause {
     Plain(PlainLine),
     /// The credentials of a CONNECT are to be compared first, which takes its time.
     Verify(Box<Pending>),
-    /// Much has been handed over already: wait for the destinations before going on.
-    Congested,
+    /// Much has been delivered already: others have their turn, and destinations that are behind are waited for.
+    Turn,
+    /// A PING after a queue group was left: it is answered when what others had in hand for it has arrived.
+    Left,
 }
 
 /// What the parser of a buffer has found at its front.
@@ -85,6 +88,8 @@ pub(super) struct Session {
     connected: bool,
     greeted: bool,
     pong: bool,
+    /// Whether a queue group was left since the last PING.
+    left_group: bool,
     /// Bytes at the front of the buffer that hold no line end.
     scanned: usize,
     /// Bytes the buffer must hold before it is worth looking again.
@@ -116,6 +121,7 @@ impl Session {
             connected: false,
             greeted: false,
             pong: false,
+            left_group: false,
             scanned: 0,
             need: 1,
             repeat: PublishLine::default(),
@@ -158,6 +164,11 @@ impl Session {
             Some(reason) => reason,
             None => self.fatal(Reason::AuthenticationFailure, || cause::too_early(line)),
         }
+    }
+
+    /// Bytes that must be in the buffer before anything can be made of it.
+    pub fn wants(&self) -> usize {
+        self.need
     }
 
     /// Whether a PONG came since last asked.
@@ -241,8 +252,8 @@ impl Session {
         self.publisher.release();
     }
 
-    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time, and when the
-    /// operations have led to more than destinations can take at once.
+    /// Runs every whole operation in `buffer`; stops early at a verb for people, which may take its time, and when much
+    /// has been delivered.
     pub fn process(&mut self, buffer: &mut BytesMut) -> Result<Pause, Reason> {
         if self.context.epoch() != self.epoch {
             self.reload();
@@ -256,8 +267,8 @@ impl Session {
                 Ok(Step::Done) => {
                     self.scanned = 0;
                     self.need = 1;
-                    if self.publisher.is_congested() {
-                        break Ok(Pause::Congested);
+                    if self.publisher.has_had_its_turn() {
+                        break Ok(Pause::Turn);
                     }
                 }
                 Ok(Step::Incomplete(need)) => {
@@ -275,7 +286,7 @@ impl Session {
         buffer.advance(at);
         if self.need > buffer.len() {
             // The size was checked against max_payload, so this is bounded.
-            buffer.reserve(self.need - buffer.len());
+            buffer.reserve(self.need - buffer.len() + LINE_END);
         }
         outcome
     }
@@ -345,6 +356,10 @@ impl Session {
         if payload.len() >= SHARE_MIN {
             let frame = buffer.split_to(after).freeze();
             *at = 0;
+            if after > READ_MAX {
+                // What comes next is not read into the room behind it, to be kept with it or to keep it.
+                *buffer = BytesMut::from(&buffer[..]);
+            }
             let message = Message {
                 subject: &frame[start + subject.start..start + subject.end],
                 reply: &frame[start + reply.start..start + reply.end],
@@ -477,17 +492,11 @@ impl Session {
             ClientOp::Unsubscribe { sid, max } => {
                 // The limit counts what was delivered before it, in this batch too.
                 self.publisher.settle();
-                self.router().unsubscribe(&self.handle.client, sid, max);
+                self.left_group |= self.router().unsubscribe(&self.handle.client, sid, max);
                 self.acknowledge();
             }
-            ClientOp::Ping => {
-                self.publisher.own().extend_from_slice(encode::PONG);
-                if self.connected && self.connect.protocol >= 1 && !std::mem::replace(&mut self.greeted, true)
-                {
-                    let info = self.info(true);
-                    self.publisher.own().extend_from_slice(&info);
-                }
-            }
+            ClientOp::Ping if std::mem::take(&mut self.left_group) => return Ok(Step::Pause(Pause::Left)),
+            ClientOp::Ping => self.answer_ping(),
             ClientOp::Pong => self.pong = true,
             ClientOp::Connect(json) => {
                 if let Some(pending) = self.connect(json)? {
@@ -501,6 +510,20 @@ impl Session {
             ClientOp::Ignored | ClientOp::Publish { .. } => {}
         }
         Ok(Step::Done)
+    }
+
+    fn answer_ping(&mut self) {
+        self.publisher.own().extend_from_slice(encode::PONG);
+        if self.connected && self.connect.protocol >= 1 && !std::mem::replace(&mut self.greeted, true) {
+            let info = self.info(true);
+            self.publisher.own().extend_from_slice(&info);
+        }
+    }
+
+    /// Answers a PING when nobody has anything in hand any more for a group that was left.
+    pub async fn take_leave(&mut self) {
+        self.router().settled().await;
+        self.answer_ping();
     }
 
     fn router(&self) -> &Router {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::account::Mapped;
 use crate::connection::publish_line::{is_reserved_reply, is_reserved_subject};
 use crate::protocol::encode::{self, Message};
-use crate::protocol::{headers, subject};
+use crate::protocol::subject;
 
 use super::Session;
 
@@ -76,8 +76,8 @@ impl Session {
 
     /// Tells a requester that nobody listens, if it listens for the answer itself.
     fn no_responders(&mut self, message: &Message<'_>) {
-        let subject = String::from_utf8_lossy(message.subject);
-        let headers = headers::build("503", [("Nats-Subject", &*subject)]);
+        // The subject as it came, which need not be text.
+        let headers = [b"NATS/1.0 503\r\nNats-Subject: ", message.subject, b"\r\n\r\n"].concat();
         let answer = Message {
             subject: message.reply,
             headers: &headers,

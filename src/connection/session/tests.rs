@@ -1,13 +1,14 @@
 //! Sessions without sockets: whatever comes, however it is split, the answers are the same and nothing grows.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::account::{Accounts, Auth, Login, Traffic, User, Users};
 use crate::protocol::info::Info;
-use crate::router::{Client, Closed, Idle, WireBuf};
+use crate::router::{Batch, Client, Closed, Idle, Service, WireBuf};
 
 const PAYLOAD_MAX: usize = 300;
 const LINE_MAX: usize = 128;
@@ -78,7 +79,8 @@ async fn feed(session: &mut Session, buffer: &mut BytesMut) -> Result<(), Reason
         session.settle().await;
         match outcome? {
             Pause::Drained => return Ok(()),
-            Pause::Congested => {}
+            Pause::Turn => {}
+            Pause::Left => session.take_leave().await,
             Pause::Plain(line) => session.run_plain(line).await,
             Pause::Verify(pending) => session.verify(*pending).await?,
         }
@@ -138,6 +140,97 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => "[A-Za-z+-]{1,12}[ \t]?[a-z0-9 ]{0,150}\r?\n".prop_map(String::into_bytes),
     ]
+}
+
+/// A session that is let in, and its client.
+fn session() -> (Session, Arc<Client>) {
+    let accounts = Accounts::new(Auth::Open, &[], None);
+    let context = Arc::new(Context::new(Options::default(), accounts, Info::default()));
+    let client = Client::new(1, 64 << 20);
+    let handle = Arc::new(Handle::new(client.clone(), "test".into(), 1, &context));
+    let mut session = Session::new(context, handle);
+    session.admit_unasked();
+    (session, client)
+}
+
+/// Counts what it gets.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Service for Counting {
+    fn accept(&self, batch: Batch) {
+        self.0.fetch_add(batch.len(), Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn many_deliveries_are_made_in_turns() {
+    const SUBSCRIPTIONS: usize = 4000;
+    const MESSAGES: usize = 60;
+    let (mut session, _) = session();
+    let counting = Arc::new(Counting::default());
+    let service: Arc<dyn Service> = counting.clone();
+    for _ in 0..SUBSCRIPTIONS {
+        session.account.router.subscribe_service(&service, b"a", None);
+    }
+    let mut buffer = BytesMut::from("CONNECT {\"verbose\":false}\r\n");
+    buffer.extend_from_slice("PUB a 0\r\n\r\n".repeat(MESSAGES).as_bytes());
+    let (mut turns, mut before) = (0, 0);
+    while let Pause::Turn = session.process(&mut buffer).unwrap() {
+        session.settle().await;
+        turns += 1;
+        let delivered = counting.0.load(Ordering::Relaxed);
+        assert!(
+            delivered - before <= 20 * SUBSCRIPTIONS,
+            "{delivered} after {before}"
+        );
+        before = delivered;
+    }
+    session.settle().await;
+    assert!(turns >= 3 && buffer.is_empty(), "{turns}");
+    assert_eq!(counting.0.load(Ordering::Relaxed), SUBSCRIPTIONS * MESSAGES);
+}
+
+#[tokio::test]
+async fn a_ping_after_leaving_a_group_waits_for_what_others_have_in_hand() {
+    let (mut session, client) = session();
+    let mut other = Publisher::new(session.account.router.clone());
+    let mut buffer = BytesMut::from("CONNECT {\"verbose\":false}\r\nSUB a q 1\r\nPING\r\nSUB b 2\r\n");
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Drained)));
+    let message = Message {
+        subject: b"a",
+        payload: b"x",
+        ..Message::default()
+    };
+    assert_eq!(other.publish(&message, None), 1);
+    buffer.extend_from_slice(b"UNSUB 1\r\nUNSUB 2\r\nPING\r\nPING\r\n");
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Left)));
+    session.settle().await;
+    {
+        let leaving = session.take_leave();
+        tokio::pin!(leaving);
+        assert!(futures_util::poll!(leaving.as_mut()).is_pending());
+        other.flush();
+        leaving.await;
+    }
+    // The second has nothing to wait for.
+    assert!(matches!(session.process(&mut buffer), Ok(Pause::Drained)));
+    session.settle().await;
+    client.outbox.close(Closed::Done);
+    let mut wire = WireBuf::default();
+    client.outbox.take(&mut wire, &mut Idle::default()).await;
+    let expected = "PONG\r\nMSG a 1 1\r\nx\r\nPONG\r\nPONG\r\n";
+    assert_eq!(
+        wire.flat().escape_ascii().to_string(),
+        expected.as_bytes().escape_ascii().to_string()
+    );
+}
+
+#[test]
+fn who_is_told_that_nobody_listens_gets_the_subject_as_it_was() {
+    let script = b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB r 1\r\nPUB \xff\xfe r 0\r\n\r\n";
+    let (out, _) = converse(Auth::Open, [&script[..]]);
+    assert!(out.contains(r"Nats-Subject: \xff\xfe\r\n\r\n"), "{out}");
 }
 
 #[tokio::test]

@@ -48,14 +48,14 @@ impl Read {
         .await
     }
 
-    /// Reads what is there into the spare capacity of `buffer`; zero at the end.
-    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    /// Reads what is there, at most `max` bytes, into the spare capacity of `buffer`; zero at the end.
+    pub async fn read(&mut self, buffer: &mut BytesMut, max: usize) -> io::Result<usize> {
         poll_fn(|cx| {
             let mut stream = self.0.lock();
             let mut stream = Pin::new(&mut *stream);
             let mut count = 0;
             loop {
-                let spare = buffer.capacity() - buffer.len();
+                let spare = (buffer.capacity() - buffer.len()).min(max - count);
                 if spare == 0 {
                     return Poll::Ready(Ok(count));
                 }
