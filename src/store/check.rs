@@ -71,12 +71,21 @@ pub(super) fn check(options: Options) -> Result<Report, Error> {
 
 /// Repairs the closed store of `options`; see the module.
 pub(super) fn repair(options: Options, mend: Mend<'_>) -> Result<Report, Error> {
-    let (rebuilt, mut gave_up) = repair_rows(&options)?;
+    match repair_over(&options, mend, false) {
+        // All of it can be read, yet nothing can be written to it: what redb keeps for itself is damaged.
+        Err(Error::Damaged(_) | Error::Failed(_)) => repair_over(&options, mend, true),
+        other => other,
+    }
+}
+
+/// Repairs the database as it is, or one made anew from it.
+fn repair_over(options: &Options, mend: Mend<'_>, anew: bool) -> Result<Report, Error> {
+    let (rebuilt, mut gave_up) = repair_rows(options, anew)?;
     // What the journal had that was damaged is gone with the open that brings the rest into the tables.
     let (found, removed) = look(options.clone(), Some(mend))?;
     gave_up.extend(found.damage);
     gave_up.extend(found.gave_up);
-    let (mut report, _) = look(options, None)?;
+    let (mut report, _) = look(options.clone(), None)?;
     report.damage.retain(|line| !gave_up.contains(line));
     for (stream, before) in report.streams.iter_mut().zip(found.streams) {
         stream.damaged.extend(before.damaged);
@@ -121,7 +130,7 @@ fn look(options: Options, mend: Option<Mend<'_>>) -> Result<(Report, u64), Error
 
 /// Repairs the tables themselves: the whole database if redb cannot read it, then the rows. How many block rows were
 /// rebuilt, and what was given up.
-fn repair_rows(options: &Options) -> Result<(u64, Vec<String>), Error> {
+fn repair_rows(options: &Options, anew: bool) -> Result<(u64, Vec<String>), Error> {
     let _lock = options
         .disk
         .is_none()
@@ -137,8 +146,16 @@ fn repair_rows(options: &Options) -> Result<(u64, Vec<String>), Error> {
             Some(line) => Err(Error::Damaged(line.clone())),
         }
     };
-    let (tables, mut gave_up) = match open() {
-        Err(Error::Damaged(_)) => {
+    let opened = match open() {
+        Ok(tables) if anew => {
+            tables.close();
+            Err(Error::Damaged("nothing can be written to it".to_owned()))
+        }
+        other => other,
+    };
+    let (tables, mut gave_up) = match opened {
+        // A part of the disk that cannot be read is damage as well.
+        Err(Error::Damaged(_) | Error::Failed(_)) => {
             let lines = rescue(&disk, cache_bytes)?;
             (open()?, lines)
         }

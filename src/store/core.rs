@@ -225,7 +225,7 @@ impl Core {
         let data = self.tables.load_block((stream.0, id), block.last)?;
         let data = data
             .and_then(|data| fit(data, block))
-            .unwrap_or_else(|| lost(block));
+            .unwrap_or_else(|| lost(id, block));
         if data.damaged().next().is_none() {
             lock(&self.cache).insert(key, data.clone());
         }
@@ -433,18 +433,16 @@ fn fit(data: Data, block: &BlockRef) -> Option<Data> {
     (chunk.index.len() == block.records as usize).then(|| Data::new(chunk))
 }
 
-/// Stands in for a block whose row cannot be read.
-fn lost(block: &BlockRef) -> Data {
-    let index = vec![
-        Entry {
-            seq: block.last,
-            off: 0,
-            damaged: true
-        };
-        block.records as usize
-    ];
+/// Stands in for a block whose row cannot be read. Which sequences it held is known if there was one for each number.
+pub(super) fn lost(id: u64, block: &BlockRef) -> Data {
+    let is_dense = block.last - id + 1 == u64::from(block.records);
+    let entry = |n| Entry {
+        seq: if is_dense { id + n } else { block.last },
+        off: 0,
+        damaged: true,
+    };
     Data::new(Chunk {
         bytes: Bytes::new(),
-        index: index.into(),
+        index: (0..u64::from(block.records)).map(entry).collect(),
     })
 }

@@ -10,8 +10,8 @@
 //! group: stream | length | crc32 of stream and payload | payload
 //! ```
 //!
-//! The lsn goes up by one an entry. The epoch is drawn anew, and written to the tables, whenever the journal
-//! begins from nothing, so that no entry of an earlier life is taken for one of this. `synced` is the last
+//! The lsn goes up by one an entry. There is a new epoch, which is written to the tables, whenever the journal
+//! begins from nothing, so that no entry of an earlier life is taken for one of this (`epoch.rs`). `synced` is the last
 //! lsn that was known to be synced when the entry was written: an entry that is not whole but lies at or
 //! below a later `synced` is damage; otherwise it is the torn end, which nobody was promised.
 
@@ -22,17 +22,16 @@ use super::notes::GroupNotes;
 use super::record::SEQ_MAX;
 use super::wire::{Reader, put_bytes, seal, unseal};
 use bytes::{BufMut, Bytes};
-use std::collections::BTreeSet;
 use std::io;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MJN1");
-const HEADER: usize = 52;
+pub(super) const HEADER: usize = 52;
 /// First sequence, last sequence and count of a group's records, with their checksum.
 const NUMBERS: usize = 24;
-const ALIGN: u64 = 4096;
+pub(super) const ALIGN: u64 = 4096;
 /// New room is written with zeros this much at a time.
 const GROW_BYTES: u64 = 1 << 20;
-const NAMES: [&str; 2] = ["journal.0", "journal.1"];
+pub(super) const NAMES: [&str; 2] = ["journal.0", "journal.1"];
 
 /// Bits in which the epoch of a damaged header may differ from ours.
 const EPOCH_BITS_OFF: u32 = 2;
@@ -79,7 +78,8 @@ impl Journal {
     pub fn begin(disk: &dyn Disk, epoch: u64, lsn: u64) -> io::Result<Journal> {
         let segment = |name| {
             let file = disk.open(name)?;
-            let room = file.len()?;
+            // One that was cut off gets its length back when it grows.
+            let room = file.len()? / GROW_BYTES * GROW_BYTES;
             Ok::<_, io::Error>(Segment {
                 file,
                 pos: 0,
@@ -114,9 +114,10 @@ impl Journal {
             return Ok(false);
         }
         // One large entry does not make the file large for ever.
-        if other.room > 4 * limit {
-            other.file.set_len(limit)?;
-            other.room = limit;
+        if other.room > 4 * limit.max(GROW_BYTES) {
+            let room = limit.next_multiple_of(GROW_BYTES);
+            other.file.set_len(room)?;
+            other.room = room;
         }
         other.pos = 0;
         self.active = 1 - self.active;
@@ -132,6 +133,8 @@ impl Journal {
         if end > segment.room {
             let room = end.next_multiple_of(GROW_BYTES);
             segment.file.set_len(room)?;
+            // A file of another length was cut off by somebody else, see `is_cut`.
+            segment.file.sync_data()?;
             // The zeros reach the disk with this entry's sync; from then on syncs are of data alone.
             let zeros = vec![0; (room - end) as usize];
             segment.file.write(end, &zeros)?;
@@ -375,15 +378,18 @@ struct Entry {
 
 /// Reads the entries of `epoch` behind `applied`.
 pub(super) fn read(disk: &dyn Disk, epoch: u64, applied: u64) -> io::Result<Found> {
-    let mut entries = Vec::new();
+    let (mut entries, mut cut) = (Vec::new(), Vec::new());
     for name in NAMES {
         let file = disk.open(name)?;
-        read_file(&*file, epoch, applied, &mut entries)?;
+        if read_file(&*file, epoch, applied, &mut entries)? {
+            cut.push(format!("{name} was cut off: entries at its end are lost"));
+        }
     }
     entries.sort_by_key(|e| e.lsn);
     let promised = entries.iter().map(|e| e.synced).max().unwrap_or(0);
     let mut found = Found {
         last_lsn: applied,
+        damage: cut,
         ..Found::default()
     };
     for entry in entries {
@@ -418,12 +424,17 @@ pub(super) fn read(disk: &dyn Disk, epoch: u64, applied: u64) -> io::Result<Foun
     Ok(found)
 }
 
-fn read_file(file: &dyn StorageBackend, epoch: u64, applied: u64, out: &mut Vec<Entry>) -> io::Result<()> {
+/// Says whether the file was cut off.
+fn read_file(file: &dyn StorageBackend, epoch: u64, applied: u64, out: &mut Vec<Entry>) -> io::Result<bool> {
     let len = file.len()?;
-    let (mut at, mut header) = (0, [0; HEADER]);
+    let (mut at, mut header, mut entries_end) = (0, [0; HEADER], 0);
     while at + HEADER as u64 <= len {
         file.read(at, &mut header)?;
-        let parsed = parse_header(&header).filter(|h| h.0 == epoch && h.3 <= len - at - HEADER as u64);
+        let ours = parse_header(&header).filter(|h| h.0 == epoch);
+        if let Some((.., body_len, _)) = ours {
+            entries_end = (at + HEADER as u64).saturating_add(body_len);
+        }
+        let parsed = ours.filter(|h| h.3 <= len - at - HEADER as u64);
         let Some((_, lsn, synced, body_len, crc)) = parsed else {
             if resembles(&header, epoch, applied) {
                 let lsn = out.last().map_or(applied, |e: &Entry| e.lsn) + 1;
@@ -450,10 +461,10 @@ fn read_file(file: &dyn StorageBackend, epoch: u64, applied: u64, out: &mut Vec<
         }
         at = (at + HEADER as u64 + body_len).next_multiple_of(ALIGN);
     }
-    Ok(())
+    Ok(is_cut(len, entries_end))
 }
 
-fn parse_header(header: &[u8]) -> Option<(u64, u64, u64, u64, u32)> {
+pub(super) fn parse_header(header: &[u8]) -> Option<(u64, u64, u64, u64, u32)> {
     let mut r = Reader(header);
     if r.u32()? != MAGIC || r.u32()? != crc32fast::hash(r.0) {
         return None;
@@ -538,28 +549,7 @@ fn salvage(stream: u64, payload: &[u8], crc: u32, found: &mut Found) {
     }
 }
 
-/// The epoch of the journal, and the entry before the first one of it that is still there with all behind it: what the
-/// tables say, when they are to be trusted.
-pub(super) fn outline(disk: &dyn Disk) -> io::Result<(u64, u64)> {
-    let (mut begins, mut headers) = (Vec::new(), Vec::new());
-    for name in NAMES {
-        let file = disk.open(name)?;
-        let (len, mut at, mut header) = (file.len()?, 0, [0; HEADER]);
-        while at + HEADER as u64 <= len {
-            file.read(at, &mut header)?;
-            let found = parse_header(&header).map(|(epoch, lsn, ..)| (lsn, epoch));
-            // What a file begins with is an entry; further on it may be what somebody has published.
-            begins.extend(found.filter(|_| at == 0));
-            headers.extend(found);
-            at += ALIGN;
-        }
-    }
-    let epoch = begins.iter().max().map_or(0, |begin| begin.1);
-    let ours = headers.iter().filter(|(_, found)| *found == epoch);
-    let lsns: BTreeSet<u64> = ours.map(|(lsn, _)| *lsn).collect();
-    let mut first = lsns.last().copied().unwrap_or(0);
-    while first > 0 && lsns.contains(&(first - 1)) {
-        first -= 1;
-    }
-    Ok((epoch, first.saturating_sub(1)))
+/// Whether somebody has cut a file off: it ends with its last entry, or within it, where a whole one has room behind.
+fn is_cut(len: u64, entries_end: u64) -> bool {
+    !len.is_multiple_of(GROW_BYTES) && entries_end > 0 && len.saturating_sub(entries_end) < ALIGN
 }

@@ -40,6 +40,7 @@
 //! in memory (blocks of a log that asks for it are compressed when they are written to the tables), and several processes
 //! on one store.
 
+mod base;
 mod block;
 mod cache;
 mod check;
@@ -47,6 +48,7 @@ mod core;
 #[cfg(test)]
 mod damage_tests;
 mod disk;
+mod epoch;
 mod error;
 #[cfg(test)]
 mod fault_tests;

@@ -1,16 +1,18 @@
 //! The store: the directory, its threads, and the streams in it.
 
+use super::base::io_error;
 use super::check::Report;
 use super::core::{Core, Submitted, Work};
 use super::disk::{DirLock, Disk};
+use super::epoch;
 use super::error::Error;
 use super::info::{State, StoreInfo};
 use super::journal::{self, Journal, Replayed};
 use super::log::{Done, Inner, Log};
 use super::overlay::Overlay;
-use super::tables::{Numbers, Tables, io_error};
+use super::tables::{Numbers, Tables};
 use super::view::View;
-use super::writer::{Writer, new_epoch, run_checkpointer, run_lander};
+use super::writer::{Writer, run_checkpointer, run_lander};
 use super::{Options, StreamId, lock};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -266,14 +268,23 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
     let tables = Tables::open(disk.clone(), (options.cache_bytes_max / 4).max(1 << 20))?;
     let (numbers, found) = (tables.numbers()?, tables.views()?);
     let (views, mut damage, rewrite) = (found.views, found.damage, found.rewrite);
+    let outline = epoch::outline(&*disk).map_err(|e| io_error(&e))?;
     let numbers = match numbers {
+        Some(numbers) if outline.follows(numbers.epoch, numbers.applied) => {
+            damage
+                .push("the tables are older than the journal: what only lay between them is lost".to_owned());
+            Numbers {
+                applied: outline.applied.max(numbers.applied),
+                epoch: outline.epoch,
+                ..numbers
+            }
+        }
         Some(numbers) => numbers,
         None => {
             damage.push("the store's own numbers are damaged: those of the journal are taken".to_owned());
-            let (epoch, applied) = journal::outline(&*disk).map_err(|e| io_error(&e))?;
             Numbers {
-                applied,
-                epoch,
+                applied: outline.applied,
+                epoch: outline.epoch,
                 next_stream: 0,
             }
         }
@@ -314,7 +325,7 @@ fn recover(options: Options, disk: Arc<dyn Disk>) -> Result<(Core, Journal), Err
             }
         }
     }
-    let epoch = new_epoch()?;
+    let epoch = epoch::new_epoch(numbers.epoch)?;
     core.next_stream.store(next_stream, Ordering::Release);
     let mut recovered: BTreeMap<u64, View> = logs.into_iter().map(|(id, inner)| (id, inner.view)).collect();
     let last = found.last_lsn;

@@ -1,9 +1,9 @@
 //! Reading a log: what is durable, from memory or through the cache.
 
 use super::block::{Block, Data, Dead, record_at, span};
-use super::core::BlockRef;
+use super::core::{BlockRef, lost};
 use super::error::Error;
-use super::log::Log;
+use super::log::{Inner, Log};
 use super::record::{Record, RecordRef};
 use super::view::View;
 use std::ops::ControlFlow;
@@ -260,22 +260,28 @@ impl Log {
                 _ => {
                     inner.hot = None;
                     drop(inner);
-                    let data = self.load(id, &wanted)?;
+                    // A page that does not hold together costs the blocks in it, not those behind.
+                    let (data, is_whole) = match self.load(id, &wanted) {
+                        Err(Error::Damaged(_)) => (lost(id, &wanted), false),
+                        data => (data?, true),
+                    };
                     let mut inner = self.inner();
                     let now = inner.view.blocks.get(&id);
-                    if let Some(now) = now.filter(|now| BlockRef::from(*now) == wanted) {
-                        let live = |(place, seq)| (!now.dead.contains(place)).then_some(seq);
-                        let damaged: Vec<u64> = data.damaged_places().filter_map(live).collect();
-                        for seq in damaged {
-                            if inner.damaged.insert(seq) {
-                                tracing::error!(
-                                    "stream {} sequence {seq} is damaged: it is not served",
-                                    self.0.id
-                                );
-                            }
-                        }
-                        inner.hot = Some((id, version, data));
+                    let Some(now) = now.filter(|now| BlockRef::from(*now) == wanted) else {
+                        continue;
+                    };
+                    let live = |(place, seq)| (!now.dead.contains(place)).then_some(seq);
+                    let damaged: Vec<u64> = data.damaged_places().filter_map(live).collect();
+                    if !is_whole {
+                        let found = place(now, &data);
+                        self.name_damaged(&mut inner, damaged);
+                        return Ok(match found {
+                            Some(place) => Found::Place(data, place),
+                            None => Found::NoPlace { id, last },
+                        });
                     }
+                    self.name_damaged(&mut inner, damaged);
+                    inner.hot = Some((id, version, data));
                     continue;
                 }
             };
@@ -283,6 +289,16 @@ impl Log {
                 Some(place) => Found::Place(data.clone(), place),
                 None => Found::NoPlace { id, last },
             });
+        }
+    }
+}
+
+impl Log {
+    fn name_damaged(&self, inner: &mut Inner, damaged: Vec<u64>) {
+        for seq in damaged {
+            if inner.damaged.insert(seq) {
+                tracing::error!("stream {} sequence {seq} is damaged: it is not served", self.0.id);
+            }
         }
     }
 }

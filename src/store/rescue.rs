@@ -8,17 +8,19 @@
 //! Deliberately absent: a search for rows that no tree leads to. Rows that were removed would come back with them.
 
 use super::StorageBackend;
+use super::base::{Boxed, Closing, NAME, guard, io_error};
 use super::disk::Disk;
 use super::error::Error;
 use super::overlay::Overlay;
+use super::record::u64_at;
 use super::schema::{BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, SCHEMA, STORE, STREAM, STREAM_COPY, migrate};
-use super::tables::{Boxed, NAME, guard, io_error};
+use super::wire::Reader;
 use redb::{
-    BackendError, ConcurrencyMode, Database, Key, ReadOnlyDatabase, ReadTransaction, ReadableDatabase,
-    ReadableTable, TableDefinition, Value, WriteTransaction,
+    AccessGuard, BackendError, ConcurrencyMode, Database, Key, ReadOnlyDatabase, ReadTransaction,
+    ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction,
 };
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 /// Where the new database grows.
@@ -28,21 +30,33 @@ pub(super) const KEPT: &str = "mesh.redb.damaged";
 
 /// What of the first page is the same in every database, and the byte behind it, see redb's design document.
 const GOD_BYTE: usize = 9;
-const GEOMETRY: std::ops::Range<usize> = 12..24;
+const GEOMETRY: Range<usize> = 12..24;
+/// Of each of the two commits the version of the file's format.
+const VERSIONS: [usize; 2] = [64, 192];
+/// And its number.
+const COMMITS: [usize; 2] = [64 + 104, 192 + 104];
+/// How many regions are full, and the pages of the last one: what the length of the file says, too.
+const REGIONS: Range<usize> = 24..32;
+/// What cannot be read is found in pieces of this size.
+const PIECE: usize = 4096;
 const PRIMARY: u8 = 1;
 const TWO_PHASE: u8 = 4;
 
 /// Puts a new database in the place of the damaged one; says what could not be read, a line each.
 pub(super) fn rescue(disk: &Arc<dyn Disk>, cache_bytes: usize) -> Result<Vec<String>, Error> {
     let head = first_page(&**disk)?;
-    let mut best: Option<(ReadOnlyDatabase, Walk)> = None;
+    let mut best: Option<(Closing<ReadOnlyDatabase>, Walk)> = None;
     for (age, other) in [(Age::Last, 0), (Age::BeforeLast, PRIMARY)] {
         let mut head = head.clone();
         head[GOD_BYTE] = (head[GOD_BYTE] & PRIMARY ^ other) | TWO_PHASE;
+        let number = COMMITS[usize::from(head[GOD_BYTE] & PRIMARY)];
+        let number = u64_at(&head, number).unwrap_or(0);
         let Ok(db) = open_doubtful(disk, &head, cache_bytes) else {
             continue;
         };
-        let Ok(walk) = walk(&db, age) else { continue };
+        let Ok(walk) = walk(&db, age, number) else {
+            continue;
+        };
         if best.as_ref().is_none_or(|(_, found)| walk.better_than(found)) {
             best = Some((db, walk));
         }
@@ -74,20 +88,30 @@ enum Age {
 /// What a reading has come to.
 struct Walk {
     age: Age,
+    /// Of the commit.
+    number: u64,
     rows: u64,
     lost: Vec<String>,
 }
 
 impl Walk {
     fn better_than(&self, other: &Walk) -> bool {
-        (self.lost.len(), other.rows) < (other.lost.len(), self.rows)
+        let loss = self.lost.len().cmp(&other.lost.len());
+        // Of two whole ones the later one, whichever the file says is that; else the one that says more.
+        let by_rows = other.rows.cmp(&self.rows);
+        let then = match self.lost.is_empty() {
+            true => other.number.cmp(&self.number),
+            false => by_rows,
+        };
+        loss.then(then).is_lt()
     }
 }
 
 /// The first page with what never changes as redb writes it.
 fn first_page(disk: &dyn Disk) -> Result<Vec<u8>, Error> {
-    let file = disk.open(NAME).map_err(|e| io_error(&e))?;
-    let mut page = vec![0; 4096];
+    let file = Unlocked(disk.open(NAME).map_err(|e| io_error(&e))?);
+    let mut page = vec![0; PIECE];
+    let len = file.len().map_err(|e| io_error(&e))?;
     file.read(0, &mut page).map_err(|e| io_error(&e))?;
     let fresh = Arc::new(Overlay::new(Arc::new(Nothing)));
     let made = fresh.open(NAME).map_err(|e| io_error(&e))?;
@@ -100,11 +124,35 @@ fn first_page(disk: &dyn Disk) -> Result<Vec<u8>, Error> {
     made.read(0, &mut right).map_err(|e| io_error(&e))?;
     page[..GOD_BYTE].copy_from_slice(&right[..GOD_BYTE]);
     page[GEOMETRY].copy_from_slice(&right[GEOMETRY]);
+    for at in VERSIONS {
+        page[at] = right[at];
+    }
+    page[REGIONS].copy_from_slice(&regions(&right, len).unwrap_or_default());
     Ok(page)
 }
 
+/// The regions of a file of this length.
+fn regions(head: &[u8], len: u64) -> Option<[u8; 8]> {
+    let mut geometry = Reader(head.get(GEOMETRY)?);
+    let (page, header, data) = (geometry.u32()?, geometry.u32()?, geometry.u32()?);
+    let (page, header) = (u64::from(page), u64::from(header));
+    let region = (header + u64::from(data)) * page;
+    // One page at least: without any there is nothing to be opened.
+    let behind = len.saturating_sub(page).max((header + 1) * page);
+    let full = u32::try_from(behind.checked_div(region)?).ok()?;
+    let last = ((behind % region) / page).saturating_sub(header) as u32;
+    let mut out = [0; 8];
+    out[..4].copy_from_slice(&full.to_le_bytes());
+    out[4..].copy_from_slice(&last.to_le_bytes());
+    Some(out)
+}
+
 /// Opens the database over `head`, without changing it.
-fn open_doubtful(disk: &Arc<dyn Disk>, head: &[u8], cache_bytes: usize) -> Result<ReadOnlyDatabase, Error> {
+fn open_doubtful(
+    disk: &Arc<dyn Disk>,
+    head: &[u8],
+    cache_bytes: usize,
+) -> Result<Closing<ReadOnlyDatabase>, Error> {
     let over = Overlay::new(disk.clone());
     let file = over.open(NAME).map_err(|e| io_error(&e))?;
     file.write(0, head).map_err(|e| io_error(&e))?;
@@ -113,14 +161,22 @@ fn open_doubtful(disk: &Arc<dyn Disk>, head: &[u8], cache_bytes: usize) -> Resul
         builder
             .set_cache_size(cache_bytes)
             .set_concurrency_mode(ConcurrencyMode::SingleWriter);
-        Ok(builder.open_read_only_with_backend(Unlocked(file))?)
+        Ok(Closing::new(
+            builder.open_read_only_with_backend(Unlocked(file))?,
+            Arc::default(),
+        ))
     })
 }
 
 /// Reads all of it.
-fn walk(db: &ReadOnlyDatabase, age: Age) -> Result<Walk, Error> {
+fn walk(db: &ReadOnlyDatabase, age: Age, number: u64) -> Result<Walk, Error> {
     let (rows, lost) = guard(|| read_through(&db.begin_read()?))?;
-    Ok(Walk { age, rows, lost })
+    Ok(Walk {
+        age,
+        number,
+        rows,
+        lost,
+    })
 }
 
 /// Reads every row of a database: how many there are, and what cannot be read.
@@ -142,9 +198,12 @@ fn copy(disk: &Arc<dyn Disk>, from: &ReadOnlyDatabase, cache_bytes: usize) -> Re
     // One that was left behind half done.
     file.set_len(0).map_err(|e| io_error(&e))?;
     guard(|| {
-        let db = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(Boxed(file))?;
+        let db = Closing::new(
+            Database::builder()
+                .set_cache_size(cache_bytes)
+                .create_with_backend(Boxed(file))?,
+            Arc::default(),
+        );
         let from = from.begin_read()?;
         let mut txn = db.begin_write()?;
         txn.set_quick_repair(true);
@@ -154,8 +213,7 @@ fn copy(disk: &Arc<dyn Disk>, from: &ReadOnlyDatabase, cache_bytes: usize) -> Re
         {
             let mut store = txn.open_table(STORE)?;
             store.insert("schema", SCHEMA)?;
-            let has_begun = store.get("epoch")?.is_some_and(|epoch| epoch.value() != 0);
-            if !lost.is_empty() || !has_begun {
+            if !lost.is_empty() {
                 // A sum that fits nothing: the journal is asked.
                 store.insert("sum", u64::MAX)?;
             }
@@ -205,29 +263,46 @@ fn read_table<K: Key + 'static, V: Value + 'static>(
         lost.push(format!("the table {name} cannot be read"));
         return Ok(0);
     };
+    let mut some_lost = || {
+        let line = format!("some rows of the table {name} cannot be read");
+        if lost.last() != Some(&line) {
+            lost.push(line);
+        }
+    };
     loop {
         match guard(|| Ok(forth.next().transpose()?)) {
             Ok(None) => return Ok(rows),
-            Ok(Some((key, value))) => {
-                last = Some(K::as_bytes(&key.value()).as_ref().to_vec());
-                f(key.value(), value.value())?;
-                rows += 1;
-            }
+            Ok(Some((key, value))) => match key_bytes::<K>(&key) {
+                Some(bytes) => {
+                    last = Some(bytes);
+                    f(key.value(), value.value())?;
+                    rows += 1;
+                }
+                None => some_lost(),
+            },
             Err(_) => break,
         }
     }
-    lost.push(format!("some rows of the table {name} cannot be read"));
+    some_lost();
     let Ok(mut back) = guard(|| Ok(open.iter()?.rev())) else {
         return Ok(rows);
     };
     while let Ok(Some((key, value))) = guard(|| Ok(back.next().transpose()?)) {
-        if last.as_deref() == Some(K::as_bytes(&key.value()).as_ref()) {
+        let bytes = key_bytes::<K>(&key);
+        if last.is_some() && bytes == last {
             break;
         }
-        f(key.value(), value.value())?;
-        rows += 1;
+        if bytes.is_some() {
+            f(key.value(), value.value())?;
+            rows += 1;
+        }
     }
     Ok(rows)
+}
+
+/// `None` for what cannot be a key: a name that is no text.
+fn key_bytes<K: Key + 'static>(key: &AccessGuard<'_, K>) -> Option<Vec<u8>> {
+    guard(|| Ok(K::as_bytes(&key.value()).as_ref().to_vec())).ok()
 }
 
 /// A disk with no files.
@@ -248,7 +323,8 @@ impl Disk for Nothing {
     }
 }
 
-/// A file nobody else has: the directory is locked.
+/// A file nobody else has: the directory is locked. What cannot be read of it is zeros, for redb reads nothing more behind an
+/// error, as behind the end of a file that was cut off.
 #[derive(Debug)]
 struct Unlocked(Box<dyn StorageBackend>);
 
@@ -257,7 +333,19 @@ impl StorageBackend for Unlocked {
         self.0.len()
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        if self.0.read(offset, out).is_ok() {
+            return Ok(());
+        }
+        let len = self.0.len()?;
+        for (at, piece) in (offset..).step_by(PIECE).zip(out.chunks_mut(PIECE)) {
+            let there = (len.saturating_sub(at) as usize).min(piece.len());
+            let (there, behind) = piece.split_at_mut(there);
+            behind.fill(0);
+            if self.0.read(at, there).is_err() {
+                there.fill(0);
+            }
+        }
+        Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)

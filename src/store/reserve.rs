@@ -9,12 +9,12 @@
 //! Deliberately absent: a bound on what removals and consumers may take of it. They take little, and what they free comes
 //! back when the tables are compacted.
 
+use super::base::io_error;
 use super::core::Core;
 use super::disk::Disk;
 use super::error::Error;
 use super::info::State;
 use super::lock;
-use super::tables::io_error;
 use std::sync::atomic::Ordering;
 
 const NAME: &str = "reserve";

@@ -3,33 +3,25 @@
 //!
 //! Every transaction is a quick-repair one: an open after a kill then costs what changed, not what is stored,
 //! and does not fail over a flipped bit in some block, as redb's full repair would.
-//!
-//! redb may panic on a damaged file, and refuses everything after an IO error: each use is caught, and the
-//! database is opened anew after an error.
 
+use super::StreamId;
+use super::base::Base;
 use super::block::{Block, Data, index};
 use super::disk::Disk;
 use super::error::Error;
 use super::notes::NotesUpdate;
 use super::pack::{data_row, parse_data_row};
 use super::schema::{
-    BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, STREAM_COPY, Standing,
-    StreamHead, block_row, checkpoint_head, consumer_row, doubtful_meta, mark_row, migrate, note_row,
-    parse_block_row, parse_checkpoint_head, parse_consumer_row, parse_mark_row, parse_note_row,
-    parse_removed_row, parse_stream_row, removed_row, standing, stream_row,
+    BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, PART_BYTES, REMOVED_PART, STORE, STREAM, STREAM_COPY,
+    StreamHead, block_row, checkpoint_head, consumer_row, doubtful_meta, mark_row, note_row, parse_block_row,
+    parse_checkpoint_head, parse_consumer_row, parse_mark_row, parse_note_row, parse_removed_row,
+    parse_stream_row, removed_row, stream_row,
 };
 use super::view::{Changes, Noted, View};
-use super::{StreamId, lock};
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
-
-pub(super) const NAME: &str = "mesh.redb";
-
-/// Milliseconds that readers are waited for.
-const COMPACT_TRIES: u32 = 100;
+use std::sync::Arc;
 
 /// What the tables have of the streams.
 #[derive(Default)]
@@ -75,78 +67,15 @@ impl Numbers {
     }
 }
 
-pub(super) struct Tables {
-    disk: Arc<dyn Disk>,
-    cache_bytes: usize,
-    db: Mutex<Option<Arc<Database>>>,
-}
+pub(super) struct Tables(Base);
 
 impl Tables {
     pub fn open(disk: Arc<dyn Disk>, cache_bytes: usize) -> Result<Tables, Error> {
-        let tables = Tables {
-            disk,
-            cache_bytes,
-            db: Mutex::new(None),
-        };
-        tables.db()?;
-        Ok(tables)
-    }
-
-    fn db(&self) -> Result<Arc<Database>, Error> {
-        let mut slot = lock(&self.db);
-        if let Some(db) = &*slot {
-            return Ok(db.clone());
-        }
-        let db = match self.open_database(false) {
-            // What redb keeps to find free pages is not what we keep in it: it can be made anew.
-            Err(error @ Error::Damaged(_)) => self.open_database(true).map_err(|_| error)?,
-            other => other?,
-        };
-        let db = Arc::new(db);
-        *slot = Some(db.clone());
-        Ok(db)
-    }
-
-    /// Opens the file; `anew` reads it whole, and makes the list of free pages anew. Nothing is written unless a table is
-    /// missing: a full disk can be opened.
-    fn open_database(&self, anew: bool) -> Result<Database, Error> {
-        guard(|| {
-            let db = Database::builder()
-                .set_cache_size(self.cache_bytes)
-                .set_check_integrity_on_open(anew)
-                .create_with_backend(Boxed(self.disk.open(NAME)?))?;
-            let found = standing(&db.begin_read()?)?;
-            if found == Standing::Behind {
-                let mut txn = db.begin_write()?;
-                txn.set_quick_repair(true);
-                migrate(&txn)?;
-                txn.commit()?;
-            }
-            Ok(match found {
-                Standing::Current | Standing::Behind => Ok(db),
-                Standing::Unknown(version) => {
-                    Err(Error::Open(format!("schema version {version} is not known")))
-                }
-                Standing::Lost(table) => Err(Error::Damaged(format!("its table {table} is lost"))),
-            })
-        })?
-    }
-
-    /// Runs `f` on the database; after an error the next use opens it anew.
-    fn using<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
-        let db = self.db()?;
-        let result = guard(|| f(&db));
-        if result.is_err() {
-            let mut slot = lock(&self.db);
-            if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &db)) {
-                *slot = None;
-            }
-        }
-        result
+        Ok(Tables(Base::open(disk, cache_bytes)?))
     }
 
     pub fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
-        self.using(|db| f(&db.begin_read()?))
+        self.0.using(|db| f(&db.begin_read()?))
     }
 
     /// `None` if they are damaged.
@@ -204,13 +133,11 @@ impl Tables {
 
     /// Writes parts and numbers, durably.
     pub fn write(&self, parts: &[Part], numbers: Numbers) -> Result<(), Error> {
-        self.using(|db| {
-            let mut txn = db.begin_write()?;
-            txn.set_quick_repair(true);
+        self.change(|txn| {
             for part in parts {
                 match &part.update {
-                    Some(update) => write_update(&txn, part.stream.0, update)?,
-                    None => drop_stream(&txn, part.stream.0)?,
+                    Some(update) => write_update(txn, part.stream.0, update)?,
+                    None => drop_stream(txn, part.stream.0)?,
                 }
             }
             let mut store = txn.open_table(STORE)?;
@@ -218,15 +145,13 @@ impl Tables {
             store.insert("epoch", numbers.epoch)?;
             store.insert("next_stream", numbers.next_stream)?;
             store.insert("sum", numbers.sum())?;
-            drop(store);
-            txn.commit()?;
             Ok(())
         })
     }
 
-    /// Runs one durable transaction, for repairs.
-    pub fn change<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
-        self.using(|db| {
+    /// Runs one durable transaction.
+    pub fn change<T>(&self, f: impl Fn(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
+        self.0.changing(|db| {
             let mut txn = db.begin_write()?;
             txn.set_quick_repair(true);
             let out = f(&txn)?;
@@ -287,58 +212,11 @@ impl Tables {
 
     /// Moves what is stored to the front of the file, and cuts it off behind. Readers wait meanwhile.
     pub fn compact(&self) -> Result<(), Error> {
-        let mut slot = lock(&self.db);
-        let Some(mut shared) = slot.take() else {
-            return Ok(());
-        };
-        for _ in 0..COMPACT_TRIES {
-            match Arc::try_unwrap(shared) {
-                Ok(mut db) => {
-                    guard(|| Ok(db.compact()?))?;
-                    *slot = Some(Arc::new(db));
-                    return Ok(());
-                }
-                // Somebody reads just now, and may need the slot to end it.
-                Err(used) => shared = used,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
-        *slot = Some(shared);
-        Ok(())
+        self.0.compact()
     }
 
     pub fn close(&self) {
-        *lock(&self.db) = None;
-    }
-}
-
-/// Turns a panic of redb over a damaged file into an error.
-pub(super) fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(convert(error)),
-        Err(_) => Err(Error::Damaged(
-            "the database file does not hold together".to_string(),
-        )),
-    }
-}
-
-fn convert(error: redb::Error) -> Error {
-    match &error {
-        redb::Error::Io(io) => io_error(io),
-        redb::Error::PreviousIo
-        | redb::Error::DatabaseClosed
-        | redb::Error::DatabaseAlreadyOpen
-        | redb::Error::LockPoisoned(_) => Error::Failed(error.to_string()),
-        // What else redb complains of is not what we have left in it.
-        _ => Error::Damaged(error.to_string()),
-    }
-}
-
-pub(super) fn io_error(error: &std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(error.to_string()),
-        _ => Error::Failed(error.to_string()),
+        self.0.close();
     }
 }
 
@@ -563,29 +441,4 @@ fn without_row(txn: &ReadTransaction, rows: &BTreeMap<u64, Vec<u8>>) -> Result<V
         from = next;
     }
     Ok(out)
-}
-
-/// redb takes a backend by value.
-#[derive(Debug)]
-pub(super) struct Boxed(pub Box<dyn super::StorageBackend>);
-
-impl super::StorageBackend for Boxed {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        self.0.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.0.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.0.set_len(len)
-    }
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        self.0.sync_data()
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.0.write(offset, data)
-    }
-    fn close(&self) -> Result<(), std::io::Error> {
-        self.0.close()
-    }
 }

@@ -10,12 +10,13 @@
 //! acknowledged, and tries until it can write the logs' state to the tables and begin a new journal. Then
 //! what was kept becomes durable after all: an error never meant "not stored".
 
+use super::base::io_error;
 use super::core::{Core, Submitted, Work};
+use super::epoch;
 use super::error::Error;
 use super::info::State;
 use super::journal::{self, Journal};
 use super::log::{Done, Log};
-use super::tables::io_error;
 use super::{Sync, lock};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -324,7 +325,8 @@ impl Writer {
         while self.core.landed.load(Ordering::Acquire) < self.sent {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let again = new_epoch().and_then(|epoch| {
+        let before = self.core.epoch.load(Ordering::Acquire);
+        let again = epoch::new_epoch(before).and_then(|epoch| {
             self.core.checkpoint(Some(epoch))?;
             self.journal = Journal::begin(&*self.core.disk, epoch, self.sent).map_err(|e| io_error(&e))?;
             self.write_entry(kept)?;
@@ -336,13 +338,6 @@ impl Writer {
         }
         again.is_ok()
     }
-}
-
-/// A number no earlier journal of this store used.
-pub(super) fn new_epoch() -> Result<u64, Error> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| Error::Failed(e.to_string()))?;
-    Ok(u64::from_le_bytes(bytes).max(1))
 }
 
 /// Moves durable commits into their logs and answers them, in order.

@@ -1,0 +1,248 @@
+//! The database file under the tables, as redb has it.
+//!
+//! redb may panic on a damaged file, and refuses everything after an IO error: each use is caught, and the
+//! database is opened anew after an error.
+
+use super::disk::Disk;
+use super::error::Error;
+use super::lock;
+use super::schema::{Standing, migrate, standing};
+use redb::{Database, ReadableDatabase};
+use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub(super) const NAME: &str = "mesh.redb";
+
+/// Milliseconds that readers are waited for.
+const COMPACT_TRIES: u32 = 100;
+
+pub(super) struct Base {
+    disk: Arc<dyn Disk>,
+    cache_bytes: usize,
+    db: Mutex<Option<Arc<Closing<Database>>>>,
+    /// Shared with each database that is open or not yet closed: closing one writes, and nothing but this keeps a second
+    /// one from the file.
+    open: Arc<()>,
+    /// The list of free pages was made anew once: what is damaged now is something else.
+    was_made_anew: AtomicBool,
+}
+
+impl Base {
+    pub fn open(disk: Arc<dyn Disk>, cache_bytes: usize) -> Result<Base, Error> {
+        let base = Base {
+            disk,
+            cache_bytes,
+            db: Mutex::default(),
+            open: Arc::default(),
+            was_made_anew: AtomicBool::new(false),
+        };
+        base.db()?;
+        Ok(base)
+    }
+
+    fn db(&self) -> Result<Arc<Closing<Database>>, Error> {
+        self.db_or(|| match self.open_database(false) {
+            // What redb keeps to find free pages is not what we keep in it: it can be made anew.
+            Err(error @ Error::Damaged(_)) => self.open_database(true).map_err(|_| error),
+            other => other,
+        })
+    }
+
+    /// The database that is open, or the one that `open` opens once all who use an earlier one are done.
+    fn db_or(
+        &self,
+        open: impl Fn() -> Result<Closing<Database>, Error>,
+    ) -> Result<Arc<Closing<Database>>, Error> {
+        loop {
+            let mut slot = lock(&self.db);
+            if let Some(db) = &*slot {
+                return Ok(db.clone());
+            }
+            if Arc::strong_count(&self.open) == 1 {
+                let db = Arc::new(open()?);
+                *slot = Some(db.clone());
+                return Ok(db);
+            }
+            drop(slot);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Opens the file; `anew` reads it whole, and makes the list of free pages anew. Nothing is written unless a table is
+    /// missing: a full disk can be opened.
+    fn open_database(&self, anew: bool) -> Result<Closing<Database>, Error> {
+        let token = self.open.clone();
+        guard(|| {
+            let opened = Database::builder()
+                .set_cache_size(self.cache_bytes)
+                .set_check_integrity_on_open(anew)
+                .create_with_backend(Boxed(self.disk.open(NAME)?))?;
+            let db = Closing::new(opened, token);
+            let found = standing(&db.begin_read()?)?;
+            if found == Standing::Behind {
+                let mut txn = db.begin_write()?;
+                txn.set_quick_repair(true);
+                migrate(&txn)?;
+                txn.commit()?;
+            }
+            Ok(match found {
+                Standing::Current | Standing::Behind => Ok(db),
+                Standing::Unknown(version) => {
+                    Err(Error::Open(format!("schema version {version} is not known")))
+                }
+                Standing::Lost(table) => Err(Error::Damaged(format!("its table {table} is lost"))),
+            })
+        })?
+    }
+
+    /// Runs `f` on the database; after an error the next use opens it anew.
+    pub fn using<T>(&self, f: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
+        let db = self.db()?;
+        let result = guard(|| f(&db));
+        if result.is_err() {
+            let mut slot = lock(&self.db);
+            if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, &db)) {
+                *slot = None;
+            }
+        }
+        result
+    }
+
+    /// The same for what writes: that finds damage of the list of free pages, which can be made anew.
+    pub fn changing<T>(&self, f: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, Error> {
+        match self.using(&f) {
+            Err(error @ Error::Damaged(_)) if !self.was_made_anew.swap(true, Ordering::AcqRel) => {
+                self.db_or(|| self.open_database(true)).map_err(|_| error)?;
+                self.using(f)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves what is stored to the front of the file, and cuts it off behind. Readers wait meanwhile.
+    pub fn compact(&self) -> Result<(), Error> {
+        let mut slot = lock(&self.db);
+        let Some(mut shared) = slot.take() else {
+            return Ok(());
+        };
+        for _ in 0..COMPACT_TRIES {
+            match Arc::try_unwrap(shared) {
+                Ok(mut db) => {
+                    guard(|| Ok(db.compact()?))?;
+                    *slot = Some(Arc::new(db));
+                    return Ok(());
+                }
+                // Somebody reads just now, and may need the slot to end it.
+                Err(used) => shared = used,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        *slot = Some(shared);
+        Ok(())
+    }
+
+    pub fn close(&self) {
+        *lock(&self.db) = None;
+    }
+}
+
+/// A database that is closed when it goes, which writes: redb may panic over a damaged file then, too.
+pub(super) struct Closing<T> {
+    db: Option<T>,
+    /// Goes last.
+    _token: Arc<()>,
+}
+
+impl<T> Closing<T> {
+    pub fn new(db: T, token: Arc<()>) -> Closing<T> {
+        Closing {
+            db: Some(db),
+            _token: token,
+        }
+    }
+}
+
+impl<T> Deref for Closing<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.db.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> DerefMut for Closing<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.db.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Drop for Closing<T> {
+    fn drop(&mut self) {
+        if let Err(error) = guard(|| Ok(drop(self.db.take()))) {
+            tracing::error!(%error, "closing the database");
+        }
+    }
+}
+
+/// Turns a panic of redb over a damaged file into an error.
+pub(super) fn guard<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Error> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(convert(error)),
+        Err(_) => Err(Error::Damaged(
+            "the database file does not hold together".to_string(),
+        )),
+    }
+}
+
+fn convert(error: redb::Error) -> Error {
+    match &error {
+        // It is not redb's, or shorter than it says.
+        redb::Error::Io(io) if matches!(io.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            Error::Damaged(error.to_string())
+        }
+        redb::Error::Io(io) => io_error(io),
+        redb::Error::PreviousIo
+        | redb::Error::DatabaseClosed
+        | redb::Error::DatabaseAlreadyOpen
+        | redb::Error::LockPoisoned(_) => Error::Failed(error.to_string()),
+        // What else redb complains of is not what we have left in it.
+        _ => Error::Damaged(error.to_string()),
+    }
+}
+
+pub(super) fn io_error(error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(error.to_string()),
+        _ => Error::Failed(error.to_string()),
+    }
+}
+
+/// redb takes a backend by value.
+#[derive(Debug)]
+pub(super) struct Boxed(pub Box<dyn super::StorageBackend>);
+
+impl super::StorageBackend for Boxed {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(offset, data)
+    }
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.0.close()
+    }
+}
