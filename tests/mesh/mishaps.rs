@@ -188,7 +188,7 @@ fn causes(server: &Server) -> Vec<String> {
 }
 
 fn who_was_taken_for_gone_says_that_he_is_back(server: Server) {
-    let alpha = Running::start(server.mesh("alpha", &["join", "--heartbeat", "1s", "--lapse", "4s"]));
+    let alpha = Running::start(server.mesh("alpha", &["join", "--heartbeat", "1s", "--lapse", "60s"]));
     until("the peer", || {
         server.ok("r", &["peers"]).contains("alpha").then_some(())
     });
@@ -206,7 +206,7 @@ fn who_was_taken_for_gone_says_that_he_is_back(server: Server) {
 fn two_of_one_name_are_told_of_each_other(server: Server) {
     let join = || {
         let mut command = Command::new("sh");
-        let line = r#"exec "$MESH" join --session S1 --heartbeat 1s --lapse 4s 2>&1"#;
+        let line = r#"exec "$MESH" join --session S1 --heartbeat 1s --lapse 60s 2>&1"#;
         command.args(["-c", line]);
         server.environment(&mut command, "alpha");
         let joined = Running::start(command);

@@ -14,11 +14,16 @@ on_each_server!(
     check_says_how_it_is,
 );
 
-/// Fast enough for a test, slow enough for a busy machine.
-const JOIN: [&str; 5] = ["join", "--heartbeat", "1s", "--lapse", "4s"];
+/// Nobody lapses for the machine being busy.
+const JOIN: [&str; 5] = ["join", "--heartbeat", "1s", "--lapse", "60s"];
+const LAPSE_SOON: [&str; 5] = ["join", "--heartbeat", "1s", "--lapse", "4s"];
 
 fn join(server: &Server, instance: &str, session: Option<&str>) -> Running {
-    let mut command = server.mesh(instance, &JOIN);
+    join_as(server, instance, session, &JOIN)
+}
+
+fn join_as(server: &Server, instance: &str, session: Option<&str>, join: &[&str]) -> Running {
+    let mut command = server.mesh(instance, join);
     if let Some(session) = session {
         command.args(["--session", session]);
     }
@@ -96,7 +101,7 @@ fn peers_come_and_go(server: Server) {
 }
 
 fn a_killed_peer_lapses_once(server: Server) {
-    let mut alpha = join(&server, "alpha", Some("S1"));
+    let mut alpha = join_as(&server, "alpha", Some("S1"), &LAPSE_SOON);
     let witnesses = [join(&server, "beta", None), join(&server, "gamma", None)];
     alpha.kill();
     let lapse = ("peer_left".into(), "alpha".into(), "lapsed".into());
@@ -148,7 +153,7 @@ fn a_command_is_present_while_it_runs(server: Server) {
 }
 
 fn a_broker_restart_loses_no_peer(mut server: Server) {
-    let alpha = join(&server, "alpha", Some("S1"));
+    let alpha = join_as(&server, "alpha", Some("S1"), &LAPSE_SOON);
     server.kill();
     // Longer than it takes to lapse: a peer cannot speak to a server that is not there.
     thread::sleep(Duration::from_secs(5));

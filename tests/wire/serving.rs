@@ -53,7 +53,10 @@ fn refusals() {
         (&["--token", ""], "--token (or MESH_TOKEN) is empty"),
         (&["--user", "u", "--pass", ""], "--pass (or MESH_PASS) is empty"),
         (&["--log-format", "xml"], "xml"),
-        (&["--max-connections", "0"], "0 would let nobody in; -1 is no limit"),
+        (
+            &["--max-connections", "0"],
+            "0 would let nobody in; -1 is no limit",
+        ),
         (
             &["--max-payload", "2MiB", "--max-pending", "1MiB"],
             "max_payload (2097152) cannot be higher than max_pending (1048576)",
