@@ -116,7 +116,7 @@ impl Service for Queue {
 
     fn congested(&self) -> bool {
         let mut waiting = self.lock();
-        waiting.bytes > WAITING_WATERMARK && !waiting.patience.behind(Instant::now()).is_zero()
+        waiting.bytes > WAITING_WATERMARK && !waiting.patience.behind(Instant::now(), false).is_zero()
     }
 
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -128,7 +128,7 @@ impl Service for Queue {
                     if !waiting.patience.is_behind() {
                         return;
                     }
-                    waiting.patience.behind(Instant::now())
+                    waiting.patience.behind(Instant::now(), false)
                 };
                 if left.is_zero() {
                     return;

@@ -41,7 +41,7 @@ impl Congestion {
         loop {
             let target = self.lock().pop();
             let Some(target) = target else { return };
-            relieve(&target).await;
+            relieve(&target, false).await;
         }
     }
 }

@@ -332,6 +332,20 @@ impl Fanout {
         }
     }
 
+    /// Whether there are destinations besides those that are congested, and besides the origin itself.
+    pub fn has_others(&self) -> bool {
+        let is_other = |target: &Target| match target {
+            Target::Client(client) => {
+                let is_own = self.origin.as_ref().is_some_and(|origin| origin.id == client.id);
+                !is_own && client.outbox.closed().is_none()
+            }
+            Target::Service(_) => true,
+        };
+        let congested = self.congested.iter().filter(|target| is_other(target)).count();
+        let all = self.destinations.iter();
+        all.filter(|destination| is_other(&destination.target)).count() > congested
+    }
+
     /// Whether so many subscriptions are known, and most of them closed, that it is time to start over.
     pub fn is_stale(&mut self) -> bool {
         if self.known.len() <= self.sweep_at {
@@ -359,5 +373,42 @@ impl Fanout {
             crossing: self.crossing,
             ..Self::new(self.origin.take())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Closed;
+    use super::*;
+
+    #[test]
+    fn who_has_others_to_hand_something_to() {
+        let clients: Vec<_> = (1..=3).map(|id| Client::new(id, 2000)).collect();
+        let subscription = |client: &Arc<Client>| {
+            let target = Target::Client(client.clone());
+            Arc::new(Subscription::new(
+                client.id,
+                b"1",
+                b"a",
+                None,
+                target,
+                client.id << 1,
+            ))
+        };
+        let message = Message {
+            subject: b"a",
+            payload: &[0; 1500],
+            ..Message::default()
+        };
+        let mut fanout = Fanout::new(Some(clients[0].clone()));
+        let slow = fanout.learn(&subscription(&clients[1]));
+        fanout.own().extend_from_slice(b"PONG\r\n");
+        assert!(fanout.hand(slow, &message, None, None));
+        fanout.flush();
+        assert!(fanout.congested.len() == 1 && !fanout.has_others());
+        fanout.learn(&subscription(&clients[2]));
+        assert!(fanout.has_others());
+        clients[2].outbox.close(Closed::Done);
+        assert!(!fanout.has_others());
     }
 }

@@ -128,7 +128,7 @@ impl Outbox {
             self.close_locked(&mut inner, Closed::SlowConsumer);
             return Flushed::Dropped;
         }
-        let congested = pending > self.watermark && !inner.patience.behind(Instant::now()).is_zero();
+        let congested = pending > self.watermark && !inner.patience.behind(Instant::now(), true).is_zero();
         drop(inner);
         if was_empty {
             self.filled.notify_one();
@@ -140,8 +140,9 @@ impl Outbox {
         }
     }
 
-    /// Waits until this outbox has drained below half its watermark, is closed, or was congested too long.
-    pub async fn relief(&self) {
+    /// Waits until this outbox has drained below half its watermark, is closed, or was congested too long for a publisher that
+    /// has it alone, or others.
+    pub async fn relief(&self, alone: bool) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
         loop {
             let drained = self.drained.notified();
@@ -150,7 +151,7 @@ impl Outbox {
                 if inner.closed.is_some() || !inner.patience.is_behind() {
                     return;
                 }
-                inner.patience.behind(Instant::now())
+                inner.patience.behind(Instant::now(), alone)
             };
             if left.is_zero() {
                 return;

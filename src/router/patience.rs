@@ -2,7 +2,8 @@
 //!
 //! One that takes at least [`RATE_MIN`] is waited for as long as it likes: that is what pushing back is for. The time it takes
 //! beyond that comes out of an allowance, which returns slowly while it keeps up. So neither one that does not read nor
-//! one that reads at a crawl holds up the others for good: it is left to its own bound.
+//! one that reads at a crawl holds up the others for good: it is left to its own bound. Where there are no others, it has the
+//! whole allowance each time it falls behind.
 
 use std::time::{Duration, Instant};
 
@@ -27,15 +28,21 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// It is behind: says how long it is still waited for, zero if no more.
-    pub fn behind(&mut self, now: Instant) -> Duration {
-        if self.since.is_none() {
+    /// It is behind: says how long it is still waited for, zero if no more; by a publisher that has it alone, or others to
+    /// hand something to.
+    pub fn behind(&mut self, now: Instant, alone: bool) -> Duration {
+        let since = *self.since.get_or_insert_with(|| {
             let rest = self.rested.take().map(|rested| now.duration_since(rested));
             self.used = self.used.saturating_sub(rest.unwrap_or_default() / RECOVERY);
-            self.since = Some(now);
             self.taken = 0;
+            now
+        });
+        let left = ALLOWANCE.saturating_sub(self.spent(now));
+        if alone {
+            left.max(ALLOWANCE.saturating_sub(now.duration_since(since)))
+        } else {
+            left
         }
-        ALLOWANCE.saturating_sub(self.spent(now))
     }
 
     /// Whether it was found behind and has not caught up since.
@@ -71,13 +78,16 @@ mod tests {
     #[test]
     fn one_that_takes_nothing_is_waited_for_once() {
         let (start, mut patience) = (Instant::now(), Patience::default());
-        assert_eq!(patience.behind(start), ALLOWANCE);
-        assert_eq!(patience.behind(start + 400 * MS), 600 * MS);
-        assert_eq!(patience.behind(start + 1001 * MS), Duration::ZERO);
+        assert_eq!(patience.behind(start, false), ALLOWANCE);
+        assert_eq!(patience.behind(start + 400 * MS, false), 600 * MS);
+        assert_eq!(patience.behind(start + 1001 * MS, false), Duration::ZERO);
         // It takes what has waited, and falls behind again at once: nothing is waited for anew.
         patience.caught_up(start + 2000 * MS);
         assert!(!patience.is_behind());
-        assert!(patience.behind(start + 2016 * MS) <= MS);
+        assert!(patience.behind(start + 2016 * MS, false) <= MS);
+        // But by who has nobody else.
+        assert_eq!(patience.behind(start + 2016 * MS, true), ALLOWANCE);
+        assert_eq!(patience.behind(start + 3016 * MS, true), Duration::ZERO);
     }
 
     #[test]
@@ -86,7 +96,7 @@ mod tests {
         let (mut now, mut waited) = (start, Duration::ZERO);
         // A quarter of what it should take, in all a minute; it catches up each time.
         while now < start + 60_000 * MS {
-            let wait = patience.behind(now).min(100 * MS);
+            let wait = patience.behind(now, false).min(100 * MS);
             waited += wait;
             now += 100 * MS;
             patience.takes(RATE_MIN as usize / 40);
@@ -99,7 +109,10 @@ mod tests {
     fn one_that_takes_enough_is_waited_for() {
         let (start, mut patience) = (Instant::now(), Patience::default());
         for round in 0..600 {
-            assert!(patience.behind(start + round * 100 * MS) > 800 * MS, "{round}");
+            assert!(
+                patience.behind(start + round * 100 * MS, false) > 800 * MS,
+                "{round}"
+            );
             patience.takes(RATE_MIN as usize / 10);
         }
     }
@@ -107,10 +120,10 @@ mod tests {
     #[test]
     fn rest_gives_the_allowance_back() {
         let (start, mut patience) = (Instant::now(), Patience::default());
-        patience.behind(start);
+        patience.behind(start, false);
         patience.caught_up(start + 1000 * MS);
-        assert_eq!(patience.behind(start + 9000 * MS), 500 * MS);
+        assert_eq!(patience.behind(start + 9000 * MS, false), 500 * MS);
         patience.caught_up(start + 9000 * MS);
-        assert_eq!(patience.behind(start + 60_000 * MS), ALLOWANCE);
+        assert_eq!(patience.behind(start + 60_000 * MS, false), ALLOWANCE);
     }
 }

@@ -380,8 +380,9 @@ impl Publisher {
 
     /// Waits, for a bounded time, until the destinations that were congested at the last flush have drained.
     pub async fn relieve(&mut self) {
+        let alone = !self.fanout.has_others();
         while let Some(target) = self.fanout.congested.pop() {
-            relieve(&target).await;
+            relieve(&target, alone).await;
         }
     }
 
@@ -391,10 +392,10 @@ impl Publisher {
     }
 }
 
-/// Waits for one destination, for a bounded time.
-pub(super) async fn relieve(target: &Target) {
+/// Waits for one destination, for a bounded time; `alone`: the publisher has no others.
+pub(super) async fn relieve(target: &Target, alone: bool) {
     match target {
-        Target::Client(client) => client.outbox.relief().await,
+        Target::Client(client) => client.outbox.relief(alone).await,
         Target::Service(service) => {
             tokio::time::timeout(SERVICE_WAIT_MAX, service.relief())
                 .await

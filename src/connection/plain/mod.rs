@@ -244,7 +244,7 @@ impl Service for Printer {
     }
 
     fn relief(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.client().outbox.relief())
+        Box::pin(self.client().outbox.relief(false))
     }
 }
 
