@@ -7,6 +7,10 @@ use redb::backends::FileBackend;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a directory's lock is asked for.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Opens the files of a store by name, creating those that are not there.
 pub trait Disk: std::fmt::Debug + Send + std::marker::Sync {
@@ -129,15 +133,22 @@ impl DirLock {
             .truncate(false)
             .open(path)
             .map_err(open)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::InUse {
-                    dir: dir.display().to_string(),
-                    pid: written_pid(file),
-                });
+        let asked = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // Who asks for the holder has it for a moment, and so has a child of a process that held it.
+                Err(std::fs::TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    return Err(Error::InUse {
+                        dir: dir.display().to_string(),
+                        pid: written_pid(file),
+                    });
+                }
+                Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
             }
-            Err(std::fs::TryLockError::Error(e)) => return Err(open(e)),
         }
         let write = file.set_len(0).and_then(|()| file.rewind());
         match write.and_then(|()| writeln!(file, "{}", std::process::id())) {
