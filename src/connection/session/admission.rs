@@ -202,8 +202,8 @@ impl Session {
         let handle = self.handle.clone();
         let turn = handle.take_turn();
         let is_first = !self.connected;
-        if self.connected {
-            // A second CONNECT starts over.
+        if self.connected || self.handle.user().is_some() {
+            // A second CONNECT starts over, and so does the first one of who was somebody by default.
             self.publisher.settle();
             self.account.router.remove_client(&self.handle.client);
         }

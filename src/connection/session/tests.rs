@@ -233,6 +233,29 @@ fn who_is_told_that_nobody_listens_gets_the_subject_as_it_was() {
     assert!(out.contains(r"Nats-Subject: \xff\xfe\r\n\r\n"), "{out}");
 }
 
+#[test]
+fn what_somebody_by_default_has_subscribed_to_ends_when_it_says_who_it_is() {
+    let mut users = Users::default();
+    for name in ["guest", "named"] {
+        users.add(User {
+            name: name.to_owned(),
+            login: Login::Password("p".to_owned()),
+            permissions: None,
+            account: crate::account::GLOBAL.into(),
+            rule: String::new(),
+        });
+    }
+    assert!(users.set_default("guest"));
+    let talk =
+        "SUB a 1\r\nPUB a 3\r\none\r\nCONNECT {\"user\":\"named\",\"pass\":\"p\"}\r\nPUB a 3\r\ntwo\r\n";
+    for (auth, still) in [(Auth::Open, true), (Auth::Users(Arc::new(users)), false)] {
+        let (said, end) = converse(auth, [talk.as_bytes()]);
+        assert_eq!(end, None, "{said}");
+        assert!(said.contains("MSG a 1 3\\r\\none"), "{said}");
+        assert_eq!(said.contains("MSG a 1 3\\r\\ntwo"), still, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_has_sent_and_got_is_of_the_account_it_was_in() {
     let specs = ["A", "B"].map(crate::account::Spec::new);
