@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sovereign_mesh::mesh::hammer::{Load, Progress};
-use sovereign_mesh::mesh::{Catalog, Identity, Mesh, Options};
+use sovereign_mesh::mesh::{Catalog, Complaints, Identity, Mesh, Options};
 use sovereign_mesh::{Config, TestServer};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,7 @@ fn hammer(c: &mut Criterion) {
             identity: Identity::from_env().expect("the host has a name"),
             catalog: Catalog::builtin(),
             state_dir: std::env::temp_dir(),
+            complaints: Complaints::default(),
         };
         let client = async_nats::connect(&url).await.expect("the server listens");
         Mesh::new(client, options)
