@@ -74,6 +74,13 @@ fn a_file_stays_as_it_is_when_nothing_is_revived(server: Server) {
     assert!(!file.exists(), "an empty file is left behind");
     fs::write(&file, "something longer than the state").unwrap();
     server.ok("beta", &["phoenix", "resurrect", "S1", "-o", path]);
+    // It was never heard from, but for what it saved.
+    let lineage = server.ok("r", &["lineage", "S1"]);
+    assert!(
+        lineage.starts_with("S1  (unknown: never heard from)\n└─ S1-g2"),
+        "{lineage}"
+    );
+    assert_eq!(server.run("r", &["lineage", "none"]).code, 4);
     assert_eq!(fs::read_to_string(&file).unwrap(), "the state");
     let late = server.run("beta", &["phoenix", "resurrect", "S1", "-o", path]);
     assert!(late.code == 5 && late.err.contains("--take-over"), "{late:?}");

@@ -22,7 +22,8 @@ impl Lineage {
         let mesh = super::open(context).await?;
         let mut lineage = mesh.lineage().await?;
         if let Some(session) = &self.session {
-            if !lineage.knows(session) {
+            // A session that only saved its state is known by those that came from it.
+            if !lineage.knows(session) && !lineage.unknown_parents().contains(session.as_str()) {
                 return Err(Error::NotFound(format!("nothing was heard of session `{session}`")).into());
             }
             lineage = lineage.tree_of(session);
