@@ -3,12 +3,13 @@
 //! redb may panic on a damaged file, and refuses everything after an IO error: each use is caught, and the
 //! database is opened anew after an error.
 
+use super::StorageBackend;
 use super::disk::Disk;
 use super::error::Error;
 use super::lock;
 use super::schema::{Standing, migrate, standing};
 use redb::{Database, ReadableDatabase};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub(super) const NAME: &str = "mesh.redb";
+
+/// What redb begins a file with, the page that is in, and what a new file is shorter than.
+const MARK_BYTES: usize = 9;
+const HEAD_BYTES: usize = 4096;
+const UNBORN_BYTES_MAX: u64 = 8 << 20;
 
 /// Milliseconds that readers are waited for.
 const COMPACT_TRIES: u32 = 100;
@@ -77,10 +83,14 @@ impl Base {
     fn open_database(&self, anew: bool) -> Result<Closing<Database>, Error> {
         let token = self.open.clone();
         guard(|| {
+            let file = self.disk.open(NAME)?;
+            if is_unborn(&*file)? {
+                file.set_len(0)?;
+            }
             let opened = Database::builder()
                 .set_cache_size(self.cache_bytes)
                 .set_check_integrity_on_open(anew)
-                .create_with_backend(Boxed(self.disk.open(NAME)?))?;
+                .create_with_backend(Boxed(file))?;
             let db = Closing::new(opened, token);
             let found = standing(&db.begin_read()?)?;
             if found == Standing::Behind {
@@ -148,6 +158,18 @@ impl Base {
     pub fn close(&self) {
         *lock(&self.db) = None;
     }
+}
+
+/// Whether this is a database whose making was cut off: redb writes its mark last, and what it keeps in it later still.
+fn is_unborn(file: &dyn StorageBackend) -> io::Result<bool> {
+    let len = file.len()?;
+    if !(1..=UNBORN_BYTES_MAX).contains(&len) {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read(0, &mut bytes)?;
+    let (mark, rest) = (&bytes[..bytes.len().min(MARK_BYTES)], bytes.get(HEAD_BYTES..));
+    Ok(mark.iter().chain(rest.unwrap_or_default()).all(|&byte| byte == 0))
 }
 
 /// A database that is closed when it goes, which writes: redb may panic over a damaged file then, too.
@@ -224,9 +246,9 @@ pub(super) fn io_error(error: &std::io::Error) -> Error {
 
 /// redb takes a backend by value.
 #[derive(Debug)]
-pub(super) struct Boxed(pub Box<dyn super::StorageBackend>);
+pub(super) struct Boxed(pub Box<dyn StorageBackend>);
 
-impl super::StorageBackend for Boxed {
+impl StorageBackend for Boxed {
     fn len(&self) -> Result<u64, std::io::Error> {
         self.0.len()
     }
@@ -244,5 +266,85 @@ impl super::StorageBackend for Boxed {
     }
     fn close(&self) -> Result<(), std::io::Error> {
         self.0.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sim_tests::SimDisk;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
+
+    /// Counts the files that are open at once.
+    #[derive(Debug, Default)]
+    struct Counted(SimDisk, Arc<(AtomicUsize, AtomicUsize)>);
+
+    #[derive(Debug)]
+    struct CountedFile(Box<dyn StorageBackend>, Arc<(AtomicUsize, AtomicUsize)>);
+
+    impl Disk for Counted {
+        fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+            let now = self.1.0.fetch_add(1, Ordering::SeqCst) + 1;
+            self.1.1.fetch_max(now, Ordering::SeqCst);
+            Ok(Box::new(CountedFile(self.0.open(name)?, self.1.clone())))
+        }
+
+        fn disk_bytes(&self) -> u64 {
+            self.0.disk_bytes()
+        }
+    }
+
+    impl Drop for CountedFile {
+        fn drop(&mut self) {
+            self.1.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl StorageBackend for CountedFile {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn damage_met_while_somebody_writes_opens_no_second_database() {
+        let disk = Counted::default();
+        let counts = disk.1.clone();
+        let base = Base::open(Arc::new(disk), 1 << 20).unwrap();
+        std::thread::scope(|scope| {
+            let ((begun, has_begun), (go, gone)) = (channel(), channel());
+            let base = &base;
+            let writer = scope.spawn(move || {
+                base.using(|db| {
+                    begun.send(()).unwrap();
+                    gone.recv().unwrap();
+                    let txn = db.begin_write()?;
+                    Ok(txn.commit()?)
+                })
+            });
+            has_begun.recv().unwrap();
+            let damage = || Err::<(), _>(redb::Error::Corrupted("here".to_owned()));
+            assert!(matches!(base.using(|_| damage()), Err(Error::Damaged(_))));
+            let reader = scope.spawn(|| base.using(|_| Ok(())));
+            // One that does not wait has time to show that it does not.
+            std::thread::sleep(Duration::from_millis(30));
+            go.send(()).unwrap();
+            writer.join().unwrap().unwrap();
+            reader.join().unwrap().unwrap();
+        });
+        assert_eq!(counts.1.load(Ordering::SeqCst), 1, "files open at once");
     }
 }
