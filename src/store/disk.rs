@@ -49,7 +49,8 @@ impl Disk for Dir {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path)?;
+            .open(&path)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         File::open(&self.0)?.sync_all()?;
         Ok(Box::new(
             FileBackend::new(file).map_err(|e| io::Error::other(e.to_string()))?,

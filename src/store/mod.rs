@@ -25,7 +25,8 @@
 //!   Removals and consumer rows put meanwhile wait in their logs for that moment.
 //! - A full disk takes removals still: room is kept back for them (`reserve.rs`).
 //! - A stream's row is there twice. One that cannot be read at all is marked, and left to the caller; a database that
-//!   redb refuses is made anew from what can be read, when asked for (`rescue.rs`).
+//!   redb refuses is made anew from what can be read, when asked for (`rescue.rs`, `mend.rs`).
+//! - Tables that have fallen back behind the journal, and journals that were cut off, are told of (`epoch.rs`, `journal.rs`).
 //! - A record that does not match its checksum is never served; it is named by [`Error::DamagedRecord`],
 //!   counted, and stays where it is until a repair is asked for (`block.rs`, `check.rs`).
 //! - Memory: pending and in-flight groups (the caller bounds them by [`Log::pending_bytes`]), what the
@@ -60,6 +61,7 @@ mod journal;
 mod log;
 #[cfg(test)]
 mod log_tests;
+mod mend;
 mod notes;
 mod open;
 mod overlay;

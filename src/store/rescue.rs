@@ -2,7 +2,8 @@
 //! and the damaged one is kept beside it. Only when asked for.
 //!
 //! redb reads a file without its list of free pages, and without verifying it, for those that only follow what another
-//! process writes; so that is how it is opened here, over a copy of its first page that is mended in memory. What comes of
+//! process writes; so that is how it is opened here, over a copy of its first page that is mended in memory (and of the page
+//! that lists the tables, `mend.rs`). What comes of
 //! that is worth what its rows' own checksums say, which whoever opens the new database looks at.
 //!
 //! Deliberately absent: a search for rows that no tree leads to. Rows that were removed would come back with them.
@@ -11,6 +12,7 @@ use super::StorageBackend;
 use super::base::{Boxed, Closing, NAME, guard, io_error};
 use super::disk::Disk;
 use super::error::Error;
+use super::mend::mend_roots;
 use super::overlay::Overlay;
 use super::record::u64_at;
 use super::schema::{BLOCK, CHECKPOINT, CONSUMER, DATA, NOTE, SCHEMA, STORE, STREAM, STREAM_COPY, migrate};
@@ -131,12 +133,24 @@ fn first_page(disk: &dyn Disk) -> Result<Vec<u8>, Error> {
     Ok(page)
 }
 
+/// Length of a page, pages of a region before its data, and of its data.
+fn geometry(head: &[u8]) -> Option<(u64, u64, u64)> {
+    let mut numbers = Reader(head.get(GEOMETRY)?);
+    Some((
+        numbers.u32()?.into(),
+        numbers.u32()?.into(),
+        numbers.u32()?.into(),
+    ))
+}
+
+fn region_bytes(head: &[u8]) -> Option<u64> {
+    geometry(head).map(|(page, header, data)| page * (header + data))
+}
+
 /// The regions of a file of this length.
 fn regions(head: &[u8], len: u64) -> Option<[u8; 8]> {
-    let mut geometry = Reader(head.get(GEOMETRY)?);
-    let (page, header, data) = (geometry.u32()?, geometry.u32()?, geometry.u32()?);
-    let (page, header) = (u64::from(page), u64::from(header));
-    let region = (header + u64::from(data)) * page;
+    let (page, header, _) = geometry(head)?;
+    let region = region_bytes(head)?;
     // One page at least: without any there is nothing to be opened.
     let behind = len.saturating_sub(page).max((header + 1) * page);
     let full = u32::try_from(behind.checked_div(region)?).ok()?;
@@ -156,6 +170,8 @@ fn open_doubtful(
     let over = Overlay::new(disk.clone());
     let file = over.open(NAME).map_err(|e| io_error(&e))?;
     file.write(0, head).map_err(|e| io_error(&e))?;
+    let region_bytes = region_bytes(head).unwrap_or_default();
+    mend_roots(&*file, head, region_bytes).map_err(|e| io_error(&e))?;
     guard(|| {
         let mut builder = Database::builder();
         builder

@@ -133,7 +133,8 @@ pub(super) fn encode_index(index: &SubjectIndex, as_of: &AsOf) -> Vec<u8> {
     put(&mut out, u64::from(index.keeps_sequences()));
     for id in index.grouped_ids() {
         if let Some((state, seqs)) = as_of.of(index, id) {
-            let seqs = match seqs.is_empty() {
+            // Of one or two the ends say all.
+            let seqs = match seqs.is_empty() && state.count > 2 {
                 true => index.sequences_of(id, 0).map(Iterator::collect).unwrap_or(seqs),
                 false => seqs,
             };
