@@ -255,7 +255,11 @@ impl<T> DerefMut for Closing<T> {
 
 impl<T> Drop for Closing<T> {
     fn drop(&mut self) {
-        if let Err(error) = guard(|| Ok(drop(self.db.take()))) {
+        let closed = guard(|| {
+            drop(self.db.take());
+            Ok(())
+        });
+        if let Err(error) = closed {
             tracing::error!(%error, "closing the database");
         }
     }

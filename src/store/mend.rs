@@ -103,7 +103,7 @@ fn xxh3(data: &[u8]) -> Option<(u64, u64)> {
         }
         accumulate(&mut acc, stripe, &SECRET[n % STRIPES * 8..]);
     }
-    if (data.len() - 1) / STRIPE % STRIPES == 0 {
+    if ((data.len() - 1) / STRIPE).is_multiple_of(STRIPES) {
         scramble(&mut acc);
     }
     accumulate(&mut acc, &data[last..], &SECRET[SECRET.len() - STRIPE - 7..]);
