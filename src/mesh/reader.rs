@@ -21,6 +21,8 @@ const INACTIVE: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long one pull request stands.
 const EXPIRES: Duration = Duration::from_secs(20);
+/// Who reads to the end asks what is left when nothing has come for this long.
+const QUIET: Duration = Duration::from_secs(1);
 /// Pause before a broken consumer is made anew.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -66,6 +68,15 @@ impl Selection {
 
     pub(super) fn wants(&self, subject: &str) -> bool {
         wants(&self.patterns, subject)
+    }
+
+    /// Where reading without following ends in a stream that ends at `last_sequence`. The latest of a subject may be said
+    /// anew meanwhile and lie behind that: then the server alone knows when there is no more.
+    fn end(&self, last_sequence: u64) -> u64 {
+        match self.start {
+            Start::Latest => u64::MAX,
+            _ => last_sequence,
+        }
     }
 }
 
@@ -120,11 +131,12 @@ impl Mesh {
     pub async fn read(&self, mut selection: Selection) -> Result<Reader, Error> {
         let stream = self.stream_named(&selection.stream).await?;
         let info = stream.cached_info();
-        let (end, created) = (info.state.last_sequence, info.created.unix_timestamp_nanos());
+        let (last_sequence, created) = (info.state.last_sequence, info.created.unix_timestamp_nanos());
         if selection.start == Start::Now {
             // A sequence survives a broken connection, "new" does not.
-            selection.start = Start::After(end);
+            selection.start = Start::After(last_sequence);
         }
+        let end = selection.end(last_sequence);
         let mut reader = Reader {
             mesh: self.clone(),
             selection,
@@ -158,13 +170,26 @@ impl Reader {
                 }
                 continue;
             };
-            let message = match open.messages.next().await {
+            let next = open.messages.next();
+            let message = match self.selection.follow {
+                true => next.await,
+                false => match tokio::time::timeout(QUIET, next).await {
+                    // What was left may have been removed: is anything?
+                    Err(_) if Instant::now() < deadline => {
+                        self.open = None;
+                        continue;
+                    }
+                    Err(_) => None,
+                    Ok(message) => message,
+                },
+            };
+            let message = match message {
                 Some(Ok(message)) => message,
                 // Consumers can be made, and give nothing: a user may lack the right to ask them.
                 broken if !self.selection.follow && deadline <= Instant::now() => {
                     let why = broken
                         .and_then(Result::err)
-                        .map_or_else(|| "the server ended it".to_owned(), |error| error.to_string());
+                        .map_or_else(|| "nothing comes".to_owned(), |error| error.to_string());
                     let what = format!("cannot read stream {}", self.selection.stream);
                     return Err(Error::Server { what, why });
                 }
@@ -198,7 +223,8 @@ impl Reader {
         let info = stream.cached_info();
         let created = info.created.unix_timestamp_nanos();
         if created != self.created {
-            (self.created, self.last, self.end) = (created, 0, info.state.last_sequence);
+            (self.created, self.last) = (created, 0);
+            self.end = self.selection.end(info.state.last_sequence);
         } else if self.last > info.state.last_sequence {
             // It was set back, to a copy or by a power cut: what comes now is new.
             self.last = info.state.last_sequence;

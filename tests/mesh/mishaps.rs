@@ -6,6 +6,8 @@ use std::process::Command;
 
 use jiff::Timestamp;
 use serde_json::json;
+use sovereign_mesh::mesh::{self, Catalog, Complaints, Identity, Mesh};
+use sovereign_mesh::{Config, TestServer};
 
 use super::on_each_server;
 use super::support::{Ran, Running, Server, free_port, mesh_bin, until};
@@ -313,4 +315,46 @@ fn what_is_not_allowed_is_refused_and_blocks_nothing() {
         "{log:?}"
     );
     assert_eq!(run("all:a", &["log"]).code, 0);
+}
+
+/// nats-server is not held to it: there what is left is not exact while a key is set.
+#[test]
+fn who_says_again_that_he_is_here_is_seen_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::with(Config {
+        store_dir: Some(directory.path().to_owned()),
+        ..Config::embedded()
+    });
+    let options = mesh::Options {
+        timeout: std::time::Duration::from_secs(10),
+        identity: Identity::from_env().unwrap(),
+        catalog: Catalog::builtin(),
+        state_dir: directory.path().to_owned(),
+        complaints: Complaints::default(),
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mesh = Mesh::new(async_nats::connect(server.url()).await.unwrap(), options);
+        mesh::setup::setup(&mesh.jetstream, &mesh::setup::Options::default(), false)
+            .await
+            .unwrap();
+        let bucket = mesh.jetstream.get_key_value("PEERS").await.unwrap();
+        let heartbeats = async || {
+            for instance in ["alpha", "beta", "gamma"] {
+                let peer = json!({ "instance": instance, "host": "h", "pid": 1, "since": "" });
+                bucket.put(instance, peer.to_string().into()).await.unwrap();
+            }
+        };
+        heartbeats().await;
+        let look = async {
+            for _ in 0..100 {
+                let (present, _) = mesh.peers().await.unwrap();
+                let seen: Vec<_> = present.iter().map(|present| &present.peer.instance).collect();
+                assert_eq!(seen, ["alpha", "beta", "gamma"]);
+            }
+        };
+        tokio::select! {
+            () = look => {}
+            () = async { loop { heartbeats().await } } => {}
+        }
+    });
 }
