@@ -166,8 +166,7 @@ impl Mesh {
     async fn folded(&self, stream: &str) -> Result<(Lineage, BTreeMap<String, u64>, u64), Error> {
         let (mut lineage, mut revisions, mut after) = (Lineage::default(), BTreeMap::new(), 0);
         let mut damaged = false;
-        let mut rows = self.rows(setup::SESSIONS, ">", false).await?;
-        while let Some(row) = rows.next().await? {
+        for row in self.last_rows(setup::SESSIONS).await?.into_values() {
             let live = row.state == State::Live;
             if row.key == CURSOR && live {
                 let cursor = row.read::<Cursor>().ok();

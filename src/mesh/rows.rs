@@ -1,6 +1,8 @@
 //! The rows of a bucket, read as what it is: a stream. This also tells a key that was deleted from one whose time ran out,
 //! and goes on through a lost connection.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::kv::UpdateErrorKind;
 use async_nats::jetstream::message::PublishMessage;
@@ -109,25 +111,24 @@ impl Mesh {
         })
     }
 
-    /// All live rows as they are now.
-    pub(super) async fn live_rows(&self, bucket: &'static str) -> Result<Vec<Row>, Error> {
+    /// The last that is said of each key, deletions too. A key that is set while this reads comes twice; the later row counts.
+    pub(super) async fn last_rows(&self, bucket: &'static str) -> Result<BTreeMap<String, Row>, Error> {
         let mut rows = self.rows(bucket, ">", false).await?;
-        let mut live = Vec::new();
+        let mut last = BTreeMap::new();
         while let Some(row) = rows.next().await? {
-            if row.state == State::Live {
-                live.push(row);
-            }
+            last.insert(row.key.clone(), row);
         }
-        Ok(live)
+        Ok(last)
     }
 
-    /// All live rows that can be read, and what is wrong with the others: one of them must not hide the rest.
+    /// All live rows that can be read, by key, and what is wrong with the others: one of them must not hide the rest.
     pub(super) async fn readable<T: DeserializeOwned>(
         &self,
         bucket: &'static str,
     ) -> Result<(Vec<(Row, T)>, Vec<Error>), Error> {
         let (mut good, mut damaged) = (Vec::new(), Vec::new());
-        for row in self.live_rows(bucket).await? {
+        let rows = self.last_rows(bucket).await?.into_values();
+        for row in rows.filter(|row| row.state == State::Live) {
             match row.read() {
                 Ok(value) => good.push((row, value)),
                 Err(error) => damaged.push(error),
