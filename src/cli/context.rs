@@ -19,6 +19,7 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Connection and output flags, accepted before or after any subcommand.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Connection")]
 pub struct Context {
     #[allow(
         rustdoc::broken_intra_doc_links,
@@ -63,7 +64,7 @@ pub struct Context {
     /// How it is encrypted.
     pub tls: TlsArgs,
     /// Print machine-readable JSON
-    #[arg(long, short = 'j', global = true)]
+    #[arg(long, short = 'j', global = true, help_heading = None)]
     pub json: bool,
     /// How long to wait for answers: 2s, 500ms, or a number of seconds
     #[arg(long, global = true, default_value = "5s", value_name = "DURATION", value_parser = units::duration)]
@@ -72,6 +73,7 @@ pub struct Context {
 
 /// How the server is believed, and what it is shown; names as in the `nats` tool.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection")]
 pub struct TlsArgs {
     /// Authorities that the server's certificate is believed by (PEM) [default: those of the system]
     #[arg(long, env = "MESH_CA", global = true, value_name = "FILE")]
