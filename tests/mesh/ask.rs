@@ -32,12 +32,26 @@ fn until_there(server: &Server, subject: &str, count: usize) {
     });
 }
 
+/// Asks; who ends as soon as the outcome is certain may take long.
+fn ask(server: &Server, words: &[&str]) -> Ran {
+    server.run("r", &[&["ask"], words, &["--timeout", "60s"]].concat())
+}
+
+/// Asks for a second, again and again until all who can have answered within it.
+fn briefly(server: &Server, words: &[&str], expected: impl Fn(&Ran) -> bool) -> Ran {
+    until("all the answers within a second", || {
+        let ran = server.run("r", &[&["ask"], words, &["--timeout", "1s"]].concat());
+        expected(&ran).then_some(ran)
+    })
+}
+
+fn says<'a>(code: i32, words: &'a [&str]) -> impl Fn(&Ran) -> bool + 'a {
+    move |ran| ran.code == code && words.iter().all(|words| ran.err.contains(words))
+}
+
 #[track_caller]
 fn fails(ran: &Ran, code: i32, words: &[&str]) {
-    assert_eq!(ran.code, code, "{ran:?}");
-    for words in words {
-        assert!(ran.err.contains(words), "{words}: {ran:?}");
-    }
+    assert!(says(code, words)(ran), "{code} {words:?}: {ran:?}");
 }
 
 /// What `--json` says in the end.
@@ -45,19 +59,22 @@ fn outcome(ran: &Ran) -> Value {
     serde_json::from_str(ran.out.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{ran:?}"))
 }
 
-fn answers_are_counted_until_it_is_certain(server: Server) {
-    let ask = |words: &[&str]| server.run("r", &[&["ask"], words].concat());
+fn what_cannot_be_asked(server: &Server) {
+    let ask = |words: &[&str]| ask(server, words);
     fails(
         &ask(&["q", "?"]),
         4,
         &["nobody listens on \"q\"", "mesh answer q"],
     );
-    fails(&ask(&["q", "?", "--quorum", "1/2"]), 4, &["nobody listens"]);
+    let nobody = ask(&["q", "?", "--quorum", "1/2", "--json"]);
+    fails(&nobody, 4, &["nobody listens"]);
+    assert_eq!(outcome(&nobody), json!({"outcome": "nobody"}));
     for (rule, words) in [
         ("4/3", "4 of 3"),
         ("0/3", "at least 1"),
         ("2", "2 of how many"),
         ("some", "expected N/X"),
+        ("-1/3", "expected N/X"),
     ] {
         fails(&ask(&["q", "?", "--quorum", rule]), 2, &[words]);
     }
@@ -65,7 +82,13 @@ fn answers_are_counted_until_it_is_certain(server: Server) {
     for subject in ["a..b", "a b", "a.*", ">"] {
         fails(&ask(&[subject, "?"]), 2, &["subject"]);
     }
+    let large = server.mesh("r", &["ask", "q", "-", "--quorum", "1/3"]);
+    fails(&Ran::fed(large, &[b'x'; 1_100_000]), 2, &["1100000 bytes"]);
+}
 
+fn answers_are_counted_until_it_is_certain(server: Server) {
+    what_cannot_be_asked(&server);
+    let ask = |words: &[&str]| ask(&server, words);
     let voices = [
         answer(&server, "alpha", &["q", r#"{"go": true, "at": 7}"#]),
         answer(
@@ -80,10 +103,8 @@ fn answers_are_counted_until_it_is_certain(server: Server) {
     let agreed = ask(&["q", "?", "--quorum", "2/3", "--agree", "--json"]);
     assert_eq!(agreed.code, 0, "{agreed:?}");
     let end = outcome(&agreed);
-    assert_eq!(
-        (&end["outcome"], &end["best"], &end["of"]),
-        (&json!("reached"), &json!(2), &json!(3))
-    );
+    let expected = (&json!("reached"), &json!(2), &json!(3));
+    assert_eq!((&end["outcome"], &end["best"], &end["of"]), expected);
     let mut who: Vec<_> = end["answers"][0]["instances"]
         .as_array()
         .unwrap()
@@ -103,34 +124,24 @@ fn answers_are_counted_until_it_is_certain(server: Server) {
     let mut lines: Vec<_> = three.lines().collect();
     assert_eq!(lines.pop(), Some("quorum: 3 of 4 answered"));
     lines.sort_unstable();
-    assert_eq!(
-        lines,
-        [
-            r#"alpha: {"go": true, "at": 7}"#,
-            r#"beta: {"at":7,"go":true}"#,
-            "gamma: no"
-        ]
+    let alpha = r#"alpha: {"go": true, "at": 7}"#;
+    assert_eq!(lines, [alpha, r#"beta: {"at":7,"go":true}"#, "gamma: no"]);
+    let late = ["3 of 4 answered within 1s; the quorum is 4 of 4", "--timeout"];
+    let four = briefly(
+        &server,
+        &["q", "?", "--quorum", "all/4", "--json"],
+        says(1, &late),
     );
-    let four = ask(&["q", "?", "--quorum", "all/4", "--timeout", "1s", "--json"]);
-    fails(
-        &four,
-        1,
-        &["3 of 4 answered within 1s; 4 are needed", "--timeout"],
-    );
-    let end = outcome(&four);
-    assert_eq!(
-        (&end["outcome"], &end["answered"]),
-        (&json!("timed_out"), &json!(3))
-    );
+    assert_eq!(outcome(&four)["outcome"], "timed_out");
     // Without an aim, all that comes.
-    let open = ask(&["q", "?", "--timeout", "1s"]);
-    assert_eq!((open.code, open.out.lines().count()), (0, 3), "{open:?}");
+    let open = briefly(&server, &["q", "?"], |ran| ran.out.lines().count() == 3);
+    assert_eq!(open.code, 0, "{open:?}");
     drop(voices);
 }
 
 fn peers_that_are_present_are_asked(server: Server) {
-    let ask = |words: &[&str]| server.run("r", &[&["ask", "q", "?"], words].concat());
-    fails(&ask(&["--quorum", "majority"]), 4, &["no peer is present"]);
+    let ask = |words: &[&str]| ask(&server, &[&["q", "?", "--quorum"], words].concat());
+    fails(&ask(&["majority"]), 4, &["no peer is present", "majority/3"]);
     let voices = ["alpha", "beta", "gamma"].map(|name| answer(&server, name, &["q", "yes"]));
     let join = |name: &str, session: &str| {
         let words = [
@@ -153,26 +164,23 @@ fn peers_that_are_present_are_asked(server: Server) {
     let peers = [join("alpha", "S1"), join("alpha", "S2"), join("beta", "S3")];
     present(3);
     until_there(&server, "q", 3);
-    let all = ask(&["--quorum", "all", "--json"]);
+    let all = ask(&["all", "--json"]);
     assert_eq!(all.code, 0, "{all:?}");
     let end = outcome(&all);
-    assert_eq!(
-        (&end["of"], &end["best"], &end["missing"]),
-        (&json!(2), &json!(2), &json!([]))
-    );
+    let expected = (&json!(2), &json!(2), &json!([]));
+    assert_eq!((&end["of"], &end["best"], &end["missing"]), expected);
 
     let silent = join("delta", "S4");
     present(4);
-    let most = ask(&["--quorum", "majority", "--agree", "--raw"]);
+    let most = ask(&["majority", "--agree", "--raw"]);
     assert_eq!((most.code, most.out.as_str()), (0, "yes\n"), "{most:?}");
-    let all = ask(&["--quorum", "all", "--timeout", "1s"]);
     let gamma = "no peers are present of that name: gamma";
-    fails(&all, 1, &["2 of 3 answered", "no answer from delta", gamma]);
+    let short = ["2 of 3 answered", "no answer from delta", gamma];
+    briefly(&server, &["q", "?", "--quorum", "all"], says(1, &short));
     drop((voices, peers, silent));
 }
 
 fn who_counts_and_who_does_not(server: Server) {
-    let ask = |words: &[&str]| server.run("r", &[&["ask"], words].concat());
     let voices = [
         answer(&server, "alpha", &["twice", "yes"]),
         answer(&server, "alpha", &["twice", "no"]),
@@ -180,27 +188,24 @@ fn who_counts_and_who_does_not(server: Server) {
         answer(&server, "gamma", &["mirror"]),
         quietly(server.mesh("delta", &["reply", "nameless", "yes"])),
     ];
-    for subject in ["broken", "mirror", "nameless"] {
+    for subject in ["broken", "mirror"] {
         until("it to listen", || {
-            let code = server.run("r", &["request", subject, "", "--timeout", "1s"]).code;
-            (code == 0).then_some(())
+            let ran = server.run("r", &["request", subject, ""]);
+            (ran.code == 0).then_some(())
         });
     }
-    until("both to listen", || {
-        let open = ask(&["twice", "?", "--timeout", "1s"]);
-        (open.out.lines().count() == 2).then_some(())
-    });
-    let twice = ask(&["twice", "?", "--quorum", "2/2", "--timeout", "1s"]);
-    fails(&twice, 1, &["1 of 2 answered", "(again: not counted)"]);
+    let twice = ["1 of 2 answered", "(again: not counted)"];
+    briefly(&server, &["twice", "?", "--quorum", "2/2"], says(1, &twice));
     // Known at once: there is no time to wait for.
-    let broken = ask(&["broken", "?", "--quorum", "1/1", "--timeout", "1h"]);
-    fails(&broken, 1, &["1 of 1 could not answer", "could not answer: beta"]);
-    let unsigned = ask(&["nameless", "?", "--quorum", "1/1", "--timeout", "1s"]);
-    fails(&unsigned, 1, &["0 of 1 answered", "Mesh-Instance"]);
-    let open = ask(&["nameless", "?", "--timeout", "1s"]);
-    assert_eq!((open.code, open.out.as_str()), (0, "-: yes\n"), "{open:?}");
+    let broken = ask(&server, &["broken", "?", "--quorum", "1/1"]);
+    let words = ["1 of 1 could not answer", "could not answer: beta"];
+    fails(&broken, 1, &words);
+    let unsigned = ["0 of 1 answered", "Mesh-Instance"];
+    briefly(&server, &["nameless", "?", "--quorum", "1/1"], says(1, &unsigned));
+    let open = briefly(&server, &["nameless", "?"], |ran| ran.code == 0);
+    assert_eq!(open.out, "-: yes\n", "{open:?}");
     // An echo brings the asker's headers along, and yet is signed by who gives it.
-    let mirror = ask(&["mirror", "as I say", "--quorum", "1/1"]);
+    let mirror = ask(&server, &["mirror", "as I say", "--quorum", "1/1"]);
     assert_eq!(
         mirror.out, "gamma: as I say\nquorum: 1 of 1 answered\n",
         "{mirror:?}"

@@ -96,7 +96,10 @@ fn a_dead_leader_is_followed(server: Server) {
     alpha.kill();
     assert_eq!(beta.line(), "beta leads");
     assert!(token("beta") > token("alpha"));
-    assert_eq!(server.ok("r", &["kv", "get", "LEASES", "db", "--raw"]), "beta");
+    until("its name at the key", || {
+        let ran = server.run("r", &["kv", "get", "LEASES", "db", "--raw"]);
+        (ran.out == "beta").then_some(())
+    });
 }
 
 fn python_paints_and_answers(server: Server) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::shown;
 use crate::cli::{Context, Failure, message, output, units};
+use crate::mesh::Error;
 use crate::mesh::ask::{Answer, Asked, End, Question};
 use crate::mesh::quorum::{Heard, Outcome, Quorum, Rule};
 
@@ -25,7 +26,7 @@ pub struct Ask {
     /// The question; `-`, or nothing with stdin redirected, reads stdin
     text: Option<String>,
     /// How many must answer: 2/3, majority/5, all/3; `majority` or `all` of the peers present
-    #[arg(long, short = 'q', value_name = "N/X", value_parser = rule)]
+    #[arg(long, short = 'q', value_name = "N/X", value_parser = rule, allow_hyphen_values = true)]
     quorum: Option<Rule>,
     /// They must give the same answer
     #[arg(long, short = 'a', requires = "quorum")]
@@ -44,13 +45,24 @@ impl Ask {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let body = message::body(self.text.as_deref())?;
         let mesh = super::open(context).await?;
+        let most = mesh.client.server_info().max_payload;
+        if most > 0 && body.len() > most {
+            let size = body.len();
+            return Err(Failure::usage(format!(
+                "a question of {size} bytes: this server takes {most} at most"
+            )));
+        }
         let question = Question {
             subject: self.subject.clone(),
             body,
             quorum: self.quorum,
             agree: self.agree,
         };
-        let mut asked = mesh.ask(question).await?;
+        let mut asked = mesh.ask(question).await.map_err(|error| match error {
+            Error::NotFound(_) => Failure::from(error)
+                .hint("`mesh join` makes an instance a peer; or say of how many, as in majority/3"),
+            error => error.into(),
+        })?;
         let mut seen = Seen::default();
         let end = loop {
             match asked.next().await? {
@@ -60,6 +72,9 @@ impl Ask {
         };
         if end == End::Nobody {
             let subject = &self.subject;
+            if context.json {
+                output::print_json_line(&json!({"outcome": "nobody"}))?;
+            }
             return Err(Failure::not_found(format!("nobody listens on {subject:?}"))
                 .hint(format!("answer there with `mesh answer {subject} TEXT`")));
         }
@@ -172,7 +187,7 @@ impl Ask {
                 };
                 let within = units::show_duration(context.timeout);
                 Failure::failed(format!(
-                    "{answered} of {of} answered within {within}{agree}; {needed} are needed"
+                    "{answered} of {of} answered within {within}{agree}; the quorum is {quorum}"
                 ))
             }
         };
