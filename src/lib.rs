@@ -18,15 +18,17 @@
 //! let client = async_nats::connect(server.client_url()).await?;
 //! client.publish("orders.new", "two of the blue ones".into()).await?;
 //! client.flush().await?;
-//! let order = orders.next().await;
+//! let order = orders.next().await.expect("until the server ends");
 //! assert_eq!((order.subject.as_str(), order.text().as_str()), ("orders.new", "two of the blue ones"));
 //!
 //! // And from inside.
 //! let receivers = server.publish("orders.paid", "thanks").await?;
-//! assert_eq!((receivers, orders.next().await.text().as_str()), (1, "thanks"));
+//! let thanks = orders.next().await.expect("until the server ends");
+//! assert_eq!((receivers, thanks.text().as_str()), (1, "thanks"));
 //!
 //! // Clients get what they are owed, then everything ends.
 //! server.shutdown().await;
+//! assert!(orders.next().await.is_none());
 //! # Ok(())
 //! # })
 //! # }

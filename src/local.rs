@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::protocol::encode::Message;
 use crate::protocol::subject;
@@ -144,11 +145,16 @@ pub struct Subscriber {
     queue: Arc<Queue>,
     router: Arc<Router>,
     subscription: Arc<Subscription>,
+    ended: CancellationToken,
 }
 
 impl Subscriber {
-    /// Subscribes to a subject, or to a pattern with `*` and `>`.
-    pub(crate) fn new(router: &Arc<Router>, pattern: &str) -> Result<Self, InvalidSubject> {
+    /// Subscribes to a subject, or to a pattern with `*` and `>`, until `ended`.
+    pub(crate) fn new(
+        router: &Arc<Router>,
+        pattern: &str,
+        ended: CancellationToken,
+    ) -> Result<Self, InvalidSubject> {
         if !subject::is_pattern(pattern.as_bytes()) {
             return Err(InvalidSubject(pattern.to_owned()));
         }
@@ -158,16 +164,26 @@ impl Subscriber {
             subscription: router.subscribe_service_as_client(&service, pattern.as_bytes()),
             queue,
             router: router.clone(),
+            ended,
         })
     }
 
-    /// The next message, once there is one. Safe to abandon: no message is lost with it.
-    pub async fn next(&mut self) -> Received {
+    /// The next message, once there is one; none when the server has ended and all it had is taken. Safe to abandon: no
+    /// message is lost with it.
+    pub async fn next(&mut self) -> Option<Received> {
         loop {
+            // Looked at before the queue: what came until then is in it.
+            let ended = self.ended.is_cancelled();
             if let Some(message) = self.queue.pop() {
-                return message;
+                return Some(message);
             }
-            self.queue.filled.notified().await;
+            if ended {
+                return None;
+            }
+            tokio::select! {
+                () = self.queue.filled.notified() => {}
+                () = self.ended.cancelled() => {}
+            }
         }
     }
 
@@ -221,13 +237,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_published_arrives_in_order() {
         let router = Arc::new(Router::new());
-        let mut subscriber = Subscriber::new(&router, "a.*").unwrap();
+        let mut subscriber = Subscriber::new(&router, "a.*", CancellationToken::new()).unwrap();
         for n in 0..100 {
             assert_eq!(publish(&router, &format!("a.{n}"), b"x").await, Ok(1));
         }
         assert_eq!(publish(&router, "b", b"x").await, Ok(0));
         for n in 0..100 {
-            assert_eq!(subscriber.next().await.subject, format!("a.{n}"));
+            assert_eq!(subscriber.next().await.unwrap().subject, format!("a.{n}"));
         }
         assert_eq!(subscriber.try_next(), None);
         drop(subscriber);
@@ -235,22 +251,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_comes_after_what_was_there() {
+        let router = Arc::new(Router::new());
+        let ended = CancellationToken::new();
+        let mut subscriber = Subscriber::new(&router, ">", ended.clone()).unwrap();
+        publish(&router, "a", b"x").await.unwrap();
+        ended.cancel();
+        assert_eq!(subscriber.next().await.unwrap().subject, "a");
+        assert_eq!(subscriber.next().await, None);
+        assert_eq!(subscriber.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn the_end_wakes_who_waits_for_it() {
+        let router = Arc::new(Router::new());
+        let ended = CancellationToken::new();
+        let mut subscriber = Subscriber::new(&router, ">", ended.clone()).unwrap();
+        let next = subscriber.next();
+        tokio::pin!(next);
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        ended.cancel();
+        assert_eq!(next.await, None);
+    }
+
+    #[tokio::test]
     async fn what_nobody_takes_holds_up_publishers_until_it_is_taken() {
         let router = Arc::new(Router::new());
-        let mut subscriber = Subscriber::new(&router, ">").unwrap();
+        let mut subscriber = Subscriber::new(&router, ">", CancellationToken::new()).unwrap();
         let large = vec![0; WAITING_WATERMARK + 1];
         let publishing = publish(&router, "a", &large);
         tokio::pin!(publishing);
         // Delivered, and now waiting for relief.
         assert!(futures_util::poll!(publishing.as_mut()).is_pending());
-        assert_eq!(subscriber.next().await.payload.len(), large.len());
+        assert_eq!(subscriber.next().await.unwrap().payload.len(), large.len());
         assert_eq!(publishing.await, Ok(1));
     }
 
     #[tokio::test]
     async fn what_nobody_ever_takes_holds_up_publishers_once() {
         let router = Arc::new(Router::new());
-        let subscriber = Subscriber::new(&router, ">").unwrap();
+        let subscriber = Subscriber::new(&router, ">", CancellationToken::new()).unwrap();
         let large = vec![0; WAITING_WATERMARK + 1];
         assert_eq!(publish(&router, "a", &large).await, Ok(1));
         for _ in 0..3 {
@@ -270,7 +310,10 @@ mod tests {
             );
         }
         for bad in ["", "a..b", "a b", ">.a"] {
-            assert!(Subscriber::new(&router, bad).is_err(), "{bad}");
+            assert!(
+                Subscriber::new(&router, bad, CancellationToken::new()).is_err(),
+                "{bad}"
+            );
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Server {
     context: Arc<Context>,
     address: SocketAddr,
     accepting: CancellationToken,
+    /// Cancelled when all is over, for subscribers inside the process.
+    ended: CancellationToken,
     tasks: TaskTracker,
     jetstream: Option<Arc<PerAccount>>,
     monitor: Option<Monitor>,
@@ -169,6 +171,7 @@ impl Server {
             context,
             address,
             accepting,
+            ended: CancellationToken::new(),
             tasks: TaskTracker::new(),
             jetstream,
             monitor,
@@ -292,9 +295,9 @@ impl Server {
         local::publish(self.router(), subject, payload.as_ref()).await
     }
 
-    /// Subscribes inside this process, to a subject or to a pattern with `*` and `>`.
+    /// Subscribes inside this process, to a subject or to a pattern with `*` and `>`, until the server ends.
     pub fn subscribe(&self, pattern: &str) -> Result<Subscriber, InvalidSubject> {
-        Subscriber::new(self.router(), pattern)
+        Subscriber::new(self.router(), pattern, self.ended.clone())
     }
 
     /// A publisher inside this process, for many messages: it batches until its `flush`.
@@ -374,6 +377,8 @@ impl Drop for Server {
         self.accepting.cancel();
         self.system.end();
         self.context.registry.close();
+        // After a shutdown nobody publishes any more; without one this cuts off.
+        self.ended.cancel();
     }
 }
 

@@ -5,10 +5,12 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::config;
 
-use super::{Failure, serve};
+use super::serve::{self, run::Settings};
+use super::{Context, Failure, output};
 
 /// Check a configuration file, or get one to begin with
 #[derive(Args, Debug)]
@@ -41,26 +43,54 @@ struct Init {
 
 impl ConfigCommand {
     /// Runs the subcommand.
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(self, context: &Context) -> Result<(), Failure> {
         match self.command {
-            Command::Check(check) => check.run(),
+            Command::Check(check) => check.run(context.json),
             Command::Init(init) => init.run(),
         }
     }
 }
 
 impl Check {
-    fn run(self) -> Result<(), Failure> {
-        let settings = serve::with_file(&self.file)?;
+    fn run(self, json: bool) -> Result<(), Failure> {
+        let usable = self.usable();
+        if json {
+            let said = match &usable {
+                Ok(settings) => {
+                    let lines = config::effective_lines(&settings.config, &settings.process);
+                    let lines = lines
+                        .iter()
+                        .map(|(line, reloads)| json!({"setting": line, "reloads": reloads}));
+                    json!({
+                        "usable": true,
+                        "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                        "settings": lines.collect::<Vec<_>>(),
+                    })
+                }
+                Err(failure) => {
+                    let problem: Vec<_> = failure.lines().collect();
+                    json!({"usable": false, "problem": problem.join("\n")})
+                }
+            };
+            output::print_json(&said)?;
+            return usable.map(drop);
+        }
+        let settings = usable?;
         for warning in &settings.warnings {
             writeln!(anstream::stderr(), "warning: {warning}").ok();
-        }
-        if let Some(problem) = settings.config.connections.problem() {
-            return Err(Failure::failed(format!("{}: {problem}", self.file.display())));
         }
         let mut out = anstream::stdout().lock();
         write!(out, "{}", config::effective(&settings.config, &settings.process))?;
         Ok(())
+    }
+
+    /// What the file says, if a server could start with it.
+    fn usable(&self) -> Result<Settings, Failure> {
+        let settings = serve::with_file(&self.file)?;
+        match settings.config.connections.problem() {
+            Some(problem) => Err(Failure::failed(format!("{}: {problem}", self.file.display()))),
+            None => Ok(settings),
+        }
     }
 }
 

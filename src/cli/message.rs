@@ -14,6 +14,14 @@ pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text
         .split_once(':')
         .ok_or_else(|| format!("expected Key:Value, not {text:?}"))?;
+    if name.is_empty() {
+        return Err(format!(
+            "a header has a name before the colon, which {text:?} has not"
+        ));
+    }
+    if text.contains(['\r', '\n', '\0']) {
+        return Err(format!("a header is one line of text, which {text:?} is not"));
+    }
     let name = name
         .parse::<HeaderName>()
         .map_err(|error| format!("{name:?}: {error}"))?;

@@ -55,6 +55,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Answer(mesh::answer::Answer),
+    Ask(mesh::ask::Ask),
     Bench(bench::Bench),
     Check(mesh::check::Check),
     Completions(completions::Completions),
@@ -128,10 +130,12 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Answer(answer) => block_on(Box::pin(answer.run(context))),
+        Command::Ask(ask) => block_on(Box::pin(ask.run(context))),
         Command::Bench(command) => command.run(context),
         Command::Check(check) => block_on(Box::pin(check.run(context))),
         Command::Completions(command) => command.run(),
-        Command::Config(command) => command.run(),
+        Command::Config(command) => command.run(context),
         Command::Consumer(command) => block_on(command.run(context)),
         Command::Ctl(command) => command.run(),
         Command::Emit(emit) => block_on(Box::pin(emit.run(context))),

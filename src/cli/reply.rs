@@ -1,4 +1,5 @@
-//! `mesh reply`: a service of one line, answering with a text, an echo or what a command prints.
+//! `mesh reply`: a service of one line, answering with a text, an echo or what a command prints. `mesh answer` does the
+//! same for itself alone and says who it is.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -21,6 +22,16 @@ use super::{Context, Failure, message, output, template, units};
                         mesh reply ping --echo"
 )]
 pub struct Reply {
+    #[command(flatten)]
+    service: Service,
+    /// Queue group; members share the requests
+    #[arg(long, short = 'q', default_value = "NATS-RPLY-22", value_name = "GROUP")]
+    queue: String,
+}
+
+/// What is answered, and how often.
+#[derive(Args, Debug)]
+pub struct Service {
     /// Subject to answer on
     subject: String,
     /// Body of every reply; {{Request}} and {{Count}} are filled in
@@ -32,9 +43,6 @@ pub struct Reply {
     /// Sends back what a command prints
     #[arg(long, value_name = "CMD", conflicts_with = "echo")]
     command: Option<String>,
-    /// Queue group; members share the requests
-    #[arg(long, short = 'q', default_value = "NATS-RPLY-22", value_name = "GROUP")]
-    queue: String,
     /// Sleeps before each reply
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     sleep: Option<Duration>,
@@ -49,11 +57,30 @@ pub struct Reply {
 impl Reply {
     /// Answers until told to stop.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let Self { service, queue } = self;
+        service.serve(context, Some(queue), &HeaderMap::new()).await
+    }
+}
+
+impl Service {
+    /// Answers what the members of a group share, or, without one, all there is; with `signature` in each answer.
+    pub async fn serve(
+        &self,
+        context: &Context,
+        group: Option<String>,
+        signature: &HeaderMap,
+    ) -> Result<(), Failure> {
         let connection = context.open().await?;
         let client = &connection.client;
-        let mut requests = client
-            .queue_subscribe(self.subject.clone(), self.queue.clone())
-            .await
+        let place = match &group {
+            Some(group) => format!("{:?} in group {group:?}", self.subject),
+            None => format!("{:?}", self.subject),
+        };
+        let subscribed = match group {
+            Some(group) => client.queue_subscribe(self.subject.clone(), group).await,
+            None => client.subscribe(self.subject.clone()).await,
+        };
+        let mut requests = subscribed
             .map_err(|error| Failure::usage(format!("cannot subscribe to {:?}: {error}", self.subject)))?;
         if let Some(count) = self.count {
             // The requests beyond ours belong to the other members of the group.
@@ -61,10 +88,7 @@ impl Reply {
         }
         connection.settle().await?;
         let mut ending = std::pin::pin!(output::interrupted());
-        output::note(format!(
-            "Listening on {:?} in group {:?}",
-            self.subject, self.queue
-        ));
+        output::note(format!("Listening on {place}"));
         let mut count = 0;
         while self.count.is_none_or(|limit| count < limit) {
             let request = tokio::select! {
@@ -86,7 +110,7 @@ impl Reply {
                 output::print_json_line(&message::message_json(&request))?;
             }
             tokio::select! {
-                answered = self.answer(client, request, count) => answered?,
+                answered = self.answer(client, request, count, signature) => answered?,
                 () = &mut ending => break,
             }
         }
@@ -95,7 +119,13 @@ impl Reply {
         Ok(())
     }
 
-    async fn answer(&self, client: &Client, request: Message, count: u64) -> Result<(), Failure> {
+    async fn answer(
+        &self,
+        client: &Client,
+        request: Message,
+        count: u64,
+        signature: &HeaderMap,
+    ) -> Result<(), Failure> {
         let Some(reply) = request.reply.clone() else {
             output::note("No reply subject: this was published, not asked");
             return Ok(());
@@ -130,6 +160,12 @@ impl Reply {
                 request.payload
             }
         };
+        // In place of the asker's own, which an echo brings along.
+        for (name, values) in signature.iter() {
+            values
+                .iter()
+                .for_each(|value| headers.insert(name.clone(), value.clone()));
+        }
         let sent = match headers.is_empty() {
             true => client.publish(reply, body).await,
             false => client.publish_with_headers(reply, headers, body).await,

@@ -20,7 +20,7 @@ use crate::store::Sync;
 
 pub use file::{File, load, load_text};
 pub use process::{LogFormat, Process};
-pub use settings::{effective, sample};
+pub use settings::{effective, effective_lines, sample};
 
 /// The port of the mesh.
 pub const PORT: u16 = 7778;

@@ -441,6 +441,23 @@ const AFTERWORD: &str = r#"}
 
 /// The settings as they are, as a file; secrets are left out. Each line says whether a reload could change it.
 pub fn effective(config: &Config, process_settings: &Process) -> String {
+    let lines = effective_lines(config, process_settings);
+    let width = lines
+        .iter()
+        .map(|(line, _)| line.chars().count())
+        .filter(|width| *width <= 60)
+        .max()
+        .unwrap_or(0);
+    let mut out = String::new();
+    for (line, reloads) in lines {
+        let how = if reloads { "reload" } else { "restart" };
+        writeln!(out, "{line:width$}  # {how}").expect("writing to a string");
+    }
+    out
+}
+
+/// The same line by line, each with whether a reload could change it.
+pub fn effective_lines(config: &Config, process_settings: &Process) -> Vec<(String, bool)> {
     let mut lines = Vec::new();
     let rows = network(config)
         .into_iter()
@@ -488,18 +505,7 @@ pub fn effective(config: &Config, process_settings: &Process) -> String {
             .unwrap_or_default();
         lines.push((format!("# consumer {name} of {stream}"), false));
     }
-    let width = lines
-        .iter()
-        .map(|(line, _)| line.chars().count())
-        .filter(|width| *width <= 60)
-        .max()
-        .unwrap_or(0);
-    let mut out = String::new();
-    for (line, reloads) in lines {
-        let how = if reloads { "reload" } else { "restart" };
-        writeln!(out, "{line:width$}  # {how}").expect("writing to a string");
-    }
-    out
+    lines
 }
 
 /// The tls block, which holds no secrets: it names files.

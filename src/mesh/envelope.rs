@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::Error;
+use super::{Error, Identity};
 
 /// Header with the event's name.
 pub const EVENT: &str = "Mesh-Event";
@@ -51,6 +51,15 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// Says who sends, and nothing else.
+    pub fn signed(identity: &Identity) -> Self {
+        Self {
+            instance: Some(identity.instance.clone()),
+            session: identity.session.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Reads the headers of a message.
     pub fn read(headers: Option<&HeaderMap>) -> Self {
         let text = |name: &str| Some(headers?.get(name)?.as_str().to_owned());

@@ -7,6 +7,7 @@
 //! Deliberately absent: clap and printing (they live in `cli/`), and any state of record on this
 //! machine beyond the [`journal`] that numbers an instance's events.
 
+pub mod ask;
 pub mod catalog;
 pub mod check;
 mod emit;
@@ -20,6 +21,7 @@ pub mod lineage;
 mod link;
 pub mod phoenix;
 pub mod presence;
+pub mod quorum;
 mod reader;
 pub mod restore;
 mod rows;

@@ -4,7 +4,7 @@
 //! present reports a lapse as `peer_left`: the report's message id is drawn from the trace that the server leaves, and the
 //! trace is removed after the report, so it is told, and told once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_nats::jetstream::context::PublishErrorKind;
@@ -106,6 +106,14 @@ fn key(instance: &str, session: Option<&str>) -> String {
     session.map_or_else(|| instance.to_owned(), |session| format!("{instance}.{session}"))
 }
 
+/// The instance and the session of a key.
+fn parts(key: &str) -> (&str, Option<&str>) {
+    match key.split_once('.') {
+        Some((instance, session)) => (instance, Some(session)),
+        None => (key, None),
+    }
+}
+
 impl Mesh {
     /// Becomes present; fails if another instance has revived our session.
     pub async fn join(&self, timing: Timing) -> Result<Presence, Error> {
@@ -180,6 +188,13 @@ impl Mesh {
         Ok((peers, damaged))
     }
 
+    /// The instances that are present, each once whatever its sessions.
+    pub(super) async fn instances_present(&self) -> Result<BTreeSet<String>, Error> {
+        let rows = self.last_rows(setup::PEERS).await?.into_values();
+        let live = rows.filter(|row| row.state == State::Live);
+        Ok(live.map(|row| parts(&row.key).0.to_owned()).collect())
+    }
+
     /// Whether that peer is present.
     pub(super) async fn is_present(&self, instance: &str, session: Option<&str>) -> Result<bool, Error> {
         Ok(self.row(setup::PEERS, &key(instance, session)).await?.is_some())
@@ -202,10 +217,7 @@ impl Mesh {
             // It is back, as all are when the server was away, and says so itself.
             return Ok(None);
         }
-        let (instance, session) = match row.key.split_once('.') {
-            Some((instance, session)) => (instance, Some(session)),
-            None => (row.key.as_str(), None),
-        };
+        let (instance, session) = parts(&row.key);
         let mut body = json!({"cause": "lapsed", "instance": instance});
         if let Some(session) = session {
             body["session"] = session.into();

@@ -12,7 +12,6 @@ use serde_json::{Map, Value, json};
 use crate::config::Assets;
 use crate::jetstream::JetStream;
 use crate::jetstream::stream::config::StreamConfig;
-use crate::local::Subscriber;
 use crate::protocol::encode::Message;
 use crate::router::Publisher;
 
@@ -131,7 +130,7 @@ async fn consumer_step(server: &Server, stream: &str, name: &str, config: &Map<S
 /// One request of the API, from inside; an error of its answer comes back as text.
 async fn ask(server: &Server, subject: &str, body: &Value) -> Result<Value, String> {
     let inbox = format!("_INBOX.{}", nuid::next());
-    let mut answers = Subscriber::new(server.router(), &inbox).map_err(|error| error.to_string())?;
+    let mut answers = server.subscribe(&inbox).map_err(|error| error.to_string())?;
     let body = if body.is_null() {
         Vec::new()
     } else {
@@ -151,6 +150,7 @@ async fn ask(server: &Server, subject: &str, body: &Value) -> Result<Value, Stri
     publisher.flush();
     let answer = tokio::time::timeout(API_TIMEOUT, answers.next()).await;
     let answer = answer.map_err(|_| format!("no answer within {} s", API_TIMEOUT.as_secs()))?;
+    let answer = answer.ok_or("the server has ended")?;
     let value: Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
     match value.get("error") {
         Some(error) => Err(error["description"].as_str().unwrap_or("failed").to_owned()),

@@ -1,5 +1,7 @@
 //! `mesh kv` and `mesh object`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::Server;
@@ -61,6 +63,51 @@ fn keys_are_written_and_read() {
     let history = server.mesh(&["kv", "history", "K", "a.b", "--json"]).ok().json();
     assert_eq!(history.as_array().unwrap().len(), 1, "{history}");
     assert_eq!(history[0]["operation"], "PURGE");
+}
+
+#[test]
+fn keys_lapse_unless_they_are_renewed() {
+    let Some(server) = Server::jetstream() else { return };
+    let until_gone = |key: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while server.mesh(&["kv", "get", "L", key]).code != 4 {
+            assert!(Instant::now() < deadline, "{key} stays");
+        }
+    };
+    server.mesh(&["kv", "add", "PLAIN"]).ok();
+    server
+        .mesh(&["kv", "create", "PLAIN", "a", "x", "--ttl", "5s"])
+        .fails(1, "TTL");
+    server.mesh(&["kv", "add", "L", "--marker-ttl", "1h"]).ok();
+    for ttl in ["0s", "500ms", "1500ms"] {
+        server
+            .mesh(&["kv", "create", "L", "a", "x", "--ttl", ttl])
+            .fails(2, "whole seconds");
+    }
+    server.mesh(&["kv", "create", "L", "a", "x", "--ttl", "1s"]).ok();
+    server.mesh(&["kv", "create", "L", "b", "x"]).ok();
+    let seen = server.mesh(&["kv", "get", "L", "b", "--json"]).ok().json()["revision"].to_string();
+    server
+        .mesh(&["kv", "update", "L", "b", "y", "1", "--ttl", "1s"])
+        .fails(5, "not at revision 1");
+    server
+        .mesh(&["kv", "update", "L", "b", "y", &seen, "--ttl", "1s"])
+        .ok();
+    until_gone("a");
+    until_gone("b");
+    // Who comes after a key that lapsed has his own time, and no more.
+    let again = server
+        .mesh(&["kv", "create", "L", "a", "z", "--ttl", "1s", "--json"])
+        .ok();
+    assert!(again.json()["revision"].as_u64().unwrap() > 3);
+    until_gone("a");
+    // After one that was deleted, too.
+    server.mesh(&["kv", "put", "L", "b", "x"]).ok();
+    server.mesh(&["kv", "del", "L", "b", "-f"]).ok();
+    server.mesh(&["kv", "create", "L", "b", "z"]).ok();
+    server
+        .mesh(&["kv", "create", "L", "b", "z"])
+        .fails(5, "L > b exists");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `pub`, `sub`, `request`, `reply`, `rtt`.
 
+use super::mesh;
 use crate::support::Server;
 
 #[test]
@@ -103,6 +104,14 @@ fn pub_refuses_what_cannot_be_sent() {
     server.mesh(&["pub", "a b", "x"]).fails(2, "a b");
     server.mesh(&["pub", "a.*", "x"]).fails(2, "wildcard");
     server
+        .mesh(&["pub", "a", "x", "-H", ": x"])
+        .fails(2, "a header has a name");
+    for broken in ["K\nL:x", "K:x\ny", "K: x\ry", "K:x\n"] {
+        server
+            .mesh(&["pub", "a", "x", "-H", broken])
+            .fails(2, "a header is one line");
+    }
+    server
         .mesh(&["pub", "a", "x", "-H", "nocolon"])
         .fails(2, "Key:Value");
     server
@@ -189,4 +198,18 @@ fn rtt_measures() {
     assert!(rtt["client_id"].as_u64().unwrap() > 0);
     let page = server.mesh(&["rtt", "3"]).ok();
     assert_eq!(page.row("Round Trips"), "3");
+}
+
+#[test]
+fn counts_of_nothing_are_refused() {
+    for flag in ["--msgs", "--runs"] {
+        for count in ["0", "-1"] {
+            mesh(&["bench", "1to1", flag, count]).fails(2, "is not in 1..");
+        }
+    }
+    for flag in ["--instances", "--seconds", "--window", "--rate"] {
+        for count in ["0", "-1"] {
+            mesh(&["hammer", flag, count]).fails(2, "is not in 1..");
+        }
+    }
 }

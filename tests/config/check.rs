@@ -8,6 +8,29 @@ use crate::support::{Process, Wire, skip};
 use super::{Site, mesh, output};
 
 #[test]
+fn check_says_the_same_to_programs() {
+    let site = Site::new("port: 5000\nping_interval: 5\n");
+    let said = |code: i32| -> serde_json::Value {
+        let (done, text) = mesh(&["config", "check", &site.file(), "--json"]);
+        assert_eq!(done.status.code(), Some(code), "{text}");
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    let usable = said(0);
+    assert_eq!(usable["usable"], true);
+    let settings = usable["settings"].as_array().unwrap();
+    let port = serde_json::json!({"setting": "port: 5000", "reloads": false});
+    assert!(settings.contains(&port), "{usable}");
+    let warning = usable["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("is taken as seconds"), "{warning}");
+
+    site.write("prot: 5000\n");
+    let unusable = said(1);
+    let problem = unusable["problem"].as_str().unwrap();
+    assert!(problem.contains("did you mean \"port\"?"), "{problem}");
+    assert_eq!(unusable["usable"], false);
+}
+
+#[test]
 fn check_prints_what_holds_and_init_what_could() {
     let site = Site::new("port: 5000\nmax_payload: 2MB\nping_interval: 5\n");
     let (done, text) = mesh(&["config", "check", &site.file()]);

@@ -1,6 +1,7 @@
 //! What the integration tests share: servers as processes, and a raw socket that sends and expects.
 
 pub mod chain;
+pub mod pages;
 pub mod process;
 mod server;
 pub mod wire;

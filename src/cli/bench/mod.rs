@@ -19,6 +19,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::TypedValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::monitoring::{Monitoring, MonitoringArgs};
@@ -39,13 +40,13 @@ pub struct Bench {
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
     /// Messages a run, counted where they are received; default: what the server does in a second and a half
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..).map(i64::unsigned_abs))]
     msgs: Option<u64>,
     /// Payload bytes
     #[arg(long, default_value = "128", value_name = "BYTES")]
     size: usize,
     /// Runs of each scenario; the median counts
-    #[arg(long, default_value = "5", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, default_value = "5", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=1000).map(i64::unsigned_abs))]
     runs: u64,
     /// A second server, run in turn with the first
     #[arg(long, value_name = "URL", conflicts_with = "compare_spawn")]

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, UpdateErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::kv::{Entry, Operation, Store};
+use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::open;
+use super::{open, open_with};
 use crate::cli::bucket::{self, Kind};
 use crate::cli::{Context, Failure, message, output, units};
 
@@ -59,26 +62,37 @@ pub struct Create {
     key: String,
     /// Value; `-`, or nothing with stdin redirected, reads stdin
     value: Option<String>,
-    /// Lets the key expire after so long (the bucket needs --marker-ttl)
-    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    /// Lets the key expire after so many whole seconds (the bucket needs --marker-ttl)
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
 }
 
 impl Create {
     /// Sets it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let store = open(&self.bucket, context).await?;
+        let (jetstream, store) = open_with(&self.bucket, context).await?;
         let value = message::body(self.value.as_deref())?;
-        let created = match self.ttl {
-            Some(ttl) => store.create_with_ttl(&self.key, value.clone(), ttl).await,
-            None => store.create(&self.key, value.clone()).await,
+        let swap = Swap {
+            jetstream: &jetstream,
+            store: &store,
+            key: &self.key,
+            value: &value,
+            ttl: self.ttl,
         };
-        let revision = created.map_err(|error| match error.kind() {
-            CreateErrorKind::AlreadyExists => {
-                Failure::conflict(format!("{} > {} exists", self.bucket, self.key))
-                    .hint("`mesh kv put` overwrites it, `mesh kv update` does if it is unchanged")
-            }
-            _ => broken(&self.key, &error),
+        let mut created = swap.at(0).await?;
+        // Whatever stands there may be a deletion, or the trace of a key that expired.
+        if created.is_none()
+            && let Some(entry) = store
+                .entry(&self.key)
+                .await
+                .map_err(|error| broken(&self.key, &error))?
+            && entry.operation != Operation::Put
+        {
+            created = swap.at(entry.revision).await?;
+        }
+        let revision = created.ok_or_else(|| {
+            Failure::conflict(format!("{} > {} exists", self.bucket, self.key))
+                .hint("`mesh kv put` overwrites it, `mesh kv update` does if it is unchanged")
         })?;
         written(&self.bucket, &self.key, &value, revision, context)
     }
@@ -97,23 +111,75 @@ pub struct Update {
     value: String,
     /// The revision that the key has now; 0 if it has no value
     revision: u64,
+    /// Lets the key expire after so many whole seconds, as a lease does (the bucket needs --marker-ttl)
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    ttl: Option<Duration>,
 }
 
 impl Update {
     /// Sets it.
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
-        let store = open(&self.bucket, context).await?;
+        let (jetstream, store) = open_with(&self.bucket, context).await?;
         let value = message::body(Some(&self.value))?;
-        let updated = store.update(&self.key, value.clone(), self.revision).await;
-        let revision = updated.map_err(|error| match error.kind() {
-            UpdateErrorKind::WrongLastRevision => Failure::conflict(format!(
+        let swap = Swap {
+            jetstream: &jetstream,
+            store: &store,
+            key: &self.key,
+            value: &value,
+            ttl: self.ttl,
+        };
+        let revision = swap.at(self.revision).await?.ok_or_else(|| {
+            Failure::conflict(format!(
                 "{} > {} is not at revision {}",
                 self.bucket, self.key, self.revision
             ))
-            .hint(format!("read it again: mesh kv get {} {}", self.bucket, self.key)),
-            _ => broken(&self.key, &error),
+            .hint(format!("read it again: mesh kv get {} {}", self.bucket, self.key))
         })?;
         written(&self.bucket, &self.key, &value, revision, context)
+    }
+}
+
+/// Checks how long a key lives: servers count whole seconds.
+fn ttl(text: &str) -> Result<Duration, String> {
+    match units::duration(text)? {
+        ttl if ttl.as_secs() >= 1 && ttl.subsec_nanos() == 0 => Ok(ttl),
+        _ => Err(format!("expected whole seconds, at least one, not {text:?}")),
+    }
+}
+
+/// A value for a key that nobody else has changed. The client library has this without a time to live, or loses the
+/// time when the key was there before.
+struct Swap<'a> {
+    jetstream: &'a jetstream::Context,
+    store: &'a Store,
+    key: &'a str,
+    value: &'a Bytes,
+    ttl: Option<Duration>,
+}
+
+impl Swap<'_> {
+    /// Sets the key if it stands at `revision`, 0 being nothing; its new revision, or none if it stands at another.
+    async fn at(&self, revision: u64) -> Result<Option<u64>, Failure> {
+        let Self {
+            jetstream,
+            store,
+            key,
+            value,
+            ttl,
+        } = self;
+        let mut message = PublishMessage::build()
+            .payload((*value).clone())
+            .expected_last_subject_sequence(revision);
+        if let Some(ttl) = *ttl {
+            message = message.ttl(ttl);
+        }
+        let prefix = store.put_prefix.as_ref().unwrap_or(&store.prefix);
+        let sent = jetstream.send_publish(format!("{prefix}{key}"), message).await;
+        match sent.map_err(|error| broken(key, &error))?.await {
+            Ok(ack) => Ok(Some(ack.sequence)),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
+            Err(error) => Err(broken(key, &error)),
+        }
     }
 }
 
@@ -266,8 +332,8 @@ pub struct Purge {
     /// Key to purge
     #[arg(value_parser = key)]
     key: String,
-    /// How long the marker of the purge stays (the bucket needs --marker-ttl)
-    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    /// How many whole seconds the marker of the purge stays (the bucket needs --marker-ttl)
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
     /// Does not ask
     #[arg(long, short)]

@@ -5,7 +5,7 @@ mod watch;
 
 use std::time::Duration;
 
-use async_nats::jetstream::kv::Store;
+use async_nats::jetstream::{self, kv::Store};
 use clap::{Args, Subcommand};
 use serde_json::{Map, json};
 
@@ -64,14 +64,18 @@ impl KeyValue {
 
 /// Opens a bucket that is there.
 async fn open(bucket: &str, context: &Context) -> Result<Store, Failure> {
+    Ok(open_with(bucket, context).await?.1)
+}
+
+/// The same, and what it is asked through.
+async fn open_with(bucket: &str, context: &Context) -> Result<(jetstream::Context, Store), Failure> {
     let api = Api::connect(context).await?;
     // Asked for by our own call first: it tells a bucket that is missing from a server that is not well.
     let stream = api.stream(&Kind::KeyValue.stream(bucket)?).await;
     stream.map_err(|failure| Kind::KeyValue.explain(bucket, failure))?;
-    api.jetstream()
-        .get_key_value(bucket)
-        .await
-        .map_err(Failure::failed)
+    let jetstream = api.jetstream();
+    let store = jetstream.get_key_value(bucket).await.map_err(Failure::failed)?;
+    Ok((jetstream, store))
 }
 
 /// Makes a bucket

@@ -18,16 +18,16 @@ const TICK: Duration = Duration::from_millis(200);
 #[derive(Args, Debug)]
 pub struct Hammer {
     /// How many instances speak
-    #[arg(long, short = 'i', default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, short = 'i', default_value = "16", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=4096))]
     instances: u16,
     /// For how many seconds
-    #[arg(long, short = 'S', default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, short = 'S', default_value = "10", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// How many events each may have on the way
-    #[arg(long, short = 'w', default_value = "32", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, short = 'w', default_value = "32", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
     /// Events a second of each instance (default: as many as go)
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 }
 

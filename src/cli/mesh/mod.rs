@@ -1,5 +1,7 @@
 //! The commands of the mesh: arguments and output; what they do is in the room `mesh`.
 
+pub mod answer;
+pub mod ask;
 pub mod check;
 pub mod emit;
 pub mod events;

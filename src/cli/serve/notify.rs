@@ -126,8 +126,7 @@ async fn delivers(server: &Server) -> bool {
     if server.publish(&subject, "").await.is_err() {
         return false;
     }
-    echo.next().await;
-    true
+    echo.next().await.is_some()
 }
 
 /// Whether a new connection is greeted, be it with a refusal.
