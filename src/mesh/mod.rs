@@ -24,6 +24,7 @@ mod reader;
 pub mod restore;
 mod rows;
 pub mod setup;
+pub mod spool;
 mod watch;
 
 pub use catalog::Catalog;

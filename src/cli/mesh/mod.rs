@@ -10,6 +10,7 @@ pub mod log;
 pub mod peers;
 pub mod phoenix;
 pub mod setup;
+pub mod sync;
 pub mod watch;
 
 use std::time::Duration;
@@ -76,6 +77,10 @@ impl From<Error> for Failure {
             )),
             Error::NoStreams => Self::unhealthy(&error).hint("start `mesh serve`, or nats-server with -js"),
             Error::NotFound(_) => Self::not_found(&error),
+            Error::Git { next, .. } => Self::failed(&error).hint(next),
+            Error::Waiting { place, .. } => {
+                Self::unhealthy(&error).hint(format!("`mesh sync --git {place}` says what is in the way"))
+            }
             Error::Journal { .. } => {
                 Self::failed(&error).hint("MESH_STATE_DIR names another directory for journals")
             }
