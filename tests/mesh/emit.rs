@@ -130,13 +130,13 @@ fn sequences_have_no_gap_whoever_emits(server: Server) {
 }
 
 /// A relay that passes bytes on until it is told to lose what the server says.
-struct Relay {
-    port: u16,
+pub struct Relay {
+    pub port: u16,
 }
 
 impl Relay {
     /// `lose_after`: how many `+`/`MSG` replies reach the client; what follows is swallowed, then the line is cut.
-    fn start(server: u16, swallow_replies: bool) -> Self {
+    pub fn start(server: u16, swallow_replies: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {

@@ -3,6 +3,7 @@
 
 mod emit;
 mod end_to_end;
+mod git;
 mod mishaps;
 mod phoenix;
 mod presence;

@@ -1,5 +1,6 @@
 //! The commands of the mesh: arguments and output; what they do is in the room `mesh`.
 
+mod both;
 pub mod check;
 pub mod emit;
 pub mod events;

@@ -59,7 +59,6 @@ use super::{Error, identity};
 pub use follow::{Follow, Seen};
 pub use git::Repository;
 pub use import::{Imported, Outcome, Progress, Request};
-pub(super) use import::Drained;
 pub use offline::{Kept, Offline};
 
 /// Where spools are.
