@@ -130,7 +130,8 @@ async fn keep(
     })?;
     let cause = failure.lines().next().unwrap_or_default();
     output::note(format!("The mesh is down ({cause}): kept in {} of {place}", kept.reference));
-    for wrong in offline.push().await? {
+    let pushed = offline.push().await;
+    for wrong in pushed.unwrap_or_else(|error| vec![error.to_string()]) {
         output::note(format!("{wrong}; tried again at the next `mesh emit` or `mesh sync`"));
     }
     let instance = &offline.identity.instance;

@@ -81,9 +81,16 @@ impl Ran {
 impl Repository {
     /// The repository at `path`; whether it is one shows when it is used.
     pub fn at(path: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            path: std::path::absolute(path)?,
-        })
+        let path = std::path::absolute(path)?;
+        match path.to_str() {
+            Some(_) => Ok(Self { path }),
+            // The journal is text.
+            None => Err(Error::BadName {
+                what: "repository",
+                value: path.display().to_string(),
+                problem: "must be UTF-8",
+            }),
+        }
     }
 
     /// Fails unless git finds a repository there.

@@ -267,7 +267,7 @@ impl Mesh {
                 let key = cursor::key(instance, &journal);
                 let cursor = self.cursor(&key).await?;
                 let todo = heads
-                    .range((journal.clone(), cursor.seq + 1)..=(journal, u64::MAX))
+                    .range((journal.clone(), cursor.seq.saturating_add(1))..=(journal, u64::MAX))
                     .map(|(_, found)| found.clone())
                     .collect();
                 spool.lines.push(Line { key, cursor, todo });

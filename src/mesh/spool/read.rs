@@ -87,6 +87,9 @@ impl Repository {
             chain.wrong.push(format!("{} at {}: {}", tip.name, short(&tip.commit), said(&ran.talk)));
         }
         let text = ran.text();
+        if ran.ok && text.is_empty() {
+            chain.wrong.push(format!("{} at {}: that is no commit", tip.name, short(&tip.commit)));
+        }
         let mut unread = 0;
         for commit in text.lines().rev().filter(|commit| !known.contains(*commit)) {
             match blobs.read(&tip.instance, commit).await? {
@@ -172,7 +175,7 @@ impl Blobs {
         let line = String::from_utf8_lossy(&line).into_owned();
         let words: Vec<&str> = line.trim_end().rsplitn(3, ' ').collect();
         let (size, kind) = match &words[..] {
-            [size, kind, _] if *kind != "missing" && *size != "missing" => (size.parse::<u64>().ok(), *kind),
+            [size, kind, _] => (size.parse::<u64>().ok(), *kind),
             _ if line.ends_with('\n') => {
                 self.running = Some(running);
                 return Ok(None);
@@ -199,7 +202,7 @@ impl Blobs {
         let named = ["rev-parse", "--verify", "--end-of-options", &spec];
         let named = self.repository.try_git(&named, None, LOCAL).await?;
         if !named.ok {
-            return Ok(format!("it is no event of ours: {}", said(&named.talk)));
+            return Ok(format!("it is no event of ours: no file `{FILE}` of it can be read"));
         }
         let object = named.text();
         let sized = self

@@ -180,7 +180,8 @@ impl Repository {
             let ran = self.try_git(&push, None, limit).await;
             match ran {
                 Ok(ran) if ran.ok => {
-                    self.git(&["update-ref", &there, commit], None).await?;
+                    // Only our own note of it: a fetch at the same moment writes the same.
+                    self.try_git(&["update-ref", &there, commit], None, LOCAL).await?;
                 }
                 Ok(ran) => wrong.push(not_pushed(name, remote, &ran.talk)),
                 Err(Error::Git { why, .. }) => wrong.push(not_pushed(name, remote, &why)),
@@ -245,8 +246,7 @@ impl Repository {
                 Err(Error::Git { why, .. }) => why,
                 Err(error) => return Err(error),
             };
-            let is_race = talk.contains("stale info") || talk.contains("remote ref does not exist");
-            if !talk.is_empty() && !is_race {
+            if !talk.is_empty() && !is_race(&talk) {
                 wrong.push(format!("cannot take imported spools away from {}: {}", remote.0, said(&talk)));
             }
             if talk.is_empty() {
@@ -268,6 +268,16 @@ fn not_pushed(name: &str, remote: &Remote, talk: &str) -> String {
         false => "",
     };
     format!("{name} is not pushed to {remote} yet: {why}{two}")
+}
+
+/// Whether all that a push was refused for is that somebody else had been there.
+fn is_race(talk: &str) -> bool {
+    let race = |line: &str| line.contains("(stale info)") || line.contains("remote ref does not exist");
+    let mut refused = talk.lines().map(str::trim).filter(|line| line.starts_with("! [")).peekable();
+    match refused.peek() {
+        Some(_) => refused.all(race),
+        None => talk.lines().any(race),
+    }
 }
 
 /// The name of no object, as long as `like`.
