@@ -88,20 +88,21 @@ impl Mesh {
             });
         }
         let mut held = self.journal.hold(self.timeout * 2).await?;
-        let earlier = held.pending().cloned();
-        let drained = match held.base().spool {
-            Some(_) => Some(self.drain(&mut held).await?),
-            None => None,
-        };
-        if let Some(earlier) = earlier {
-            let receipt = match held.pending() {
-                Some(_) => self.settle(&mut held, &earlier).await?,
-                // It was in the spool.
-                None => Receipt {
-                    seq: Some(earlier.seq),
+        let mut drained = None;
+        if held.base().spool.is_some() {
+            let earlier = held.pending().cloned();
+            (held, drained) = self.drain(held).await?;
+            let spooled =
+                earlier.filter(|event| held.pending().is_none() && event.is_same(draft, &self.identity));
+            if let Some(event) = spooled {
+                return Ok(Receipt {
+                    seq: Some(event.seq),
                     stream_seq: held.base().stream_seq,
-                },
-            };
+                });
+            }
+        }
+        if let Some(earlier) = held.pending().cloned() {
+            let receipt = self.settle(&mut held, &earlier).await?;
             if earlier.is_same(draft, &self.identity) {
                 return Ok(receipt);
             }

@@ -143,6 +143,13 @@ impl Journal {
         }
     }
 
+    /// A lock of the instance for something else than its journal; none if others keep it for longer than `wait`.
+    pub(super) async fn lock_for(&self, what: &str, wait: Duration) -> Result<Option<File>, Error> {
+        let path = self.log.with_extension(what);
+        let locked = lock(&path, wait).await;
+        locked.map_err(|error| bad(&path, format!("cannot lock it: {error}")))
+    }
+
     /// Waits for the lock, then reads the journal; begins one if there is none.
     pub(super) async fn hold(&self, wait: Duration) -> Result<Held, Error> {
         let path = &self.log;
@@ -151,25 +158,13 @@ impl Journal {
         fs::create_dir_all(dir).map_err(|error| failed("cannot make its directory", error))?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let lock = options
-            .open(&self.lock)
-            .map_err(|error| failed("cannot open its lock", error))?;
-        let deadline = Instant::now() + wait;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(LOCK_POLL).await;
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(bad(
-                        path,
-                        "another process has been emitting for too long".to_owned(),
-                    ));
-                }
-                Err(TryLockError::Error(error)) => return Err(failed("cannot lock it", error)),
-            }
-        }
+        let locked = lock(&self.lock, wait).await;
+        let Some(lock) = locked.map_err(|error| failed("cannot lock it", error))? else {
+            return Err(bad(
+                path,
+                "another process has been emitting for too long".to_owned(),
+            ));
+        };
         let mut log = options
             .open(path)
             .map_err(|error| failed("cannot open it", error))?;
@@ -292,6 +287,23 @@ impl Held {
         };
         self.log = write().map_err(|error| bad(&self.path, format!("cannot rewrite it: {error}")))?;
         Ok(())
+    }
+}
+
+/// Locks a file, made if it is not there, waiting for whoever has it.
+async fn lock(path: &Path, wait: Duration) -> std::io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(path)?;
+    let deadline = Instant::now() + wait;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
 }
 

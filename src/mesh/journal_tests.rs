@@ -77,7 +77,10 @@ async fn what_was_spooled_stands_until_it_is_imported() {
     held.imported(90).unwrap();
     drop(held);
     let held = journal.hold(WAIT).await.unwrap();
-    assert_eq!((held.base().seq, held.base().stream_seq, &held.base().spool), (4, 90, &None));
+    assert_eq!(
+        (held.base().seq, held.base().stream_seq, &held.base().spool),
+        (4, 90, &None)
+    );
 }
 
 #[tokio::test]

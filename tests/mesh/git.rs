@@ -37,7 +37,10 @@ fn events_of_two_machines_wait_and_are_imported_once(mut server: Server) {
     for n in ["2", "3", "4"] {
         let ran = emit_with(&server, &one, "alpha", n);
         assert_eq!(ran.out, format!("kept alpha {n}\n"));
-        assert!(ran.err.contains("The mesh is down") && ran.err.contains("refs/mesh/alpha"), "{ran:?}");
+        assert!(
+            ran.err.contains("The mesh is down") && ran.err.contains("refs/mesh/alpha"),
+            "{ran:?}"
+        );
     }
     for n in ["1", "2"] {
         emit_with(&server, &two, "beta", n);
@@ -51,17 +54,39 @@ fn events_of_two_machines_wait_and_are_imported_once(mut server: Server) {
 
     server.restart();
     let report = server.json("beta", &["sync", "--git", two.str()]);
-    let counts: Vec<_> = report.iter().map(|of| (&of["instance"], &of["imported"], &of["left"])).collect();
-    assert_eq!(counts, [(&json!("alpha"), &json!(3), &json!(0)), (&json!("beta"), &json!(2), &json!(0))]);
-    assert!(remote.refs().is_empty() && two.refs().is_empty(), "{:?}", two.refs());
-    assert_eq!(server.ok("beta", &["sync", "--git", two.str()]), "nothing waits\n");
+    let counts: Vec<_> = report
+        .iter()
+        .map(|of| (&of["instance"], &of["imported"], &of["left"]))
+        .collect();
+    assert_eq!(
+        counts,
+        [
+            (&json!("alpha"), &json!(3), &json!(0)),
+            (&json!("beta"), &json!(2), &json!(0))
+        ]
+    );
+    assert!(
+        remote.refs().is_empty() && two.refs().is_empty(),
+        "{:?}",
+        two.refs()
+    );
+    assert_eq!(
+        server.ok("beta", &["sync", "--git", two.str()]),
+        "nothing waits\n"
+    );
     // The other machine still has its own ref: nothing of it is imported again.
     let late = server.json("alpha", &["sync", "--git", one.str()]);
     assert_eq!((&late[0]["imported"], &late[0]["there"]), (&json!(0), &json!(0)));
     assert!(one.refs().is_empty());
-    assert_eq!(server.ok("alpha", &["emit", "fo_insight", &insight(5)]), "7 alpha 5\n");
+    assert_eq!(
+        server.ok("alpha", &["emit", "fo_insight", &insight(5)]),
+        "7 alpha 5\n"
+    );
     let stored = server.json("r", &["log", "-n", "100"]);
-    assert_eq!((seqs(&stored, "alpha"), seqs(&stored, "beta")), ((1..=5).collect(), vec![1, 2]));
+    assert_eq!(
+        (seqs(&stored, "alpha"), seqs(&stored, "beta")),
+        ((1..=5).collect(), vec![1, 2])
+    );
     // With the headers they were given when they were emitted.
     for event in &waiting {
         let same = |other: &&Value| ["instance", "seq"].iter().all(|key| other[*key] == event[*key]);
@@ -83,40 +108,67 @@ fn emit_with(server: &Server, repo: &Repo, instance: &str, text: &str) -> Ran {
 
 fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
     skip_without_git!();
-    let (first, second) = (Repo::bare(server.dir.path(), "first"), Repo::new(server.dir.path(), "second"));
+    let (first, second) = (
+        Repo::bare(server.dir.path(), "first"),
+        Repo::new(server.dir.path(), "second"),
+    );
     server.ok("alpha", &["emit", "fo_insight", &insight(1)]);
     server.kill();
     // The place may change meanwhile.
     for (n, repo) in [(2, &first), (3, &first), (4, &second)] {
         let kept = server.json("alpha", &["emit", "fo_insight", &insight(n), "--git", repo.str()]);
-        assert_eq!((&kept[0]["seq"], &kept[0]["stream_seq"]), (&json!(n), &Value::Null));
-        assert_eq!(kept[0]["kept"]["commit"], repo.git(&["rev-parse", "refs/mesh/alpha"]));
+        assert_eq!(
+            (&kept[0]["seq"], &kept[0]["stream_seq"]),
+            (&json!(n), &Value::Null)
+        );
+        assert_eq!(
+            kept[0]["kept"]["commit"],
+            repo.git(&["rev-parse", "refs/mesh/alpha"])
+        );
     }
     server.restart();
     // What comes later alone is not imported.
     let early = server.run("r", &["sync", "--git", second.str()]);
-    assert!(early.code == 1 && early.err.contains("event 4 comes after 3"), "{early:?}");
+    assert!(
+        early.code == 1 && early.err.contains("event 4 comes after 3"),
+        "{early:?}"
+    );
     // Nobody says any more where the repositories are: the journal knows.
-    assert_eq!(server.ok("alpha", &["emit", "fo_insight", &insight(5)]), "5 alpha 5\n");
+    assert_eq!(
+        server.ok("alpha", &["emit", "fo_insight", &insight(5)]),
+        "5 alpha 5\n"
+    );
     let stored = server.json("r", &["log", "-n", "100"]);
     assert_eq!(seqs(&stored, "alpha"), [1, 2, 3, 4, 5]);
     assert!(first.refs().is_empty() && second.refs().is_empty());
     // A second time down: it goes on where it was.
     server.kill();
-    server.ok("alpha", &["emit", "fo_insight", &insight(6), "--git", second.str()]);
+    server.ok(
+        "alpha",
+        &["emit", "fo_insight", &insight(6), "--git", second.str()],
+    );
     fs::rename(&second.path, server.dir.path().join("away")).unwrap();
     server.restart();
     let stuck = server.run("alpha", &["emit", "fo_insight", &insight(7)]);
-    assert!(stuck.code == 3 && stuck.err.contains("events up to 6 wait in"), "{stuck:?}");
+    assert!(
+        stuck.code == 3 && stuck.err.contains("events up to 6 wait in"),
+        "{stuck:?}"
+    );
     assert!(stuck.err.contains("mesh sync --git"), "{stuck:?}");
     // With a place to keep it in it waits behind them.
     assert_eq!(
-        server.ok("alpha", &["emit", "fo_insight", &insight(7), "--git", first.str()]),
+        server.ok(
+            "alpha",
+            &["emit", "fo_insight", &insight(7), "--git", first.str()]
+        ),
         "kept alpha 7\n"
     );
     fs::rename(server.dir.path().join("away"), &second.path).unwrap();
     server.ok("alpha", &["emit", "fo_insight", &insight(8)]);
-    assert_eq!(seqs(&server.json("r", &["log", "-n", "100"]), "alpha"), (1..=8).collect::<Vec<_>>());
+    assert_eq!(
+        seqs(&server.json("r", &["log", "-n", "100"]), "alpha"),
+        (1..=8).collect::<Vec<_>>()
+    );
 }
 
 fn an_event_that_was_stored_unheard_is_not_doubled(server: Server) {
@@ -126,7 +178,15 @@ fn an_event_that_was_stored_unheard_is_not_doubled(server: Server) {
     let through = format!("nats://127.0.0.1:{}", deaf.port);
     let unheard = |text: &str, more: &[&str]| {
         let body = insight(text);
-        let args = ["emit", "fo_insight", &body, "--server", &through, "--timeout", "1"];
+        let args = [
+            "emit",
+            "fo_insight",
+            &body,
+            "--server",
+            &through,
+            "--timeout",
+            "1",
+        ];
         server.run("alpha", &[&args, more].concat())
     };
     // Once known only to the journal, once to git as well.
@@ -136,10 +196,16 @@ fn an_event_that_was_stored_unheard_is_not_doubled(server: Server) {
     assert_eq!(repo.git(&["rev-list", "--count", "refs/mesh/alpha"]), "2");
     let report = server.json("r", &["sync", "--git", repo.str()]);
     assert_eq!(report[0]["left"], 0, "{report:?}");
-    assert_eq!(server.ok("alpha", &["emit", "fo_insight", &insight(3)]), "3 alpha 3\n");
+    assert_eq!(
+        server.ok("alpha", &["emit", "fo_insight", &insight(3)]),
+        "3 alpha 3\n"
+    );
     let stored = server.json("r", &["log", "-n", "100"]);
     assert_eq!(seqs(&stored, "alpha"), [1, 2, 3]);
-    let texts: Vec<_> = stored.iter().map(|event| event["body"]["text"].as_str().unwrap()).collect();
+    let texts: Vec<_> = stored
+        .iter()
+        .map(|event| event["body"]["text"].as_str().unwrap())
+        .collect();
     assert_eq!(texts, ["1", "2", "3"]);
 }
 
@@ -153,10 +219,18 @@ fn many_at_once_lose_nothing(mut server: Server) {
             let (server, repo) = (&server, &repo);
             scope.spawn(move || {
                 // The last two are one name on two machines: only git keeps them apart.
-                let (instance, state) = [("a", "s"), ("a", "s"), ("b", "s"), ("b", "s"), ("c", "x"), ("c", "y")][writer];
+                let (instance, state) = [
+                    ("a", "s"),
+                    ("a", "s"),
+                    ("b", "s"),
+                    ("b", "s"),
+                    ("c", "x"),
+                    ("c", "y"),
+                ][writer];
                 for n in 0..each {
                     let body = insight(format!("{writer}.{n}"));
-                    let mut command = server.mesh(instance, &["emit", "fo_insight", &body, "--git", repo.str()]);
+                    let mut command =
+                        server.mesh(instance, &["emit", "fo_insight", &body, "--git", repo.str()]);
                     command.env("MESH_STATE_DIR", server.dir.path().join(state));
                     let ran = Ran::of(command);
                     assert_eq!(ran.code, 0, "{ran:?}");
@@ -183,8 +257,17 @@ fn many_at_once_lose_nothing(mut server: Server) {
     twice.sort_unstable();
     assert_eq!(twice, [1, 1, 2, 2, 3, 3, 4, 4]);
     for writer in 0..writers {
-        let of_it = |event: &&Value| event["body"]["text"].as_str().unwrap().starts_with(&format!("{writer}."));
-        let texts: Vec<_> = stored.iter().filter(of_it).map(|event| event["body"]["text"].clone()).collect();
+        let of_it = |event: &&Value| {
+            event["body"]["text"]
+                .as_str()
+                .unwrap()
+                .starts_with(&format!("{writer}."))
+        };
+        let texts: Vec<_> = stored
+            .iter()
+            .filter(of_it)
+            .map(|event| event["body"]["text"].clone())
+            .collect();
         let expected: Vec<_> = (0..each).map(|n| json!(format!("{writer}.{n}"))).collect();
         assert_eq!(texts, expected);
     }
@@ -221,7 +304,11 @@ fn syncs_that_are_killed_neither_lose_nor_double(mut server: Server) {
     }
     let stored = server.json("r", &["log", "-n", "10000"]);
     for instance in ["alpha", "beta"] {
-        assert_eq!(seqs(&stored, instance), (1..=count).collect::<Vec<_>>(), "{instance}");
+        assert_eq!(
+            seqs(&stored, instance),
+            (1..=count).collect::<Vec<_>>(),
+            "{instance}"
+        );
     }
 }
 
@@ -238,8 +325,19 @@ fn a_reader_sees_git_and_the_mesh_as_one(mut server: Server) {
     server.ok("alpha", &["emit", "fo_insight", &insight(1)]);
     server.kill();
     emit_with(&server, &one, "alpha", "2");
-    let all = ["watch", "fo_insight", "--git", two.str(), "--since", "all", "--json"];
-    let (talk, now) = (server.dir.path().join("talk"), fs::File::create(server.dir.path().join("talk")).unwrap());
+    let all = [
+        "watch",
+        "fo_insight",
+        "--git",
+        two.str(),
+        "--since",
+        "all",
+        "--json",
+    ];
+    let (talk, now) = (
+        server.dir.path().join("talk"),
+        fs::File::create(server.dir.path().join("talk")).unwrap(),
+    );
     let mut watch = server.mesh("r", &all);
     watch.stderr(now);
     let watch = Running::start_heard(watch);

@@ -45,7 +45,11 @@ pub(super) async fn watch(context: &Context, repository: Repository, wanted: &Wa
         None => None,
         Some(Since::All) => Some(jiff::Timestamp::MIN),
         Some(Since::At(time)) => Some(time),
-        Some(Since::Ago(ago)) => Some(jiff::Timestamp::now().checked_sub(ago).unwrap_or(jiff::Timestamp::MIN)),
+        Some(Since::Ago(ago)) => Some(
+            jiff::Timestamp::now()
+                .checked_sub(ago)
+                .unwrap_or(jiff::Timestamp::MIN),
+        ),
     };
     let began = Instant::now();
     let git = Follow::start(&repository, since).await?;
@@ -121,7 +125,10 @@ impl Side {
                 Err(failure) if !told => {
                     told = true;
                     let cause = failure.lines().next().unwrap_or_default();
-                    let text = format!("The mesh is down ({cause}): reading from git, refs/mesh/* of {}", self.place);
+                    let text = format!(
+                        "The mesh is down ({cause}): reading from git, refs/mesh/* of {}",
+                        self.place
+                    );
                     if say.send(Said::Talk(text)).await.is_err() {
                         return;
                     }
@@ -132,7 +139,10 @@ impl Side {
         };
         let text = match told {
             true => "The mesh is back".to_owned(),
-            false => format!("Reading from the mesh, and from git, refs/mesh/* of {}", self.place),
+            false => format!(
+                "Reading from the mesh, and from git, refs/mesh/* of {}",
+                self.place
+            ),
         };
         let mut said = Said::Talk(text);
         loop {

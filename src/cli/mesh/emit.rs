@@ -124,15 +124,22 @@ async fn keep(
     };
     let kept = offline.emit(draft).await.map_err(|error| {
         // Both matter to whoever has to see to it.
-        let Some(cause) = failure.lines().next() else { return error.into() };
+        let Some(cause) = failure.lines().next() else {
+            return error.into();
+        };
         output::note(format!("The mesh is down ({cause})"));
         Failure::from(error)
     })?;
     let cause = failure.lines().next().unwrap_or_default();
-    output::note(format!("The mesh is down ({cause}): kept in {} of {place}", kept.reference));
+    output::note(format!(
+        "The mesh is down ({cause}): kept in {} of {place}",
+        kept.reference
+    ));
     let pushed = offline.push().await;
-    for wrong in pushed.unwrap_or_else(|error| vec![error.to_string()]) {
-        output::note(format!("{wrong}; tried again at the next `mesh emit` or `mesh sync`"));
+    if let Some(wrong) = pushed.unwrap_or_else(|error| Some(error.to_string())) {
+        output::note(format!(
+            "{wrong}; tried again at the next `mesh emit` or `mesh sync`"
+        ));
     }
     let instance = &offline.identity.instance;
     output::print(match context.json {

@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::table;
 use crate::cli::{Context, Failure, output};
-use crate::mesh::spool::{self, Imported, Outcome, Progress, Repository, Request};
-use crate::mesh::{Error, Mesh};
+use crate::mesh::spool::{self, Imported, Offline, Outcome, Progress, Repository, Request};
+use crate::mesh::{Error, Identity, identity};
 
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ impl Sync {
             Ok(mesh) => mesh,
             Err(failure) => {
                 if !self.local {
-                    push(&repository).await?;
+                    push(context, repository).await?;
                 }
                 return Err(failure);
             }
@@ -63,9 +63,15 @@ impl Sync {
     }
 }
 
-/// The mesh is down: what can be done is to get the events nearer to the others.
-async fn push(repository: &Repository) -> Result<(), Error> {
-    for wrong in Mesh::push_spools(repository).await? {
+/// The mesh is down: what can be done is to get this instance's events nearer to the others.
+async fn push(context: &Context, repository: Repository) -> Result<(), Error> {
+    let offline = Offline {
+        identity: Identity::from_env()?,
+        state_dir: identity::state_dir(),
+        timeout: context.timeout,
+        repository,
+    };
+    if let Some(wrong) = offline.push().await? {
         output::note(wrong);
     }
     Ok(())
@@ -103,7 +109,8 @@ fn report(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
         ([], _) => Err(Failure::failed("not all was well, see above")),
         ([first, ..], _) => {
             let Imported { instance, left, .. } = first;
-            let hint = format!("`mesh sync --give-up {instance}` passes over what can never be imported, for good");
+            let hint =
+                format!("`mesh sync --give-up {instance}` passes over what can never be imported, for good");
             Err(Failure::failed(format!("{left} events of {instance} stay where they are")).hint(hint))
         }
     }

@@ -22,7 +22,9 @@ pub(super) struct Cursor {
 
 impl Cursor {
     fn of(row: Option<Row>) -> Result<Self, Error> {
-        let Some(row) = row else { return Ok(Self::default()) };
+        let Some(row) = row else {
+            return Ok(Self::default());
+        };
         let mut cursor = match row.state {
             State::Live => row.read()?,
             State::Deleted | State::Lapsed => Self::default(),

@@ -77,7 +77,10 @@ impl Head {
         head.check(instance)?;
         let body = &blob[end + 1..];
         if body.len() > BODY_BYTES_MAX {
-            return Err(format!("its body has {} bytes, at most {BODY_BYTES_MAX}", body.len()));
+            return Err(format!(
+                "its body has {} bytes, at most {BODY_BYTES_MAX}",
+                body.len()
+            ));
         }
         Ok((head, Bytes::copy_from_slice(body)))
     }
@@ -89,7 +92,8 @@ impl Head {
         if self.instance != instance {
             return Err(format!("it says that it is an event of `{}`", self.instance));
         }
-        let is_text = |text: &str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains(char::is_control);
+        let is_text =
+            |text: &str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.contains(char::is_control);
         let is_ours = subject::is_subject(self.subject.as_bytes())
             && subject::matches(catalog::ALL.as_bytes(), self.subject.as_bytes());
         let names = [&self.session, &self.parent];
@@ -187,7 +191,10 @@ mod tests {
         refused(&|head| head.id = "x\r\nNats-Rollup: all".to_owned(), "`id`");
         refused(&|head| head.event = String::new(), "`event`");
         refused(&|head| head.subject = "mesh.>".to_owned(), "`subject`");
-        refused(&|head| head.subject = "$JS.API.STREAM.DELETE.MESH".to_owned(), "`subject`");
+        refused(
+            &|head| head.subject = "$JS.API.STREAM.DELETE.MESH".to_owned(),
+            "`subject`",
+        );
         refused(&|head| head.time = "yesterday".to_owned(), "`time`");
         refused(&|head| head.session = Some("a b".to_owned()), "`session`");
         for blob in [&b""[..], b"no line", b"{}\n", b"\xff\xfe\n"] {

@@ -80,7 +80,9 @@ impl Follow {
             }
             if let Some((commit, head)) = self.queue.front() {
                 let found = self.blobs.read(&head.instance, commit).await?;
-                let Some((_, head)) = self.queue.pop_front() else { continue };
+                let Some((_, head)) = self.queue.pop_front() else {
+                    continue;
+                };
                 match found {
                     Ok((_, body)) => return Ok(Seen::Event(Box::new(head.received(body)))),
                     Err(why) => self.tell(why),
@@ -135,7 +137,12 @@ impl Follow {
         if before.is_empty() {
             return Ok(HashSet::new());
         }
-        let list = [&["rev-list", "--ignore-missing", "--first-parent"][..], &before, &["--"]].concat();
+        let list = [
+            &["rev-list", "--ignore-missing", "--first-parent"][..],
+            &before,
+            &["--"],
+        ]
+        .concat();
         let ran = self.repository.try_git(&list, None, LOCAL).await?;
         let mut known: HashSet<String> = ran.text().lines().map(str::to_owned).collect();
         known.remove(&tip.commit);

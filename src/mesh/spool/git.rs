@@ -108,7 +108,9 @@ impl Repository {
         let why = why.into();
         let shown = self.path.display();
         let next = if why.contains("not a git repository") || why.contains("cannot change to") {
-            format!("`git init --bare {shown}` makes one; --git, MESH_GIT or `git` in the file of events names another")
+            format!(
+                "`git init --bare {shown}` makes one; --git, MESH_GIT or `git` in the file of events names another"
+            )
         } else {
             format!("`git -C {shown} fsck` says whether the repository is sound")
         };
@@ -241,7 +243,8 @@ impl Repository {
         Error::Git {
             what: format!("{}: cannot run git", self.path.display()),
             why: error.to_string(),
-            next: "install git (2.29 or later) and have it on PATH, or go without --git and MESH_GIT".to_owned(),
+            next: "install git (2.29 or later) and have it on PATH, or go without --git and MESH_GIT"
+                .to_owned(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Importing spools into the stream; [`super`] says why this is exactly once and in order.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const ALONE: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How many times the usual patience we wait for the others to leave a gap.
 const PATIENCE: u32 = 12;
+/// How often an emitter imports what others add to its spool meanwhile, before it does so, too.
+const DRAINS_MAX: u32 = 3;
 /// How long a remote may take.
 const REMOTE: Duration = Duration::from_secs(600);
 
@@ -114,39 +117,89 @@ impl Mesh {
         };
         let mut outcome = self.import(repository, request, progress).await?;
         outcome.wrong.extend(fetched);
-        let retired = repository.retire(&outcome.finished, remote.as_ref(), REMOTE).await?;
+        let retired = repository
+            .retire(&outcome.finished, remote.as_ref(), REMOTE)
+            .await?;
         outcome.wrong.extend(retired);
         if let Some(remote) = &remote {
             // What has to stay is worth a second try.
-            outcome.wrong.extend(repository.push(remote, None, REMOTE).await?);
+            let instance = &self.identity.instance;
+            outcome
+                .wrong
+                .extend(repository.push(remote, instance, REMOTE).await?);
         }
         if request.give_up.as_ref() == Some(&self.identity.instance) {
             let mut held = self.journal.hold(self.timeout * 2).await?;
             if held.base().spool.is_some() {
-                let place = self.imported_to(&held).await?.1;
+                let (seq, place) = self.imported_to(&held).await?;
+                if held.pending().is_some_and(|pending| pending.seq <= seq) {
+                    held.confirm(place)?;
+                }
                 held.imported(place)?;
             }
         }
         Ok(outcome)
     }
 
-    /// Pushes what was not pushed; for when the mesh cannot be reached.
-    pub async fn push_spools(repository: &Repository) -> Result<Vec<String>, Error> {
-        match repository.remote().await? {
-            Some(remote) => repository.push(&remote, None, REMOTE).await,
-            None => Ok(Vec::new()),
+    /// Brings what this instance has spooled into the stream, because something is to be sent after it.
+    ///
+    /// The journal is free meanwhile: other emitters of the instance may add to the spool.
+    pub(in crate::mesh) async fn drain(&self, mut held: Held) -> Result<(Held, Option<Drained>), Error> {
+        let mut wrong = Vec::new();
+        for _ in 0..DRAINS_MAX {
+            let repositories = held.base().spool.clone().unwrap_or_default().repositories;
+            drop(held);
+            let drained = match self.journal.lock_for("import", self.timeout * 2).await? {
+                Some(_lock) => {
+                    wrong.clear();
+                    self.import_own(&repositories, &mut wrong).await?
+                }
+                None => {
+                    wrong = vec!["another process is importing them".to_owned()];
+                    Drained(Vec::new())
+                }
+            };
+            held = self.journal.hold(self.timeout * 2).await?;
+            let Some(spooled) = held.base().spool.as_ref().map(|spool| spool.seq) else {
+                return Ok((held, Some(drained)));
+            };
+            let (seq, place) = self.imported_to(&held).await?;
+            if held.pending().is_some_and(|pending| pending.seq <= seq) {
+                held.confirm(place)?;
+            }
+            if spooled <= seq {
+                held.imported(place)?;
+                return Ok((held, Some(drained)));
+            }
+            if !wrong.is_empty() {
+                break;
+            }
         }
+        let spool = held.base().spool.clone().unwrap_or_default();
+        let shown = |path: &PathBuf| path.display().to_string();
+        Err(Error::Waiting {
+            seq: spool.seq,
+            place: spool
+                .repositories
+                .iter()
+                .map(shown)
+                .collect::<Vec<_>>()
+                .join(", "),
+            why: match wrong.is_empty() {
+                true => format!("event {} is not there", spool.seq),
+                false => wrong.join("; "),
+            },
+        })
     }
 
-    /// Brings what this instance has spooled into the stream, because something is to be sent after it.
-    pub(in crate::mesh) async fn drain(&self, held: &mut Held) -> Result<Drained, Error> {
-        let spool = held.base().spool.clone().unwrap_or_default();
+    /// Imports this instance's events from where its journal says they are.
+    async fn import_own(&self, repositories: &[PathBuf], wrong: &mut Vec<String>) -> Result<Drained, Error> {
         let request = Request {
             only: Some(self.identity.instance.clone()),
             ..Request::default()
         };
-        let (mut drained, mut wrong) = (Drained(Vec::new()), Vec::new());
-        for path in &spool.repositories {
+        let mut drained = Drained(Vec::new());
+        for path in repositories {
             let repository = Repository::at(path)?;
             match self.import(&repository, &request, &Progress::default()).await {
                 Ok(outcome) => {
@@ -158,22 +211,6 @@ impl Mesh {
                 Err(error) => return Err(error),
             }
         }
-        let (seq, place) = self.imported_to(held).await?;
-        if held.pending().is_some_and(|pending| pending.seq <= seq) {
-            held.confirm(place)?;
-        }
-        if seq < spool.seq {
-            let shown = |path: &std::path::PathBuf| path.display().to_string();
-            return Err(Error::Waiting {
-                seq: spool.seq,
-                place: spool.repositories.iter().map(shown).collect::<Vec<_>>().join(", "),
-                why: match wrong.is_empty() {
-                    true => format!("event {} is not there any more", spool.seq),
-                    false => wrong.join("; "),
-                },
-            });
-        }
-        held.imported(place)?;
         Ok(drained)
     }
 
@@ -207,7 +244,9 @@ impl Mesh {
         let waiting = || lines().filter(|line| !line.todo.is_empty());
         let survey = match waiting().map(|line| line.cursor.place(&stream)).min() {
             Some(after) => {
-                let wanted = waiting().flat_map(|line| &line.todo).map(|(_, head)| head.id.clone());
+                let wanted = waiting()
+                    .flat_map(|line| &line.todo)
+                    .map(|(_, head)| head.id.clone());
                 Some(Survey::of(self, wanted.collect(), after, stream).await?)
             }
             None => None,
@@ -308,7 +347,9 @@ struct Pace {
 impl Work<'_> {
     /// Imports the events of one journal, up to what is in the way.
     async fn import(&mut self, line: &mut Line, give_up: bool, report: &mut Imported) -> Result<(), Error> {
-        let Some(mut survey) = self.survey.take() else { return Ok(()) };
+        let Some(mut survey) = self.survey.take() else {
+            return Ok(());
+        };
         let mut at = 0;
         let outcome = self.walk(&mut survey, line, &mut at, give_up, report).await;
         report.left += (line.todo.len() - at) as u64;
@@ -333,7 +374,8 @@ impl Work<'_> {
         while let Some((_, head)) = line.todo.get(*at) {
             if head.after > line.cursor.seq && !give_up {
                 let Head { seq, after, .. } = head;
-                let missing = format!("event {seq} comes after {after}, which was not imported and is not here");
+                let missing =
+                    format!("event {seq} comes after {after}, which was not imported and is not here");
                 report.wrong.push(missing);
                 break;
             }
@@ -351,7 +393,9 @@ impl Work<'_> {
                     places: Vec::new(),
                     stop: unread.map(Stop::Refused),
                 },
-                ([(head, body)], _) if pace.alone > 0 => survey.send_alone(head, body).await.unwrap_or_else(unheard),
+                ([(head, body)], _) if pace.alone > 0 => {
+                    survey.send_alone(head, body).await.unwrap_or_else(unheard)
+                }
                 (run, _) => survey.send(run).await,
             };
             for (place, (head, _)) in sent.places.iter().zip(&run) {

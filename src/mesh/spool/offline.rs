@@ -1,8 +1,7 @@
 //! Emitting without a mesh: numbered as ever, and kept in git.
 
-use std::fs::{OpenOptions, TryLockError};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Repository;
 use super::entry::Head;
@@ -12,8 +11,6 @@ use crate::mesh::{Draft, Error, Identity};
 
 /// How long a push, and whoever waits for one, may keep an emitter.
 const PUSH: Duration = Duration::from_secs(30);
-/// Pause between looks whether another push has ended.
-const PUSH_POLL: Duration = Duration::from_millis(20);
 
 /// An instance that cannot reach its mesh.
 #[derive(Clone, Debug)]
@@ -43,7 +40,9 @@ impl Offline {
     /// Keeps an event until the mesh is back; what an earlier emitter left unsettled goes first.
     pub async fn emit(&self, draft: &Draft) -> Result<Kept, Error> {
         let instance = &self.identity.instance;
-        let mut held = Journal::new(&self.state_dir, instance).hold(self.timeout * 2).await?;
+        let mut held = Journal::new(&self.state_dir, instance)
+            .hold(self.timeout * 2)
+            .await?;
         if let Some(earlier) = held.pending().cloned() {
             let kept = self.put(&mut held, &earlier).await?;
             if earlier.is_same(draft, &self.identity) {
@@ -90,25 +89,16 @@ impl Offline {
     }
 
     /// Pushes the spool to the repository's remote, if it has one; gives what went wrong, which is no loss.
-    pub async fn push(&self) -> Result<Vec<String>, Error> {
+    pub async fn push(&self) -> Result<Option<String>, Error> {
         let Some(remote) = self.repository.remote().await? else {
-            return Ok(Vec::new());
+            return Ok(None);
         };
-        // Many emitters at once: whoever comes later mostly finds that its event went along.
-        let lock = self.state_dir.join(format!("{}.push", self.identity.instance));
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(lock)?;
-        let deadline = Instant::now() + PUSH;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(PUSH_POLL).await;
-                }
-                Err(TryLockError::WouldBlock) => return Ok(vec!["another push takes very long".to_owned()]),
-                Err(TryLockError::Error(error)) => return Err(error.into()),
-            }
-        }
         let instance = &self.identity.instance;
-        self.repository.push(&remote, Some(instance), PUSH).await
+        // Many emitters at once: whoever comes later mostly finds that its event went along.
+        let journal = Journal::new(&self.state_dir, instance);
+        let Some(_lock) = journal.lock_for("push", PUSH).await? else {
+            return Ok(Some("another push takes very long".to_owned()));
+        };
+        self.repository.push(&remote, instance, PUSH).await
     }
 }

@@ -46,7 +46,9 @@ impl Repository {
         let mut wrong: Vec<String> = ran.talk.lines().map(str::to_owned).collect();
         let mut tips = Vec::new();
         for line in ran.text().lines() {
-            let Some((commit, name)) = line.split_once(' ') else { continue };
+            let Some((commit, name)) = line.split_once(' ') else {
+                continue;
+            };
             let (place, instance) = name.rsplit_once('/').unwrap_or(("", name));
             let remote = match format!("{place}/") {
                 here if here == HERE => None,
@@ -59,7 +61,9 @@ impl Repository {
                 },
             };
             if !identity::is_name(instance) {
-                wrong.push(format!("{name} is no spool: `{instance}` cannot name an instance"));
+                wrong.push(format!(
+                    "{name} is no spool: `{instance}` cannot name an instance"
+                ));
                 continue;
             }
             tips.push(Tip {
@@ -84,11 +88,20 @@ impl Repository {
         let mut chain = Chain::default();
         if !ran.ok {
             // What lies before the damage is listed all the same.
-            chain.wrong.push(format!("{} at {}: {}", tip.name, short(&tip.commit), said(&ran.talk)));
+            chain.wrong.push(format!(
+                "{} at {}: {}",
+                tip.name,
+                short(&tip.commit),
+                said(&ran.talk)
+            ));
         }
         let text = ran.text();
         if ran.ok && text.is_empty() {
-            chain.wrong.push(format!("{} at {}: that is no commit", tip.name, short(&tip.commit)));
+            chain.wrong.push(format!(
+                "{} at {}: that is no commit",
+                tip.name,
+                short(&tip.commit)
+            ));
         }
         let mut unread = 0;
         for commit in text.lines().rev().filter(|commit| !known.contains(*commit)) {
@@ -97,13 +110,17 @@ impl Repository {
                 Err(_) if unread >= EXPLAINED_MAX => unread += 1,
                 Err(why) => {
                     unread += 1;
-                    chain.wrong.push(format!("{} at commit {}: {why}", tip.name, short(commit)));
+                    chain
+                        .wrong
+                        .push(format!("{} at commit {}: {why}", tip.name, short(commit)));
                 }
             }
         }
         if unread > EXPLAINED_MAX {
             let more = unread - EXPLAINED_MAX;
-            chain.wrong.push(format!("{}: {more} more commits like these", tip.name));
+            chain
+                .wrong
+                .push(format!("{}: {more} more commits like these", tip.name));
         }
         Ok(chain)
     }
@@ -169,7 +186,10 @@ impl Blobs {
                 }
             }
         };
-        running.stdin.write_all(format!("{commit}:{FILE}\n").as_bytes()).await?;
+        running
+            .stdin
+            .write_all(format!("{commit}:{FILE}\n").as_bytes())
+            .await?;
         let mut line = Vec::new();
         running.stdout.read_until(b'\n', &mut line).await?;
         let line = String::from_utf8_lossy(&line).into_owned();
@@ -202,7 +222,9 @@ impl Blobs {
         let named = ["rev-parse", "--verify", "--end-of-options", &spec];
         let named = self.repository.try_git(&named, None, LOCAL).await?;
         if !named.ok {
-            return Ok(format!("it is no event of ours: no file `{FILE}` of it can be read"));
+            return Ok(format!(
+                "it is no event of ours: no file `{FILE}` of it can be read"
+            ));
         }
         let object = named.text();
         let sized = self
@@ -210,16 +232,25 @@ impl Blobs {
             .try_git(&["cat-file", "-s", &object], None, LOCAL)
             .await?;
         if !sized.ok {
-            return Ok(format!("object {} cannot be read: {}", short(&object), said(&sized.talk)));
+            return Ok(format!(
+                "object {} cannot be read: {}",
+                short(&object),
+                said(&sized.talk)
+            ));
         }
         let checked = self
             .repository
             .try_git(&["cat-file", "-t", &object], None, LOCAL)
             .await?;
         match sized.text().parse::<u64>() {
-            Ok(size) if size > BLOB_BYTES_MAX => Ok(format!("its event has {size} bytes, at most {BLOB_BYTES_MAX}")),
+            Ok(size) if size > BLOB_BYTES_MAX => {
+                Ok(format!("its event has {size} bytes, at most {BLOB_BYTES_MAX}"))
+            }
             _ if checked.text() != "blob" => Ok(format!("its `{FILE}` is a {}", checked.text())),
-            _ => Ok(format!("object {} cannot be read; `git fsck` says more", short(&object))),
+            _ => Ok(format!(
+                "object {} cannot be read; `git fsck` says more",
+                short(&object)
+            )),
         }
     }
 }

@@ -50,7 +50,12 @@ pub(super) enum Stop {
 
 impl Survey {
     /// Looks for events under `wanted` ids after a place of the stream.
-    pub(super) async fn of(mesh: &Mesh, wanted: HashSet<String>, after: u64, stream: String) -> Result<Self, Error> {
+    pub(super) async fn of(
+        mesh: &Mesh,
+        wanted: HashSet<String>,
+        after: u64,
+        stream: String,
+    ) -> Result<Self, Error> {
         let mut survey = Self {
             mesh: mesh.clone(),
             stream,
@@ -101,7 +106,11 @@ impl Survey {
             if let Some(before) = before.replace(head) {
                 message = message.expected_last_message_id(&before.id);
             }
-            let sent = self.mesh.jetstream.send_publish(head.subject.clone(), message).await;
+            let sent = self
+                .mesh
+                .jetstream
+                .send_publish(head.subject.clone(), message)
+                .await;
             let failed = sent.is_err();
             answers.push(sent);
             if failed {
@@ -142,7 +151,11 @@ impl Survey {
             }
         }
         let message = message(head, body).expected_last_subject_sequence(last);
-        let sent = self.mesh.jetstream.send_publish(head.subject.clone(), message).await;
+        let sent = self
+            .mesh
+            .jetstream
+            .send_publish(head.subject.clone(), message)
+            .await;
         let answer = match sent {
             Ok(answer) => answer.await,
             Err(error) => Err(error),
@@ -170,7 +183,9 @@ impl Survey {
             Err(error) => error,
         };
         match error.kind() {
-            PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => return Stop::Changed,
+            PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
+                return Stop::Changed;
+            }
             _ if is_refusal(&error) => {
                 let Failed(why) = error.into();
                 return Stop::Refused(why);

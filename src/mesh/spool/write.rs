@@ -32,7 +32,10 @@ impl Repository {
         if body.len() > BODY_BYTES_MAX {
             return Err(Error::Refused {
                 event: head.event.clone(),
-                why: format!("its body has {} bytes, a spool takes {BODY_BYTES_MAX}", body.len()),
+                why: format!(
+                    "its body has {} bytes, a spool takes {BODY_BYTES_MAX}",
+                    body.len()
+                ),
             });
         }
         let blob = ["hash-object", "-w", "--stdin", "--no-filters"];
@@ -54,8 +57,12 @@ impl Repository {
             };
             let who = (head.instance.as_str(), head.at().as_second());
             let commit = self.commit(&tree, parent.as_deref(), who, &message).await?;
-            let seen = end.as_ref().map_or_else(|| zero(&commit), |end| end.commit.clone());
-            let moved = self.try_git(&["update-ref", &name, &commit, &seen], None, LOCAL).await?;
+            let seen = end
+                .as_ref()
+                .map_or_else(|| zero(&commit), |end| end.commit.clone());
+            let moved = self
+                .try_git(&["update-ref", &name, &commit, &seen], None, LOCAL)
+                .await?;
             if moved.ok {
                 return Ok(commit);
             }
@@ -84,7 +91,9 @@ impl Repository {
 
     /// The end of a spool; an error if its ref is not one.
     async fn end(&self, instance: &str, name: &str) -> Result<Option<End>, Error> {
-        let Some((end, kind)) = self.look(name).await? else { return Ok(None) };
+        let Some((end, kind)) = self.look(name).await? else {
+            return Ok(None);
+        };
         if kind == "commit" && end.id.is_some() {
             return Ok(Some(end));
         }
@@ -112,7 +121,10 @@ impl Repository {
                 false => Err(self.failed(&format!("cannot read {name}"), said(&ran.talk))),
             };
         }
-        let id = body.lines().find_map(|line| line.strip_prefix(MARK)).map(str::to_owned);
+        let id = body
+            .lines()
+            .find_map(|line| line.strip_prefix(MARK))
+            .map(str::to_owned);
         Ok(Some((End { commit, id }, kind)))
     }
 
@@ -158,37 +170,40 @@ impl Repository {
         Ok(name.map(Remote))
     }
 
-    /// Pushes spools that the remote does not have yet, those of `instances` or all; gives what went wrong.
+    /// Pushes an instance's spool if the remote does not have it yet; gives what went wrong.
     pub(super) async fn push(
         &self,
         remote: &Remote,
-        instance: Option<&str>,
+        instance: &str,
         limit: Duration,
-    ) -> Result<Vec<String>, Error> {
-        let (tips, mut wrong) = self.tips().await?;
-        let mine = |name: &str| instance.is_none_or(|instance| instance == name);
-        for tip in tips.iter().filter(|tip| tip.remote.is_none() && mine(&tip.instance)) {
-            let there = tracking(remote, &tip.instance);
-            let has = tips.iter().find(|tip| tip.name == there).map(|tip| &tip.commit);
-            if has == Some(&tip.commit) {
-                continue;
+    ) -> Result<Option<String>, Error> {
+        let (tips, _) = self.tips().await?;
+        let (here, there) = (reference(instance), tracking(remote, instance));
+        let at = |name: &str| tips.iter().find(|tip| tip.name == name).map(|tip| &tip.commit);
+        let Some(commit) = at(&here).filter(|commit| at(&there) != Some(commit)) else {
+            return Ok(None);
+        };
+        let mirror = format!("remote.{}.mirror=false", remote.0);
+        let change = format!("{commit}:{here}");
+        let push = [
+            "-c",
+            &mirror,
+            "push",
+            "--quiet",
+            "--no-verify",
+            &remote.0,
+            &change,
+        ];
+        match self.try_git(&push, None, limit).await {
+            Ok(ran) if ran.ok => {
+                // Only our own note of it: a fetch at the same moment writes the same.
+                self.try_git(&["update-ref", &there, commit], None, LOCAL).await?;
+                Ok(None)
             }
-            let (commit, name) = (&tip.commit, &tip.name);
-            let mirror = format!("remote.{}.mirror=false", remote.0);
-            let change = format!("{commit}:{name}");
-            let push = ["-c", &mirror, "push", "--quiet", "--no-verify", &remote.0, &change];
-            let ran = self.try_git(&push, None, limit).await;
-            match ran {
-                Ok(ran) if ran.ok => {
-                    // Only our own note of it: a fetch at the same moment writes the same.
-                    self.try_git(&["update-ref", &there, commit], None, LOCAL).await?;
-                }
-                Ok(ran) => wrong.push(not_pushed(name, remote, &ran.talk)),
-                Err(Error::Git { why, .. }) => wrong.push(not_pushed(name, remote, &why)),
-                Err(error) => return Err(error),
-            }
+            Ok(ran) => Ok(Some(not_pushed(&here, remote, &ran.talk))),
+            Err(Error::Git { why, .. }) => Ok(Some(not_pushed(&here, remote, &why))),
+            Err(error) => Err(error),
         }
-        Ok(wrong)
     }
 
     /// Copies the remote's spools to where they do not meet ours; gives what went wrong.
@@ -230,7 +245,10 @@ impl Repository {
                 .await?;
         }
         let Some(remote) = remote else { return Ok(wrong) };
-        let theirs: Vec<_> = tips.iter().filter(|tip| tip.remote.as_ref() == Some(&remote.0)).collect();
+        let theirs: Vec<_> = tips
+            .iter()
+            .filter(|tip| tip.remote.as_ref() == Some(&remote.0))
+            .collect();
         for some in theirs.chunks(REFS_AT_ONCE) {
             let mut arguments = vec!["push".to_owned(), "--quiet".to_owned(), "--no-verify".to_owned()];
             for tip in some {
@@ -247,7 +265,11 @@ impl Repository {
                 Err(error) => return Err(error),
             };
             if !talk.is_empty() && !is_race(&talk) {
-                wrong.push(format!("cannot take imported spools away from {}: {}", remote.0, said(&talk)));
+                wrong.push(format!(
+                    "cannot take imported spools away from {}: {}",
+                    remote.0,
+                    said(&talk)
+                ));
             }
             if talk.is_empty() {
                 for tip in some {
@@ -273,7 +295,11 @@ fn not_pushed(name: &str, remote: &Remote, talk: &str) -> String {
 /// Whether all that a push was refused for is that somebody else had been there.
 fn is_race(talk: &str) -> bool {
     let race = |line: &str| line.contains("(stale info)") || line.contains("remote ref does not exist");
-    let mut refused = talk.lines().map(str::trim).filter(|line| line.starts_with("! [")).peekable();
+    let mut refused = talk
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("! ["))
+        .peekable();
     match refused.peek() {
         Some(_) => refused.all(race),
         None => talk.lines().any(race),

@@ -29,8 +29,16 @@ fn damage_names_ref_and_commit_and_stops_nobody_else(server: Server) {
     let cut = repo.git(&["rev-parse", "refs/mesh/cut~2"]);
     repo.lose(&cut);
     // Strangers on and under events.
-    let rubbish = vec![b"no JSON \xff\n".to_vec(), event("lost", 1, 0, b"{}"), vec![b'x'; 2 << 20]];
-    let mixed = [vec![event("strange", 1, 0, b"not UTF-8: \xff\0")], rubbish, vec![event("strange", 2, 1, b"{}")]];
+    let rubbish = vec![
+        b"no JSON \xff\n".to_vec(),
+        event("lost", 1, 0, b"{}"),
+        vec![b'x'; 2 << 20],
+    ];
+    let mixed = [
+        vec![event("strange", 1, 0, b"not UTF-8: \xff\0")],
+        rubbish,
+        vec![event("strange", 2, 1, b"{}")],
+    ];
     repo.chain("strange", mixed.concat());
     repo.spool("gone", 1);
     repo.lose("refs/mesh/gone");
@@ -63,21 +71,32 @@ fn damage_names_ref_and_commit_and_stops_nobody_else(server: Server) {
     }
     let stored = || server.json("r", &["log", "-n", "100"]);
     let of = |instance: &str| seqs(&stored(), instance);
-    assert_eq!((of("sound"), of("lost"), of("strange")), (vec![1, 2, 3, 4], vec![1, 2], vec![1, 2]));
+    assert_eq!(
+        (of("sound"), of("lost"), of("strange")),
+        (vec![1, 2, 3, 4], vec![1, 2], vec![1, 2])
+    );
     assert!(of("cut").is_empty());
     assert!(!repo.refs().contains(&"refs/mesh/sound".to_owned()));
     // Nobody emits on top of what is no spool.
     let mut command = server.mesh("tree", &["emit", "fo_insight", &insight(1), "--git", repo.str()]);
     command.env("MESH_URL", format!("nats://127.0.0.1:{}", free_port()));
     let ran = Ran::of(command);
-    assert!(ran.code == 1 && ran.err.contains(&format!("refs/mesh/tree is at tree {tree}")), "{ran:?}");
+    assert!(
+        ran.code == 1 && ran.err.contains(&format!("refs/mesh/tree is at tree {tree}")),
+        "{ran:?}"
+    );
 
     for instance in ["lost", "cut"] {
         server.run("r", &["sync", "--git", repo.str(), "--give-up", instance]);
     }
     assert_eq!((of("lost"), of("cut")), (vec![1, 2, 4, 5], vec![4, 5]));
     let left = repo.refs();
-    assert!(!left.iter().any(|name| name.ends_with("lost") || name.ends_with("cut")), "{left:?}");
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.ends_with("lost") || name.ends_with("cut")),
+        "{left:?}"
+    );
 }
 
 fn an_event_the_server_refuses_stops_its_instance_alone(server: Server) {
@@ -86,7 +105,11 @@ fn an_event_the_server_refuses_stops_its_instance_alone(server: Server) {
     let large = vec![b'x'; 3000];
     repo.chain(
         "alpha",
-        vec![event("alpha", 1, 0, b"{}"), event("alpha", 2, 1, &large), event("alpha", 3, 2, b"{}")],
+        vec![
+            event("alpha", 1, 0, b"{}"),
+            event("alpha", 2, 1, &large),
+            event("alpha", 3, 2, b"{}"),
+        ],
     );
     repo.spool("beta", 2);
     let commit = repo.git(&["rev-parse", "refs/mesh/alpha~1"]);
@@ -96,7 +119,11 @@ fn an_event_the_server_refuses_stops_its_instance_alone(server: Server) {
     assert_eq!(report.code, 1, "{report:?}");
     let place = format!("refs/mesh/alpha at commit {}: event 2: ", &commit[..12]);
     assert!(report.err.contains(&place), "{report:?}");
-    let lines: Vec<serde_json::Value> = report.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = report
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!((&lines[0]["imported"], &lines[0]["left"]), (&json!(1), &json!(2)));
     assert_eq!((&lines[1]["imported"], &lines[1]["left"]), (&json!(2), &json!(0)));
     let report = server.run("r", &["sync", "--git", repo.str(), "--give-up", "alpha"]);
@@ -113,7 +140,10 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
     let away = server.dir.path().join("away");
     fs::rename(&remote.path, &away).unwrap();
     let ran = emit_with(&server, &one, "alpha", "1");
-    assert!(ran.err.contains("refs/mesh/alpha is not pushed to origin yet"), "{ran:?}");
+    assert!(
+        ran.err.contains("refs/mesh/alpha is not pushed to origin yet"),
+        "{ran:?}"
+    );
     fs::rename(&away, &remote.path).unwrap();
     let ran = emit_with(&server, &one, "alpha", "2");
     assert!(!ran.err.contains("not pushed"), "{ran:?}");
@@ -122,7 +152,10 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
     let mut command = server.mesh("alpha", &["emit", "fo_insight", &insight(1), "--git", two.str()]);
     command.env("MESH_STATE_DIR", server.dir.path().join("other"));
     let ran = Ran::of(command);
-    assert!(ran.code == 0 && ran.err.contains("another machine emits under the same name"), "{ran:?}");
+    assert!(
+        ran.code == 0 && ran.err.contains("another machine emits under the same name"),
+        "{ran:?}"
+    );
     server.restart();
     for repo in [&one, &two] {
         server.ok("r", &["sync", "--git", repo.str()]);
@@ -139,7 +172,10 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
         emit_with(&server, &one, "alpha", n);
         server.restart();
         let ran = server.run("r", &["sync", "--git", one.str()]);
-        assert!(ran.code == 1 && ran.err.contains("cannot take imported spools away"), "{ran:?}");
+        assert!(
+            ran.code == 1 && ran.err.contains("cannot take imported spools away"),
+            "{ran:?}"
+        );
     }
     assert_eq!(server.json("r", &["log", "-n", "100"]).len(), 5);
 }
@@ -181,10 +217,17 @@ fn where_nothing_can_be_kept_it_says_what_to_do() {
     assert!(ran.code == 1 && ran.err.contains("install git"), "{ran:?}");
     let ran = Ran::of(alone(dir.path(), &["sync"]));
     assert!(ran.code == 2 && ran.err.contains("MESH_GIT"), "{ran:?}");
-    let ran = Ran::of(alone(dir.path(), &["watch", "--durable", "d", "--git", repo.str()]));
+    let ran = Ran::of(alone(
+        dir.path(),
+        &["watch", "--durable", "d", "--git", repo.str()],
+    ));
     assert_eq!(ran.code, 2, "{ran:?}");
     // What was not kept took no number; the file of events can name the repository.
-    fs::write(dir.path().join("events.json"), json!({"git": repo.path}).to_string()).unwrap();
+    fs::write(
+        dir.path().join("events.json"),
+        json!({"git": repo.path}).to_string(),
+    )
+    .unwrap();
     assert_eq!(Ran::of(alone(dir.path(), &emit)).out, "kept alpha 1\n");
     let huge = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20));
     let ran = Ran::fed(alone(dir.path(), &["emit", "fo_insight", "-"]), huge.as_bytes());
@@ -211,7 +254,10 @@ fn nothing_around_it_disturbs_it() {
     );
     fs::write(&config, text).unwrap();
     let remote = Repo::bare(dir.path(), "remote");
-    let (work, merging) = (remote.cloned("work"), Repo::bare(dir.path(), "another").cloned("merging"));
+    let (work, merging) = (
+        remote.cloned("work"),
+        Repo::bare(dir.path(), "another").cloned("merging"),
+    );
     merging.in_the_middle_of_a_merge();
     let tree = dir.path().join("tree");
     work.git(&["worktree", "add", "-q", tree.to_str().unwrap(), "-b", "other"]);
@@ -230,7 +276,10 @@ fn nothing_around_it_disturbs_it() {
         (&bare.path, &bare),
         (&sha256.path, &sha256),
     ] {
-        let mut command = alone(dir.path(), &["emit", "fo_insight", body, "--git", place.to_str().unwrap()]);
+        let mut command = alone(
+            dir.path(),
+            &["emit", "fo_insight", body, "--git", place.to_str().unwrap()],
+        );
         command
             .env("GIT_DIR", &trap)
             .env("GIT_WORK_TREE", &trap)
@@ -245,7 +294,10 @@ fn nothing_around_it_disturbs_it() {
             .env("GIT_CONFIG_GLOBAL", &config)
             .env_remove("HOME");
         let ran = Ran::of(command);
-        assert!(ran.code == 0 && !ran.err.contains("not pushed"), "{place:?} {ran:?}");
+        assert!(
+            ran.code == 0 && !ran.err.contains("not pushed"),
+            "{place:?} {ran:?}"
+        );
         let held = repo.git(&["cat-file", "blob", "refs/mesh/alpha:event"]);
         assert!(held.ends_with(body), "{held:?}");
     }

@@ -11,13 +11,17 @@ use serde_json::{Value, json};
 /// The end of the test, loudly, on a machine without git.
 macro_rules! skip_without_git {
     () => {
-        if std::process::Command::new("git").arg("--version").output().is_err() {
+        if std::process::Command::new("git")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
             let test = std::thread::current().name().unwrap_or_default().to_owned();
             return crate::mesh::support::skipped(&test, "no git on PATH");
         }
     };
 }
-pub use skip_without_git;
+pub(crate) use skip_without_git;
 
 /// The sequences of an instance's events in the order of the stream.
 pub fn seqs(events: &[Value], instance: &str) -> Vec<u64> {
@@ -105,14 +109,25 @@ impl Repo {
     pub fn try_git(&self, arguments: &[&str]) -> (bool, String, String) {
         let output = self.command(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        (output.status.success(), text(&output.stdout), text(&output.stderr))
+        (
+            output.status.success(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
         command
             .current_dir(&self.path)
-            .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "advice.detachedHead=false"])
+            .args([
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@t",
+                "-c",
+                "advice.detachedHead=false",
+            ])
             .args(arguments)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1");
@@ -124,7 +139,12 @@ impl Repo {
 
     /// All refs of the mesh.
     pub fn refs(&self) -> Vec<String> {
-        let list = ["for-each-ref", "--format=%(refname)", "refs/mesh/", "refs/mesh-remotes/"];
+        let list = [
+            "for-each-ref",
+            "--format=%(refname)",
+            "refs/mesh/",
+            "refs/mesh-remotes/",
+        ];
         self.git(&list).lines().map(str::to_owned).collect()
     }
 
@@ -164,8 +184,13 @@ impl Repo {
         let mut stream = Vec::new();
         for blob in blobs {
             let id = blob.split(|&byte| byte == b'\n').next().unwrap_or_default();
-            let id = serde_json::from_slice::<Value>(id).ok().and_then(|head| head["id"].as_str().map(str::to_owned));
-            let message = id.map_or_else(|| "whatever\n".to_owned(), |id| format!("an event\n\nMesh-Id: {id}\n"));
+            let id = serde_json::from_slice::<Value>(id)
+                .ok()
+                .and_then(|head| head["id"].as_str().map(str::to_owned));
+            let message = id.map_or_else(
+                || "whatever\n".to_owned(),
+                |id| format!("an event\n\nMesh-Id: {id}\n"),
+            );
             write!(
                 stream,
                 "commit refs/mesh/{instance}\ncommitter t <t@t> 1700000000 +0000\ndata {}\n{message}\nM 100644 inline event\ndata {}\n",
