@@ -96,6 +96,13 @@ impl Repository {
             ));
         }
         let text = ran.text();
+        let mut commits: Vec<&str> = text.lines().collect();
+        // The one whose parent is missing is not listed.
+        let cut = match ran.ok {
+            true => None,
+            false => self.next_of(commits.last(), tip).await?,
+        };
+        commits.extend(cut.as_deref());
         if ran.ok && text.is_empty() {
             chain.wrong.push(format!(
                 "{} at {}: that is no commit",
@@ -104,7 +111,7 @@ impl Repository {
             ));
         }
         let mut unread = 0;
-        for commit in text.lines().rev().filter(|commit| !known.contains(*commit)) {
+        for &commit in commits.iter().rev().filter(|commit| !known.contains(**commit)) {
             match blobs.read(&tip.instance, commit).await? {
                 Ok((head, _)) => chain.heads.push((commit.to_owned(), head)),
                 Err(_) if unread >= EXPLAINED_MAX => unread += 1,
@@ -123,6 +130,18 @@ impl Repository {
                 .push(format!("{}: {more} more commits like these", tip.name));
         }
         Ok(chain)
+    }
+
+    /// The commit that a cut walk should have listed next, if it can be read.
+    async fn next_of(&self, listed: Option<&&str>, tip: &Tip) -> Result<Option<String>, Error> {
+        let spec = listed.map_or_else(|| tip.commit.clone(), |last| format!("{last}^"));
+        let next = ["rev-parse", "--verify", "--quiet", "--end-of-options", &spec];
+        let next = self.try_git(&next, None, LOCAL).await?.text();
+        let sound = self
+            .try_git(&["cat-file", "commit", &next], None, LOCAL)
+            .await?
+            .ok;
+        Ok(Some(next).filter(|_| sound))
     }
 }
 

@@ -166,7 +166,8 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
     seqs.sort_unstable();
     assert_eq!(seqs, [1, 1, 2]);
     // A remote that lets nothing be removed: the next time goes on from what it has.
-    remote.git(&["config", "receive.denyDeletes", "true"]);
+    let only_adds = "#!/bin/sh\ncase $3 in *[!0]*) exit 0;; esac\nexit 1\n";
+    hook(&remote.path.join("hooks"), "update", only_adds);
     for n in ["4", "5"] {
         server.kill();
         emit_with(&server, &one, "alpha", n);
@@ -178,6 +179,12 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
         );
     }
     assert_eq!(server.json("r", &["log", "-n", "100"]).len(), 5);
+}
+
+fn hook(dir: &std::path::Path, name: &str, script: &str) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join(name), script).unwrap();
+    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// `mesh` with no mesh to be reached.
@@ -242,16 +249,12 @@ fn nothing_around_it_disturbs_it() {
     let trap = dir.path().join("trap");
     fs::create_dir(&trap).unwrap();
     for hook in ["reference-transaction", "pre-push", "post-commit", "pre-auto-gc"] {
-        fs::write(trap.join(hook), "#!/bin/sh\nexit 1\n").unwrap();
-        fs::set_permissions(trap.join(hook), fs::Permissions::from_mode(0o755)).unwrap();
+        self::hook(&trap, hook, "#!/bin/sh\nexit 1\n");
     }
     let config = dir.path().join("config");
-    let text = format!(
-        "[core]\n hooksPath = {trap}\n logAllRefUpdates = always\n autocrlf = true\n[commit]\n gpgSign = true\n\
+    let text = "[core]\n logAllRefUpdates = always\n autocrlf = true\n[commit]\n gpgSign = true\n\
          [push]\n gpgSign = true\n followTags = true\n[gpg]\n program = false\n[safe]\n bareRepository = explicit\n\
-         [user]\n useConfigOnly = true\n[gc]\n auto = 1\n",
-        trap = trap.display()
-    );
+         [user]\n useConfigOnly = true\n[gc]\n auto = 1\n";
     fs::write(&config, text).unwrap();
     let remote = Repo::bare(dir.path(), "remote");
     let (work, merging) = (
@@ -265,6 +268,9 @@ fn nothing_around_it_disturbs_it() {
     let sha256 = Repo::sha256(dir.path(), "sha256");
     let deep = work.path.join("deep");
     fs::create_dir(&deep).unwrap();
+    for repo in [&work, &merging, &bare, &sha256] {
+        repo.git(&["config", "core.hooksPath", trap.to_str().unwrap()]);
+    }
     let before = [work.everything(), merging.everything()];
     let body = "{\"text\":\"line\\r\\nline\"}";
     for (place, repo) in [
