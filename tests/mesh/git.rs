@@ -170,6 +170,26 @@ fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
         seqs(&server.json("r", &["log", "-n", "100"]), "alpha"),
         (1..=8).collect::<Vec<_>>()
     );
+    // A place that is lost for good: on without what was there.
+    server.kill();
+    server.ok(
+        "alpha",
+        &["emit", "fo_insight", &insight(9), "--git", second.str()],
+    );
+    fs::remove_dir_all(&second.path).unwrap();
+    let second = Repo::bare(server.dir.path(), "second");
+    server.restart();
+    let stuck = server.run("alpha", &["emit", "fo_insight", &insight(10)]);
+    assert!(
+        stuck.code == 3 && stuck.err.contains("event 9 is not there"),
+        "{stuck:?}"
+    );
+    server.ok("alpha", &["sync", "--git", second.str(), "--give-up", "alpha"]);
+    server.ok("alpha", &["emit", "fo_insight", &insight(10)]);
+    assert_eq!(
+        seqs(&server.json("r", &["log", "-n", "100"]), "alpha"),
+        [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    );
 }
 
 fn an_event_that_was_stored_unheard_is_not_doubled(server: Server) {
@@ -363,7 +383,7 @@ fn emitters_that_are_killed_neither_skip_nor_double(mut server: Server) {
 /// A pause that differs from run to run; nothing depends on which it is.
 fn some_pause(round: u64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Duration::from_millis((u64::from(now.subsec_nanos() / 1000) + round) % 150)
+    Duration::from_millis((u64::from(now.subsec_micros()) + round) % 150)
 }
 
 fn a_reader_sees_git_and_the_mesh_as_one(mut server: Server) {

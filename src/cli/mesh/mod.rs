@@ -80,7 +80,9 @@ impl From<Error> for Failure {
             Error::NotFound(_) => Self::not_found(&error),
             Error::Git { next, .. } => Self::failed(&error).hint(next),
             Error::Waiting { place, .. } => {
-                Self::unhealthy(&error).hint(format!("`mesh sync --git {place}` says what is in the way"))
+                Self::unhealthy(&error).hint(format!(
+                    "`mesh sync --git {place}` says what is in the way; with --give-up it goes on without what is lost"
+                ))
             }
             Error::Journal { .. } => {
                 Self::failed(&error).hint("MESH_STATE_DIR names another directory for journals")

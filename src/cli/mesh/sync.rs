@@ -59,7 +59,7 @@ impl Sync {
         let bar = tokio::spawn(show(Arc::clone(&progress)));
         let outcome = mesh.sync(&repository, &request, &progress).await;
         bar.abort();
-        report(context, &outcome?)
+        report(context, &outcome?, request.give_up.as_deref())
     }
 }
 
@@ -77,7 +77,7 @@ async fn push(context: &Context, repository: Repository) -> Result<(), Error> {
     Ok(())
 }
 
-fn report(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
+fn report(context: &Context, outcome: &Outcome, give_up: Option<&str>) -> Result<(), Failure> {
     if context.json {
         for spool in &outcome.instances {
             output::print_json_line(spool)?;
@@ -98,7 +98,10 @@ fn report(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
         for wrong in &spool.wrong {
             output::talk(format!("{}: {wrong}", spool.instance));
         }
-        stays += spool.left + spool.wrong.len() as u64;
+        // What is given up was known to be wrong.
+        if give_up != Some(spool.instance.as_str()) {
+            stays += spool.wrong.len() as u64;
+        }
     }
     for wrong in &outcome.wrong {
         output::talk(wrong);

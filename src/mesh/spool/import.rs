@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: u32 = 12;
 /// How often an emitter imports what others add to its spool meanwhile, before it does so, too.
 const DRAINS_MAX: u32 = 3;
+/// Turns without getting on before time decides.
+const TURNS_MIN: u32 = 3;
 /// How long a remote may take.
 const REMOTE: Duration = Duration::from_secs(600);
 
@@ -342,6 +344,18 @@ struct Pace {
     alone: u32,
     /// When it last got on.
     progress: Instant,
+    /// How often it did not since: a process that was stopped for long has not tried for long.
+    turns: u32,
+}
+
+impl Pace {
+    fn got_on(&mut self) {
+        (self.progress, self.turns) = (Instant::now(), 0);
+    }
+
+    fn is_over(&self, patience: Duration) -> bool {
+        self.turns >= TURNS_MIN && self.progress.elapsed() >= patience
+    }
 }
 
 impl Work<'_> {
@@ -369,6 +383,7 @@ impl Work<'_> {
             width: RUN_MAX,
             alone: 0,
             progress: Instant::now(),
+            turns: 0,
         };
         let mut kept = line.cursor.seq;
         while let Some((_, head)) = line.todo.get(*at) {
@@ -383,6 +398,7 @@ impl Work<'_> {
                 line.cursor.advance(head, place, &survey.stream);
                 report.there += 1;
                 self.step(at);
+                pace.got_on();
                 continue;
             }
             let width = if pace.alone > 0 { 1 } else { pace.width };
@@ -405,7 +421,8 @@ impl Work<'_> {
             }
             if line.cursor.seq > kept {
                 self.mesh.keep(&line.key, &mut line.cursor).await?;
-                (kept, pace.progress) = (line.cursor.seq, Instant::now());
+                kept = line.cursor.seq;
+                pace.got_on();
             }
             if let Some(why) = self.pace(survey, &mut pace, sent).await? {
                 let (commit, head) = &line.todo[*at];
@@ -498,9 +515,10 @@ impl Work<'_> {
             None => self.mesh.timeout * PATIENCE,
         };
         loop {
+            pace.turns += 1;
             match survey.go_on().await {
-                Ok(()) if pace.progress.elapsed() < patience => return Ok(None),
-                Err(_) if pace.progress.elapsed() < patience => tokio::time::sleep(PAUSE).await,
+                Ok(()) if !pace.is_over(patience) => return Ok(None),
+                Err(_) if !pace.is_over(patience) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
                 Ok(()) => {
                     let why = why.unwrap_or_else(|| "others publish too fast".to_owned());
