@@ -23,20 +23,22 @@ on_each_server!(
     a_reader_sees_git_and_the_mesh_as_one,
 );
 
+/// Where no mesh is, and none comes: the port of a server that was killed may be somebody else's a moment later.
+const DOWN: &str = "nats://127.0.0.1:1";
+
 fn insight(text: impl std::fmt::Display) -> String {
     json!({"text": text.to_string()}).to_string()
 }
 
-fn events_of_two_machines_wait_and_are_imported_once(mut server: Server) {
+fn events_of_two_machines_wait_and_are_imported_once(server: Server) {
     skip_without_git!();
     let remote = Repo::bare(server.dir.path(), "remote");
     let (one, two) = (remote.cloned("one"), remote.cloned("two"));
     one.in_the_middle_of_a_merge();
     let before = [one.everything(), two.everything()];
     assert_eq!(emit_with(&server, &one, "alpha", "1").out, "1 alpha 1\n");
-    server.kill();
     for n in ["2", "3", "4"] {
-        let ran = emit_with(&server, &one, "alpha", n);
+        let ran = emit_down(&server, &one, "alpha", n);
         assert_eq!(ran.out, format!("kept alpha {n}\n"));
         assert!(
             ran.err.contains("The mesh is down") && ran.err.contains("refs/mesh/alpha"),
@@ -44,16 +46,28 @@ fn events_of_two_machines_wait_and_are_imported_once(mut server: Server) {
         );
     }
     for n in ["1", "2"] {
-        emit_with(&server, &two, "beta", n);
+        emit_down(&server, &two, "beta", n);
     }
     // Both are at the remote, and no file of the user's has changed.
     assert_eq!(remote.refs(), ["refs/mesh/alpha", "refs/mesh/beta"]);
     assert_eq!([one.everything(), two.everything()], before);
-    let waiting = server.json("r", &["watch", "--git", two.str(), "--since", "all", "-n", "5"]);
-    let down = server.run("beta", &["sync", "--git", two.str()]);
+    let waiting = server.json(
+        "r",
+        &[
+            "watch",
+            "--git",
+            two.str(),
+            "--since",
+            "all",
+            "-n",
+            "5",
+            "--server",
+            DOWN,
+        ],
+    );
+    let down = server.run("beta", &["sync", "--git", two.str(), "--server", DOWN]);
     assert!(down.code == 3 && down.err.contains("cannot reach"), "{down:?}");
 
-    server.restart();
     let report = server.json("beta", &["sync", "--git", two.str()]);
     let counts: Vec<_> = report
         .iter()
@@ -100,24 +114,45 @@ fn events_of_two_machines_wait_and_are_imported_once(mut server: Server) {
 }
 
 fn emit_with(server: &Server, repo: &Repo, instance: &str, text: &str) -> Ran {
+    emit_at(&server.url(), server, repo, instance, text)
+}
+
+fn emit_down(server: &Server, repo: &Repo, instance: &str, text: &str) -> Ran {
+    emit_at(DOWN, server, repo, instance, text)
+}
+
+fn emit_at(url: &str, server: &Server, repo: &Repo, instance: &str, text: &str) -> Ran {
     let mut command = server.mesh(instance, &["emit", "fo_insight", &insight(text)]);
-    command.env("MESH_GIT", &repo.path).env("MESH_SESSION", "S1");
+    command
+        .env("MESH_GIT", &repo.path)
+        .env("MESH_SESSION", "S1")
+        .env("MESH_URL", url);
     let ran = Ran::of(command);
     assert_eq!(ran.code, 0, "{ran:?}");
     ran
 }
 
-fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
+fn an_emitter_imports_its_own_events_before_the_next(server: Server) {
     skip_without_git!();
     let (first, second) = (
         Repo::bare(server.dir.path(), "first"),
         Repo::new(server.dir.path(), "second"),
     );
     server.ok("alpha", &["emit", "fo_insight", &insight(1)]);
-    server.kill();
     // The place may change meanwhile.
     for (n, repo) in [(2, &first), (3, &first), (4, &second)] {
-        let kept = server.json("alpha", &["emit", "fo_insight", &insight(n), "--git", repo.str()]);
+        let kept = server.json(
+            "alpha",
+            &[
+                "emit",
+                "fo_insight",
+                &insight(n),
+                "--git",
+                repo.str(),
+                "--server",
+                DOWN,
+            ],
+        );
         assert_eq!(
             (&kept[0]["seq"], &kept[0]["stream_seq"]),
             (&json!(n), &Value::Null)
@@ -127,7 +162,6 @@ fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
             repo.git(&["rev-parse", "refs/mesh/alpha"])
         );
     }
-    server.restart();
     // What comes later alone is not imported.
     let early = server.run("r", &["sync", "--git", second.str()]);
     assert!(
@@ -143,13 +177,19 @@ fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
     assert_eq!(seqs(&stored, "alpha"), [1, 2, 3, 4, 5]);
     assert!(first.refs().is_empty() && second.refs().is_empty());
     // A second time down: it goes on where it was.
-    server.kill();
     server.ok(
         "alpha",
-        &["emit", "fo_insight", &insight(6), "--git", second.str()],
+        &[
+            "emit",
+            "fo_insight",
+            &insight(6),
+            "--git",
+            second.str(),
+            "--server",
+            DOWN,
+        ],
     );
     fs::rename(&second.path, server.dir.path().join("away")).unwrap();
-    server.restart();
     let stuck = server.run("alpha", &["emit", "fo_insight", &insight(7)]);
     assert!(
         stuck.code == 3 && stuck.err.contains("events up to 6 wait in"),
@@ -171,14 +211,20 @@ fn an_emitter_imports_its_own_events_before_the_next(mut server: Server) {
         (1..=8).collect::<Vec<_>>()
     );
     // A place that is lost for good: on without what was there.
-    server.kill();
     server.ok(
         "alpha",
-        &["emit", "fo_insight", &insight(9), "--git", second.str()],
+        &[
+            "emit",
+            "fo_insight",
+            &insight(9),
+            "--git",
+            second.str(),
+            "--server",
+            DOWN,
+        ],
     );
     fs::remove_dir_all(&second.path).unwrap();
     let second = Repo::bare(server.dir.path(), "second");
-    server.restart();
     let stuck = server.run("alpha", &["emit", "fo_insight", &insight(10)]);
     assert!(
         stuck.code == 3 && stuck.err.contains("event 9 is not there"),
@@ -230,10 +276,9 @@ fn an_event_that_was_stored_unheard_is_not_doubled(server: Server) {
     assert_eq!(texts, ["1", "2", "3"]);
 }
 
-fn many_at_once_lose_nothing(mut server: Server) {
+fn many_at_once_lose_nothing(server: Server) {
     skip_without_git!();
     let repo = Repo::new(server.dir.path(), "repo");
-    server.kill();
     let (writers, each) = (6, 4);
     thread::scope(|scope| {
         for writer in 0..writers {
@@ -252,7 +297,9 @@ fn many_at_once_lose_nothing(mut server: Server) {
                     let body = insight(format!("{writer}.{n}"));
                     let mut command =
                         server.mesh(instance, &["emit", "fo_insight", &body, "--git", repo.str()]);
-                    command.env("MESH_STATE_DIR", server.dir.path().join(state));
+                    command
+                        .env("MESH_STATE_DIR", server.dir.path().join(state))
+                        .env("MESH_URL", DOWN);
                     let ran = Ran::of(command);
                     assert_eq!(ran.code, 0, "{ran:?}");
                 }
@@ -260,7 +307,6 @@ fn many_at_once_lose_nothing(mut server: Server) {
         }
     });
     assert_eq!(repo.git(&["rev-list", "--count", "refs/mesh/c"]), "8");
-    server.restart();
     // As if pulled: the other repository has them under the names they have here.
     let other = Repo::bare(server.dir.path(), "other");
     other.git(&["fetch", "-q", repo.str(), "refs/mesh/*:refs/mesh/*"]);
@@ -339,13 +385,12 @@ fn emitters_that_are_killed_neither_skip_nor_double(mut server: Server) {
     let repo = Repo::bare(server.dir.path(), "repo");
     let mut told = Vec::new();
     for round in 0..4 {
-        if round % 2 == 1 {
-            server.kill();
-        }
+        let url = if round % 2 == 1 { DOWN } else { &server.url() };
         for n in 0..6 {
             let text = format!("{round}.{n}");
             let body = insight(&text);
-            let command = server.mesh("alpha", &["emit", "fo_insight", &body, "--git", repo.str()]);
+            let mut command = server.mesh("alpha", &["emit", "fo_insight", &body, "--git", repo.str()]);
+            command.env("MESH_URL", url);
             if n % 2 == 0 {
                 let mut emitter = Running::start_quiet(command);
                 thread::sleep(some_pause(round));
@@ -356,9 +401,8 @@ fn emitters_that_are_killed_neither_skip_nor_double(mut server: Server) {
                 told.push(text);
             }
         }
-        if round % 2 == 1 {
-            server.restart();
-        }
+        server.kill();
+        server.restart();
     }
     emit_with(&server, &repo, "alpha", "9.9");
     // A killed one may have left its event in git alone.
@@ -386,13 +430,13 @@ fn some_pause(round: u64) -> Duration {
     Duration::from_millis((u64::from(now.subsec_micros()) + round) % 150)
 }
 
-fn a_reader_sees_git_and_the_mesh_as_one(mut server: Server) {
+fn a_reader_sees_git_and_the_mesh_as_one(server: Server) {
     skip_without_git!();
     let remote = Repo::bare(server.dir.path(), "remote");
     let (one, two) = (remote.cloned("one"), remote.cloned("two"));
     server.ok("alpha", &["emit", "fo_insight", &insight(1)]);
-    server.kill();
-    emit_with(&server, &one, "alpha", "2");
+    emit_down(&server, &one, "alpha", "2");
+    let gate = super::emit::Relay::closed(server.port);
     let all = [
         "watch",
         "fo_insight",
@@ -407,16 +451,18 @@ fn a_reader_sees_git_and_the_mesh_as_one(mut server: Server) {
         fs::File::create(server.dir.path().join("talk")).unwrap(),
     );
     let mut watch = server.mesh("r", &all);
-    watch.stderr(now);
+    watch
+        .stderr(now)
+        .env("MESH_URL", format!("nats://127.0.0.1:{}", gate.port));
     let watch = Running::start_heard(watch);
     let next = || {
         let event = watch.json();
         format!("{} {}", event["instance"].as_str().unwrap(), event["seq"])
     };
     assert_eq!(next(), "alpha 2");
-    emit_with(&server, &two, "beta", "1");
+    emit_down(&server, &two, "beta", "1");
     assert_eq!(next(), "beta 1");
-    server.restart();
+    gate.open();
     // What only the mesh has, and then what comes by it.
     assert_eq!(next(), "alpha 1");
     for n in [3, 4] {

@@ -15,7 +15,7 @@ use super::git::Repository;
 use super::read::{Blobs, Tip, short};
 use super::survey::{Sent, Stop, Survey};
 use crate::mesh::journal::Held;
-use crate::mesh::{Error, Mesh};
+use crate::mesh::{Error, Mesh, setup};
 
 /// How many events are on their way at once.
 const RUN_MAX: usize = 256;
@@ -95,6 +95,8 @@ struct Spool {
     tips: Vec<Tip>,
     lines: Vec<Line>,
     wrong: Vec<String>,
+    /// Events of which it cannot be told whether they are imported.
+    stuck: u64,
 }
 
 /// Refs that may be taken away once the journal is free again.
@@ -264,6 +266,7 @@ impl Mesh {
             let mut report = Imported {
                 instance,
                 wrong: spool.wrong,
+                left: spool.stuck,
                 ..Imported::default()
             };
             for mut line in spool.lines {
@@ -306,7 +309,20 @@ impl Mesh {
             // A journal that was lost and begun anew comes after the lost one.
             for journal in journals {
                 let key = cursor::key(instance, &journal);
-                let cursor = self.cursor(&key).await?;
+                let cursor = match self.cursor(&key).await {
+                    Ok(cursor) => cursor,
+                    Err(error @ Error::DamagedKey { .. }) => {
+                        let advice = format!(
+                            "`mesh kv purge {} {key}` has the stream read instead",
+                            setup::SPOOLS
+                        );
+                        spool.wrong.push(format!("{error}; {advice}"));
+                        let of_it = |name: &&(String, u64)| name.0 == journal;
+                        spool.stuck += heads.keys().filter(of_it).count() as u64;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 let todo = heads
                     .range((journal.clone(), cursor.seq.saturating_add(1))..=(journal, u64::MAX))
                     .map(|(_, found)| found.clone())

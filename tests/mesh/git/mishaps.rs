@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::json;
 
 use super::super::on_each_server;
-use super::super::support::{Ran, Server, free_port, mesh_bin};
+use super::super::support::{Ran, Server, mesh_bin};
 use super::support::{Repo, event, seqs, skip_without_git};
-use super::{emit_with, insight};
+use super::{DOWN, emit_down, insight};
 
 on_each_server!(
     damage_names_ref_and_commit_and_stops_nobody_else,
@@ -48,6 +48,10 @@ fn damage_names_ref_and_commit_and_stops_nobody_else(server: Server) {
     }
     fs::write(repo.path.join("refs/mesh/garbage"), "garbage\n").unwrap();
     repo.spool("sound", 4);
+    // And one of which the mesh has forgotten how far it is.
+    repo.spool("keyed", 2);
+    server.ok("r", &["setup"]);
+    server.ok("r", &["kv", "put", "SPOOLS", "keyed.Jkeyed", "no JSON"]);
 
     let ran = server.run("r", &["sync", "--git", repo.str()]);
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -66,6 +70,7 @@ fn damage_names_ref_and_commit_and_stops_nobody_else(server: Server) {
         "refs/mesh/deep/er is no spool".to_owned(),
         "refs/mesh/garbage".to_owned(),
         "--give-up".to_owned(),
+        "`mesh kv purge SPOOLS keyed.Jkeyed`".to_owned(),
     ] {
         assert!(ran.err.contains(&part), "{part}: {}", ran.err);
     }
@@ -75,11 +80,14 @@ fn damage_names_ref_and_commit_and_stops_nobody_else(server: Server) {
         (of("sound"), of("lost"), of("strange")),
         (vec![1, 2, 3, 4], vec![1, 2], vec![1, 2])
     );
-    assert!(of("cut").is_empty());
+    assert!(of("cut").is_empty() && of("keyed").is_empty());
+    server.ok("r", &["kv", "purge", "SPOOLS", "keyed.Jkeyed", "-f"]);
+    server.run("r", &["sync", "--git", repo.str()]);
+    assert_eq!(of("keyed"), [1, 2]);
     assert!(!repo.refs().contains(&"refs/mesh/sound".to_owned()));
     // Nobody emits on top of what is no spool.
     let mut command = server.mesh("tree", &["emit", "fo_insight", &insight(1), "--git", repo.str()]);
-    command.env("MESH_URL", format!("nats://127.0.0.1:{}", free_port()));
+    command.env("MESH_URL", DOWN);
     let ran = Ran::of(command);
     assert!(
         ran.code == 1 && ran.err.contains(&format!("refs/mesh/tree is at tree {tree}")),
@@ -134,31 +142,31 @@ fn an_event_the_server_refuses_stops_its_instance_alone(server: Server) {
     assert!(repo.refs().is_empty());
 }
 
-fn a_push_that_failed_is_made_up_for(mut server: Server) {
+fn a_push_that_failed_is_made_up_for(server: Server) {
     skip_without_git!();
     let remote = Repo::bare(server.dir.path(), "remote");
     let (one, two) = (remote.cloned("one"), remote.cloned("two"));
-    server.kill();
     let away = server.dir.path().join("away");
     fs::rename(&remote.path, &away).unwrap();
-    let ran = emit_with(&server, &one, "alpha", "1");
+    let ran = emit_down(&server, &one, "alpha", "1");
     assert!(
         ran.err.contains("refs/mesh/alpha is not pushed to origin yet"),
         "{ran:?}"
     );
     fs::rename(&away, &remote.path).unwrap();
-    let ran = emit_with(&server, &one, "alpha", "2");
+    let ran = emit_down(&server, &one, "alpha", "2");
     assert!(!ran.err.contains("not pushed"), "{ran:?}");
     assert_eq!(remote.git(&["rev-list", "--count", "refs/mesh/alpha"]), "2");
     // Another machine of the same name is told, and its events are kept all the same.
     let mut command = server.mesh("alpha", &["emit", "fo_insight", &insight(1), "--git", two.str()]);
-    command.env("MESH_STATE_DIR", server.dir.path().join("other"));
+    command
+        .env("MESH_STATE_DIR", server.dir.path().join("other"))
+        .env("MESH_URL", DOWN);
     let ran = Ran::of(command);
     assert!(
         ran.code == 0 && ran.err.contains("another machine emits under the same name"),
         "{ran:?}"
     );
-    server.restart();
     for repo in [&one, &two] {
         server.ok("r", &["sync", "--git", repo.str()]);
         assert!(repo.refs().is_empty());
@@ -171,9 +179,7 @@ fn a_push_that_failed_is_made_up_for(mut server: Server) {
     let only_adds = "#!/bin/sh\ncase $3 in *[!0]*) exit 0;; esac\nexit 1\n";
     hook(&remote.path.join("hooks"), "update", only_adds);
     for n in ["4", "5"] {
-        server.kill();
-        emit_with(&server, &one, "alpha", n);
-        server.restart();
+        emit_down(&server, &one, "alpha", n);
         let ran = server.run("r", &["sync", "--git", one.str()]);
         assert!(
             ran.code == 1 && ran.err.contains("cannot take imported spools away"),
@@ -194,7 +200,7 @@ fn alone(dir: &std::path::Path, args: &[&str]) -> Command {
     let mut command = Command::new(mesh_bin());
     command
         .args(args)
-        .env("MESH_URL", format!("nats://127.0.0.1:{}", free_port()))
+        .env("MESH_URL", DOWN)
         .env("MESH_INSTANCE", "alpha")
         .env("MESH_STATE_DIR", dir.join("state"))
         .env("MESH_EVENTS", dir.join("events.json"))
