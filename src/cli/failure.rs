@@ -14,6 +14,8 @@ pub struct Failure {
 impl Failure {
     /// The exit code of a call that was put wrongly.
     pub const USAGE: u8 = 2;
+    /// The exit code when the server is down or not well.
+    pub const UNHEALTHY: u8 = 3;
     /// The exit code when what was named is not there.
     pub const NOT_FOUND: u8 = 4;
     /// The exit code when someone else was there first.
@@ -31,7 +33,7 @@ impl Failure {
 
     /// Exit code 3: the server is down or not well.
     pub fn unhealthy(what: impl fmt::Display) -> Self {
-        Self::with_code(3, what)
+        Self::with_code(Self::UNHEALTHY, what)
     }
 
     /// Exit code 4.

@@ -99,6 +99,7 @@ enum Command {
     Stream(stream::Stream),
     #[command(name = "sub", alias = "subscribe")]
     Subscribe(subscribe::Subscribe),
+    Sync(mesh::sync::Sync),
     Top(top::Top),
     Watch(mesh::watch::Watch),
 }
@@ -161,6 +162,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Store(command) => block_on(Box::pin(command.run(context))),
         Command::Stream(command) => block_on(command.run(context)),
         Command::Subscribe(command) => block_on(Box::pin(command.run(context))),
+        Command::Sync(sync) => block_on(Box::pin(sync.run(context))),
         Command::Top(top) => block_on(Box::pin(top.run(context))),
         Command::Watch(watch) => block_on(Box::pin(watch.run(context))),
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::error::Failed;
 use super::journal::{Held, Pending};
 use super::reader::{Selection, Start};
-use super::{Envelope, Error, Mesh};
+use super::{Envelope, Error, Identity, Mesh};
 
 /// How long one try waits for its acknowledgement before the event is sent again.
 const TRY: Duration = Duration::from_secs(1);
@@ -88,26 +88,33 @@ impl Mesh {
             });
         }
         let mut held = self.journal.hold(self.timeout * 2).await?;
+        let mut drained = None;
+        if held.base().spool.is_some() {
+            let earlier = held.pending().cloned();
+            (held, drained) = self.drain(held).await?;
+            let spooled =
+                earlier.filter(|event| held.pending().is_none() && event.is_same(draft, &self.identity));
+            if let Some(event) = spooled {
+                return Ok(Receipt {
+                    seq: Some(event.seq),
+                    stream_seq: held.base().stream_seq,
+                });
+            }
+        }
         if let Some(earlier) = held.pending().cloned() {
             let receipt = self.settle(&mut held, &earlier).await?;
-            if earlier.is_same(draft, self) {
+            if earlier.is_same(draft, &self.identity) {
                 return Ok(receipt);
             }
         }
-        let seq = held.base().seq + 1;
-        let own_id = || format!("{}.{}.{seq}", self.identity.instance, held.base().journal);
-        let pending = Pending {
-            seq,
-            id: draft.id.clone().unwrap_or_else(own_id),
-            event: draft.event.clone(),
-            subject: draft.subject.clone(),
-            time: Timestamp::now().to_string(),
-            session: self.identity.session.clone(),
-            parent: self.identity.parent.clone(),
-            body: draft.body.to_vec(),
-        };
+        let pending = numbered(&held, draft, &self.identity);
         held.reserve(pending.clone())?;
-        self.send(&mut held, &pending).await
+        let receipt = self.send(&mut held, &pending).await?;
+        drop(held);
+        if let Some(spool) = drained {
+            spool.retire(self.timeout).await;
+        }
+        Ok(receipt)
     }
 
     /// Brings an event that an earlier emitter left behind to an end.
@@ -263,17 +270,33 @@ impl Mesh {
 
 impl Pending {
     /// Whether emitting `draft` would only repeat this event.
-    fn is_same(&self, draft: &Draft, mesh: &Mesh) -> bool {
+    pub(super) fn is_same(&self, draft: &Draft, identity: &Identity) -> bool {
         self.event == draft.event
             && self.subject == draft.subject
             && self.body == draft.body
-            && self.session == mesh.identity.session
+            && self.session == identity.session
             && draft.id.as_ref().is_none_or(|id| *id == self.id)
     }
 }
 
+/// The event with the next number.
+pub(super) fn numbered(held: &Held, draft: &Draft, identity: &Identity) -> Pending {
+    let seq = held.base().seq + 1;
+    let own_id = || format!("{}.{}.{seq}", identity.instance, held.base().journal);
+    Pending {
+        seq,
+        id: draft.id.clone().unwrap_or_else(own_id),
+        event: draft.event.clone(),
+        subject: draft.subject.clone(),
+        time: Timestamp::now().to_string(),
+        session: identity.session.clone(),
+        parent: identity.parent.clone(),
+        body: draft.body.to_vec(),
+    }
+}
+
 /// Whether the server said no for good: the request itself is wrong, so nothing of it is stored.
-fn is_refusal(error: &PublishError) -> bool {
+pub(super) fn is_refusal(error: &PublishError) -> bool {
     if error.kind() == PublishErrorKind::MaxPayloadExceeded {
         return true;
     }

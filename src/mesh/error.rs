@@ -71,6 +71,26 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Git, or a repository of it, does not do what it is asked for.
+    #[error("{what}: {why}")]
+    Git {
+        /// What was tried, with the repository, the ref or the commit.
+        what: String,
+        /// What git said.
+        why: String,
+        /// What the reader can do about it.
+        next: String,
+    },
+    /// Events that were spooled in git must go first, and cannot yet.
+    #[error("events up to {seq} wait in {place}: {why}")]
+    Waiting {
+        /// The last one that waits.
+        seq: u64,
+        /// The repositories.
+        place: String,
+        /// Why they cannot be imported.
+        why: String,
+    },
     /// Another instance has revived the session.
     #[error("session `{session}` was revived by {by} as `{new_session}` at {at}")]
     Superseded {

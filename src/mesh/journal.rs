@@ -5,6 +5,10 @@
 //! under its old id if not: no sequence is used twice and none is left out. Writing the acknowledgement needs
 //! no sync for the same reason.
 //!
+//! While the mesh is down an event may be handed over to a spool in a git repository ([`super::spool`]) instead. The
+//! journal then remembers where events were spooled and up to which sequence; nothing is sent past them until they
+//! are known to be in the stream. So an event is this journal's business or the spool's, and the spool's goes first.
+//!
 //! One file an instance, one line a record (`<crc32> <json>`), appended; rewritten when it has grown. A torn last
 //! line is what a power cut leaves and is cut off; damage further up is an error. A lock file lets in
 //! one process at a time. An instance talks to one mesh: point `$MESH_STATE_DIR` elsewhere for another.
@@ -59,6 +63,12 @@ enum Record {
     Done { stream_seq: u64 },
     /// The pending event is not and will not be: its sequence is free again.
     Free,
+    /// From here on events may be in the spool of this repository.
+    Spooling { repository: PathBuf },
+    /// The pending event is in the spool.
+    Spooled,
+    /// All that was spooled is in the stream, or given up.
+    Imported { stream_seq: u64 },
 }
 
 /// What a journal comes down to between events.
@@ -70,6 +80,48 @@ pub(super) struct Base {
     pub(super) seq: u64,
     /// Where the stream holds it.
     pub(super) stream_seq: u64,
+    /// What went to git and is not known to be in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) spool: Option<Spooled>,
+}
+
+/// Events that were handed over to git.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Spooled {
+    /// The last of them; 0 while none is known to have got there.
+    pub(super) seq: u64,
+    /// Where they are: mostly one place.
+    pub(super) repositories: Vec<PathBuf>,
+}
+
+impl Base {
+    fn apply(&mut self, record: Record, pending: &mut Option<Pending>) {
+        match record {
+            Record::Base(first) => *self = first,
+            Record::Send(event) => *pending = Some(event),
+            Record::Done { stream_seq } => {
+                if let Some(event) = pending.take() {
+                    self.seq = event.seq;
+                    self.stream_seq = stream_seq;
+                }
+            }
+            Record::Free => *pending = None,
+            Record::Spooling { repository } => {
+                let spool = self.spool.get_or_insert_default();
+                spool.repositories.push(repository);
+            }
+            Record::Spooled => {
+                if let Some(event) = pending.take() {
+                    self.seq = event.seq;
+                    self.spool.get_or_insert_default().seq = event.seq;
+                }
+            }
+            Record::Imported { stream_seq } => {
+                self.stream_seq = stream_seq;
+                self.spool = None;
+            }
+        }
+    }
 }
 
 /// The journal while it is locked; dropping it unlocks.
@@ -91,6 +143,13 @@ impl Journal {
         }
     }
 
+    /// A lock of the instance for something else than its journal; none if others keep it for longer than `wait`.
+    pub(super) async fn lock_for(&self, what: &str, wait: Duration) -> Result<Option<File>, Error> {
+        let path = self.log.with_extension(what);
+        let locked = lock(&path, wait).await;
+        locked.map_err(|error| bad(&path, format!("cannot lock it: {error}")))
+    }
+
     /// Waits for the lock, then reads the journal; begins one if there is none.
     pub(super) async fn hold(&self, wait: Duration) -> Result<Held, Error> {
         let path = &self.log;
@@ -99,25 +158,13 @@ impl Journal {
         fs::create_dir_all(dir).map_err(|error| failed("cannot make its directory", error))?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let lock = options
-            .open(&self.lock)
-            .map_err(|error| failed("cannot open its lock", error))?;
-        let deadline = Instant::now() + wait;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(LOCK_POLL).await;
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(bad(
-                        path,
-                        "another process has been emitting for too long".to_owned(),
-                    ));
-                }
-                Err(TryLockError::Error(error)) => return Err(failed("cannot lock it", error)),
-            }
-        }
+        let locked = lock(&self.lock, wait).await;
+        let Some(lock) = locked.map_err(|error| failed("cannot lock it", error))? else {
+            return Err(bad(
+                path,
+                "another process has been emitting for too long".to_owned(),
+            ));
+        };
         let mut log = options
             .open(path)
             .map_err(|error| failed("cannot open it", error))?;
@@ -154,27 +201,56 @@ impl Held {
     pub(super) fn reserve(&mut self, pending: Pending) -> Result<(), Error> {
         debug_assert!(self.pending.is_none() && pending.seq == self.base.seq + 1);
         self.append(&Record::Send(pending.clone()))?;
-        self.log
-            .sync_data()
-            .map_err(|error| bad(&self.path, format!("cannot sync it: {error}")))?;
+        self.sync()?;
         self.pending = Some(pending);
         Ok(())
     }
 
     /// The stream holds the pending event.
     pub(super) fn confirm(&mut self, stream_seq: u64) -> Result<(), Error> {
-        let Some(pending) = self.pending.take() else {
-            return Ok(());
-        };
-        self.base.seq = pending.seq;
-        self.base.stream_seq = stream_seq;
-        self.append(&Record::Done { stream_seq })
+        match self.pending {
+            Some(_) => self.note(Record::Done { stream_seq }),
+            None => Ok(()),
+        }
     }
 
     /// The stream does not hold the pending event and never will.
     pub(super) fn free(&mut self) -> Result<(), Error> {
-        self.pending = None;
-        self.append(&Record::Free)
+        self.note(Record::Free)
+    }
+
+    /// Events may be in the spool of `repository` from here on. Synced: whoever comes next must look there first.
+    pub(super) fn spooling(&mut self, repository: &Path) -> Result<(), Error> {
+        let spool = self.base.spool.as_ref();
+        if spool.is_some_and(|spool| spool.repositories.iter().any(|known| known == repository)) {
+            return Ok(());
+        }
+        self.note(Record::Spooling {
+            repository: repository.to_owned(),
+        })?;
+        self.sync()
+    }
+
+    /// The spool holds the pending event.
+    pub(super) fn spooled(&mut self) -> Result<(), Error> {
+        self.note(Record::Spooled)
+    }
+
+    /// The stream holds all that was spooled, the last of it at `stream_seq`.
+    pub(super) fn imported(&mut self, stream_seq: u64) -> Result<(), Error> {
+        self.note(Record::Imported { stream_seq })
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), Error> {
+        self.append(&record)?;
+        self.base.apply(record, &mut self.pending);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.log
+            .sync_data()
+            .map_err(|error| bad(&self.path, format!("cannot sync it: {error}")))
     }
 
     fn append(&mut self, record: &Record) -> Result<(), Error> {
@@ -214,6 +290,23 @@ impl Held {
     }
 }
 
+/// Locks a file, made if it is not there, waiting for whoever has it.
+async fn lock(path: &Path, wait: Duration) -> std::io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(path)?;
+    let deadline = Instant::now() + wait;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 fn bad(path: &Path, why: String) -> Error {
     Error::Journal {
         path: path.to_owned(),
@@ -241,17 +334,7 @@ fn replay(text: &[u8]) -> Result<(Base, Option<Pending>, u64), String> {
     let mut rest = text;
     while let Some(end) = memchr::memchr(b'\n', rest) {
         let Some(record) = record(&rest[..end]) else { break };
-        match record {
-            Record::Base(first) => base = first,
-            Record::Send(event) => pending = Some(event),
-            Record::Done { stream_seq } => {
-                if let Some(event) = pending.take() {
-                    base.seq = event.seq;
-                    base.stream_seq = stream_seq;
-                }
-            }
-            Record::Free => pending = None,
-        }
+        base.apply(record, &mut pending);
         good += end + 1;
         rest = &rest[end + 1..];
     }

@@ -41,10 +41,46 @@ async fn what_was_written_is_found_again() {
         Base {
             journal: name,
             seq: 1,
-            stream_seq: 70
+            stream_seq: 70,
+            spool: None,
         }
     );
     assert_eq!(held.pending(), None);
+}
+
+#[tokio::test]
+async fn what_was_spooled_stands_until_it_is_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::new(dir.path(), "a");
+    let mut held = journal.hold(WAIT).await.unwrap();
+    held.reserve(pending(1)).unwrap();
+    held.confirm(70).unwrap();
+    for (seq, place) in [(2, "x"), (3, "x"), (4, "y")] {
+        held.spooling(Path::new(place)).unwrap();
+        held.reserve(pending(seq)).unwrap();
+        held.spooled().unwrap();
+    }
+    held.reserve(pending(5)).unwrap();
+    drop(held);
+    let mut held = journal.hold(WAIT).await.unwrap();
+    let spool = Spooled {
+        seq: 4,
+        repositories: vec!["x".into(), "y".into()],
+    };
+    assert_eq!((held.base().seq, &held.base().spool), (4, &Some(spool)));
+    assert_eq!((held.base().stream_seq, held.pending()), (70, Some(&pending(5))));
+    held.free().unwrap();
+    held.rewrite().unwrap();
+    drop(held);
+    let mut held = journal.hold(WAIT).await.unwrap();
+    assert_eq!(held.base().spool.as_ref().unwrap().seq, 4);
+    held.imported(90).unwrap();
+    drop(held);
+    let held = journal.hold(WAIT).await.unwrap();
+    assert_eq!(
+        (held.base().seq, held.base().stream_seq, &held.base().spool),
+        (4, 90, &None)
+    );
 }
 
 #[tokio::test]
@@ -123,7 +159,8 @@ async fn a_long_log_is_rewritten() {
         Base {
             journal: name,
             seq: 400,
-            stream_seq: 800
+            stream_seq: 800,
+            spool: None,
         }
     );
     assert!(fs::metadata(&journal.log).unwrap().len() < 200);

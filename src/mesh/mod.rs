@@ -5,7 +5,7 @@
 //! session's connection; the other files are what is done with it.
 //!
 //! Deliberately absent: clap and printing (they live in `cli/`), and any state of record on this
-//! machine beyond the [`journal`] that numbers an instance's events.
+//! machine beyond the [`journal`] that numbers an instance's events and the [`spool`] in git while the mesh is down.
 
 pub mod ask;
 pub mod catalog;
@@ -26,6 +26,7 @@ mod reader;
 pub mod restore;
 mod rows;
 pub mod setup;
+pub mod spool;
 mod watch;
 
 pub use catalog::Catalog;

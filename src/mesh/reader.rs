@@ -154,6 +154,16 @@ impl Mesh {
 }
 
 impl Reader {
+    /// Where the stream ended when reading began, if not following.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// When the stream that is read was made, in nanoseconds since 1970.
+    pub(super) fn created(&self) -> i128 {
+        self.created
+    }
+
     /// The next event; `None` at the end of what was stored when reading began, if not following.
     pub async fn next(&mut self) -> Result<Option<Received>, Error> {
         let mut deadline = Instant::now() + self.mesh.timeout;

@@ -1,4 +1,4 @@
-//! The mesh's own state on the server: stream `MESH`, buckets `PEERS`, `SESSIONS`, `PHOENIX`.
+//! The mesh's own state on the server: stream `MESH`, buckets `PEERS`, `SESSIONS`, `PHOENIX`, `SPOOLS`.
 //!
 //! Everything is made by ordinary JetStream requests and making it again changes nothing, so `mesh serve` at
 //! its first start, `mesh setup` and any command that finds it missing may all call [`setup`].
@@ -18,6 +18,8 @@ pub const PEERS: &str = "PEERS";
 pub const SESSIONS: &str = "SESSIONS";
 /// Bucket of saved states: the record of each session, with history; and the object store of the states themselves.
 pub const PHOENIX: &str = "PHOENIX";
+/// Bucket of imports from git: how far each instance's spool is in the stream.
+pub const SPOOLS: &str = "SPOOLS";
 /// How many saves of a session are kept.
 pub const PHOENIX_HISTORY: i64 = 10;
 /// How long the trace of a lapsed peer waits for somebody to report it.
@@ -108,7 +110,7 @@ pub(super) fn stream_config(options: &Options) -> stream::Config {
     }
 }
 
-fn buckets(options: &Options) -> [kv::Config; 3] {
+fn buckets(options: &Options) -> [kv::Config; 4] {
     let bucket = |name: &str, description: &str| kv::Config {
         bucket: name.to_owned(),
         description: description.to_owned(),
@@ -122,6 +124,7 @@ fn buckets(options: &Options) -> [kv::Config; 3] {
             ..bucket(PEERS, "who is present")
         },
         bucket(SESSIONS, "lineage of sessions"),
+        bucket(SPOOLS, "how far spools in git are imported"),
         kv::Config {
             history: PHOENIX_HISTORY,
             ..bucket(PHOENIX, "the latest state of each session")

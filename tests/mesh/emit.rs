@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::on_each_server;
@@ -130,17 +132,36 @@ fn sequences_have_no_gap_whoever_emits(server: Server) {
 }
 
 /// A relay that passes bytes on until it is told to lose what the server says.
-struct Relay {
-    port: u16,
+pub struct Relay {
+    pub port: u16,
+    open: Arc<AtomicBool>,
 }
 
 impl Relay {
     /// `lose_after`: how many `+`/`MSG` replies reach the client; what follows is swallowed, then the line is cut.
-    fn start(server: u16, swallow_replies: bool) -> Self {
+    pub fn start(server: u16, swallow_replies: bool) -> Self {
+        Self::begin(server, swallow_replies, true)
+    }
+
+    /// One that hangs up on everybody until it is opened.
+    pub fn closed(server: u16) -> Self {
+        Self::begin(server, false, false)
+    }
+
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
+    fn begin(server: u16, swallow_replies: bool, open: bool) -> Self {
+        let open = Arc::new(AtomicBool::new(open));
+        let is_open = Arc::clone(&open);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if !is_open.load(Ordering::Acquire) {
+                    continue;
+                }
                 let upstream = TcpStream::connect(("127.0.0.1", server)).unwrap();
                 let (mut from_client, mut to_server) =
                     (client.try_clone().unwrap(), upstream.try_clone().unwrap());
@@ -160,7 +181,7 @@ impl Relay {
                 });
             }
         });
-        Self { port }
+        Self { port, open }
     }
 }
 

@@ -4,6 +4,7 @@
 mod ask;
 mod emit;
 mod end_to_end;
+mod git;
 mod mishaps;
 mod patterns;
 mod phoenix;

@@ -286,10 +286,15 @@ pub struct Running {
 impl Running {
     /// Starts it and collects its stdout by lines.
     pub fn start(mut command: Command) -> Self {
+        command.stderr(Stdio::inherit());
+        Self::start_heard(command)
+    }
+
+    /// The same; where its stderr goes is the command's affair.
+    pub fn start_heard(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -302,6 +307,12 @@ impl Running {
             }
         });
         Self { child, lines }
+    }
+
+    /// Starts it and listens to nothing it says.
+    pub fn start_quiet(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start_silent(command)
     }
 
     /// Starts it; where its stdout goes is the command's affair.

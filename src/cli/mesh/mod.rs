@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod ask;
+mod both;
 pub mod check;
 pub mod emit;
 pub mod events;
@@ -12,6 +13,7 @@ pub mod log;
 pub mod peers;
 pub mod phoenix;
 pub mod setup;
+pub mod sync;
 pub mod watch;
 
 use std::time::Duration;
@@ -78,6 +80,12 @@ impl From<Error> for Failure {
             )),
             Error::NoStreams => Self::unhealthy(&error).hint("start `mesh serve`, or nats-server with -js"),
             Error::NotFound(_) => Self::not_found(&error),
+            Error::Git { next, .. } => Self::failed(&error).hint(next),
+            Error::Waiting { place, .. } => {
+                Self::unhealthy(&error).hint(format!(
+                    "`mesh sync --git {place}` says what is in the way; with --give-up it goes on without what is lost"
+                ))
+            }
             Error::Journal { .. } => {
                 Self::failed(&error).hint("MESH_STATE_DIR names another directory for journals")
             }

@@ -1,11 +1,13 @@
 //! `mesh watch`: events as they come, or from where a durable reader stopped.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{Since, line, since, stop_signal};
+use super::{Since, both, line, since, stop_signal};
 use crate::cli::{Context, Failure, output, units};
+use crate::mesh::spool;
 use crate::mesh::{
     Backoff, Catalog, Durable, Error, Filter, Mesh, Selection, Start, Wanted, catalog, identity,
 };
@@ -41,6 +43,9 @@ pub struct Watch {
     /// End after this many events
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Also read from this git repository what waits there while the mesh is down (also MESH_GIT, or `git` in the file of events)
+    #[arg(long, value_name = "REPO", conflicts_with = "durable")]
+    git: Option<PathBuf>,
 }
 
 impl Watch {
@@ -48,6 +53,20 @@ impl Watch {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let catalog = Catalog::load(&identity::events_file())?;
         let patterns = patterns(&catalog, &self.what)?;
+        let git = spool::configured(self.git.as_deref())?;
+        // A durable reader's place is in the mesh.
+        if let Some(repository) = git.filter(|_| self.durable.is_none()) {
+            let wanted = both::Wanted {
+                patterns,
+                since: self.since,
+                filter: Filter {
+                    instance: self.instance,
+                    session: self.session,
+                },
+                count: self.count,
+            };
+            return both::watch(context, repository, &wanted).await;
+        }
         let mesh = super::open(context).await?;
         let start = match self.since {
             Some(since) => {

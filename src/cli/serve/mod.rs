@@ -56,7 +56,7 @@ pub struct Serve {
     /// back what was acknowledged since [default: always]
     #[arg(long, env = "MESH_SYNC", value_name = "WHEN", value_parser = sync)]
     sync: Option<Sync>,
-    /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX) out; `mesh setup` makes them, too
+    /// Leave the mesh's own stream and buckets (MESH, PEERS, SESSIONS, PHOENIX, SPOOLS) out; `mesh setup` makes them, too
     #[arg(long, env = "MESH_NO_MESH", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = FalseyValueParser::new())]
     no_mesh: Option<bool>,
     /// The server's name [default: its id]
