@@ -2,13 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use crate::config;
 
-use super::{Failure, serve};
+use super::mesh::conflicts;
+use super::{Failure, output, serve};
 
 /// Check a configuration file, or get one to begin with
 #[derive(Args, Debug)]
@@ -25,6 +26,7 @@ enum Command {
 
 /// Read a file and print the settings it leads to, and whether a reload could change each
 ///
+/// A file with your own events, or with rules for conflicts, is checked as such, and the rules that hold are printed.
 /// Exit code 0: usable (warnings go to stderr). 1: it is not, and stderr says where and why.
 #[derive(Args, Debug)]
 struct Check {
@@ -51,6 +53,10 @@ impl ConfigCommand {
 
 impl Check {
     fn run(self) -> Result<(), Failure> {
+        if let Some(has_events) = is_of_the_mesh(&self.file) {
+            let rules = conflicts::rules_of(&self.file, has_events)?;
+            return output::print(conflicts::shown(&rules));
+        }
         let settings = serve::with_file(&self.file)?;
         for warning in &settings.warnings {
             writeln!(anstream::stderr(), "warning: {warning}").ok();
@@ -62,6 +68,13 @@ impl Check {
         write!(out, "{}", config::effective(&settings.config, &settings.process))?;
         Ok(())
     }
+}
+
+/// Whether a file says what the mesh's own commands want to know, and not how to serve; if so, whether it has events.
+fn is_of_the_mesh(file: &Path) -> Option<bool> {
+    let loaded = config::language::load_file(file, &|name| std::env::var(name).ok()).ok()?;
+    let has = |key| loaded.map.get(key).is_some();
+    (has("events") || has("conflicts")).then(|| has("events"))
 }
 
 impl Init {

@@ -1,12 +1,14 @@
 //! The commands of the mesh: arguments and output; what they do is in the room `mesh`.
 
 pub mod check;
+pub mod conflicts;
 pub mod emit;
 pub mod events;
 pub mod hammer;
 pub mod join;
 pub mod lineage;
 pub mod log;
+pub mod mission;
 pub mod peers;
 pub mod phoenix;
 pub mod setup;
