@@ -1,9 +1,11 @@
 //! The mesh, tested through its command line against each kind of server there is: the same tests on
 //! nats-server and on `mesh serve`.
 
+mod conflicts;
 mod emit;
 mod end_to_end;
 mod mishaps;
+mod mission;
 mod phoenix;
 mod presence;
 mod support;

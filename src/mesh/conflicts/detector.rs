@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::rules::{Between, Rule, Rules};
-use crate::mesh::{Received, identity};
+use crate::mesh::Received;
 
 /// What all rules may keep; the oldest events are forgotten before their time then.
 const BYTES_MAX: usize = 64 << 20;
@@ -35,9 +35,9 @@ const CONFLICTS_MAX: usize = 100;
 const TOLD_MAX: usize = 100_000;
 /// Longer keys, bases and outcomes are cut, with a digest of the whole.
 const TEXT_BYTES_MAX: usize = 200;
-/// What an event takes besides its texts, roughly.
-const ACT_BYTES: usize = 400;
-/// What a key or a name takes besides its text, roughly.
+/// What an event takes besides what is counted, roughly: its names are bounded.
+const ACT_BYTES: usize = 1000;
+/// What a key takes besides its text, or a name with it, roughly.
 const PART_BYTES: usize = 150;
 
 /// A value that can be compared and shown.
@@ -453,10 +453,10 @@ impl Watch {
         let Some(instance) = sender(event, body) else {
             return;
         };
-        let session = event.envelope.session.clone();
+        let session = event.envelope.session.clone().map(bounded);
         let party = match (self.rule.between, &session) {
             (Between::Sessions, Some(session)) => format!("{instance}/{session}"),
-            _ => instance.to_owned(),
+            _ => instance.clone(),
         };
         let known = self.parties.entry(party.clone()).or_default();
         known.events += 1;
@@ -476,8 +476,8 @@ impl Watch {
             side: Side {
                 stream_seq: event.stream_seq,
                 stored: event.stored,
-                event: event.name().to_owned(),
-                instance: instance.to_owned(),
+                event: bounded(event.name().to_owned()),
+                instance,
                 session,
                 seq: event.envelope.seq,
                 outcome: outcome
@@ -485,7 +485,7 @@ impl Watch {
                     .map(|outcome| outcome.shown.clone())
                     .unwrap_or_default(),
             },
-            parent: event.envelope.parent.clone(),
+            parent: event.envelope.parent.clone().map(bounded),
             thread: body
                 .get("thread")
                 .and_then(Value::as_str)
@@ -600,11 +600,10 @@ fn matter(place: &Place, one: &Act, other: &Act) -> Matter {
 }
 
 /// Who said it: the envelope, else the body of those that have no envelope.
-fn sender<'e>(event: &'e Received, body: &'e Value) -> Option<&'e str> {
+fn sender(event: &Received, body: &Value) -> Option<String> {
     let instance = event.envelope.instance.as_deref();
-    instance
-        .or_else(|| body.get("instance")?.as_str())
-        .filter(|instance| identity::is_name(instance))
+    let instance = instance.or_else(|| body.get("instance")?.as_str())?;
+    (!instance.is_empty()).then(|| bounded(instance.to_owned()))
 }
 
 /// What an event acts on. An object in a list stands for its `id`, if it has one.
@@ -646,10 +645,9 @@ fn named(rule: &Rule, body: &Value) -> Seen {
             Value::Object(instances) => {
                 for (instance, seq) in instances {
                     if seen.of.len() < NAMES_MAX
-                        && identity::is_name(instance)
                         && let Some(seq) = seq.as_u64()
                     {
-                        let named = seen.of.entry(instance.clone()).or_default();
+                        let named = seen.of.entry(bounded(instance.clone())).or_default();
                         *named = seq.max(*named);
                     }
                 }

@@ -508,10 +508,15 @@ proptest! {
 
     /// Who begins in the middle, with no more than the reach of the rules behind him, finds what the others find.
     #[test]
-    fn a_restart_changes_nothing(events in any_events(), at in 0..40_usize) {
+    fn a_restart_changes_nothing(mut events in any_events(), at in 0..40_usize) {
         // A clock that goes back would have to be known of.
-        let clock = |event: &Received| event.stored;
-        prop_assume!(events.is_sorted_by_key(clock) && at < events.len());
+        let mut clock = Timestamp::MIN;
+        for event in &mut events {
+            clock = clock.max(event.stored);
+            event.stored = clock;
+        }
+        let at = at.min(events.len().saturating_sub(1));
+        prop_assume!(!events.is_empty());
         let rules = Rules::of(vec![rule(Between::Instances)]);
         let since = events[at].stored - SignedDuration::try_from(rules.reach()).unwrap();
         let mut whole = Detector::new(&rules);

@@ -186,3 +186,13 @@ fn paths_lead_to_values() {
     }
     assert_eq!(Path::parse("a.b.*").unwrap().values(&body, 1).len(), 1);
 }
+
+#[test]
+fn the_docs_page_has_the_rules() {
+    let page = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("docs/conflicts.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(
+        page.contains(&format!("```json\n{BUILTIN}\n```")),
+        "docs/conflicts.md has other built-in rules"
+    );
+}
