@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -53,8 +53,8 @@ impl ConfigCommand {
 
 impl Check {
     fn run(self) -> Result<(), Failure> {
-        if let Some(has_events) = is_of_the_mesh(&self.file) {
-            let rules = conflicts::rules_of(&self.file, has_events)?;
+        if conflicts::is_of_the_mesh(&self.file) {
+            let rules = conflicts::rules_of(&self.file, 1)?;
             return output::print(conflicts::shown(&rules));
         }
         let settings = serve::with_file(&self.file)?;
@@ -68,13 +68,6 @@ impl Check {
         write!(out, "{}", config::effective(&settings.config, &settings.process))?;
         Ok(())
     }
-}
-
-/// Whether a file says what the mesh's own commands want to know, and not how to serve; if so, whether it has events.
-fn is_of_the_mesh(file: &Path) -> Option<bool> {
-    let loaded = config::language::load_file(file, &|name| std::env::var(name).ok()).ok()?;
-    let has = |key| loaded.map.get(key).is_some();
-    (has("events") || has("conflicts")).then(|| has("events"))
 }
 
 impl Init {

@@ -114,7 +114,7 @@ impl Follow {
     }
 
     /// Reads on to the end of the stream, or to an event that was not there when this began.
-    pub(super) async fn to_the_end(&mut self, fold: &mut impl Fold) -> Result<(), Error> {
+    pub(super) async fn read_on(&mut self, fold: &mut impl Fold) -> Result<(), Error> {
         let Some(place) = self.place else {
             return Ok(());
         };
@@ -180,8 +180,8 @@ impl Told {
         }
     }
 
-    /// Stores the event under `id` unless it is; nothing with that id was stored before `since`. Tries until the server
-    /// has said yes or no.
+    /// Stores the event under `id` unless it is; nothing with that id was stored before `since`. Tries for a while; who
+    /// is told that the server is not to be had may ask again, with the same id.
     pub(super) async fn tell(
         &mut self,
         mesh: &Mesh,
@@ -189,9 +189,12 @@ impl Told {
         id: &str,
         since: Timestamp,
     ) -> Result<Telling, Error> {
+        let deadline = Instant::now() + mesh.timeout * 2;
         loop {
             match self.try_to_tell(mesh, body, id, since).await {
-                Err(Error::Server { .. } | Error::Unconfirmed { .. }) => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_passing() && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 told => return told,
             }
         }

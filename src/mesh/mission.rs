@@ -5,7 +5,7 @@
 //! settled once it is in a group and all groups that were over by then are told of, so a restart finds every
 //! open group between the last settled event and a window before it: what no synthesis names yet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -155,7 +155,7 @@ struct Groups {
     /// By the end of their windows.
     ends: BTreeSet<(Timestamp, String)>,
     /// Those that are over, in the order in which they ended.
-    over: Vec<Group>,
+    over: VecDeque<Group>,
     /// What syntheses name already, by thread, and the last of it.
     named: HashSet<(String, u64)>,
     named_last: u64,
@@ -171,7 +171,7 @@ impl Groups {
             at_least,
             open: HashMap::new(),
             ends: BTreeSet::new(),
-            over: Vec::new(),
+            over: VecDeque::new(),
             named: HashSet::new(),
             named_last: 0,
             place: 0,
@@ -240,7 +240,7 @@ impl Groups {
         if let Some(group) = self.open.remove(thread) {
             self.ends.remove(&(group.until, group.thread.clone()));
             if group.sources.len() >= self.at_least {
-                self.over.push(group);
+                self.over.push_back(group);
             }
         }
     }
@@ -359,6 +359,8 @@ pub struct MissionControl {
     follow: Follow,
     groups: Groups,
     told: Told,
+    /// What was told of and not yet returned.
+    told_of: Vec<Synthesis>,
     /// What the server's clock said, and when.
     clock: Option<(Timestamp, Instant)>,
 }
@@ -398,6 +400,7 @@ impl Mesh {
             follow: self.follow(wanted).await?,
             groups: Groups::new(options.window, options.at_least),
             told: Told::new(SYNTHESIS),
+            told_of: Vec::new(),
             clock: None,
         };
         control.take_up(&options).await?;
@@ -481,7 +484,8 @@ impl MissionControl {
         }))
     }
 
-    /// The next syntheses, told of. May be dropped at any await: what was not settled comes again.
+    /// The next syntheses, told of. May be dropped at any await, and called again after an error that is passing: what was
+    /// not settled comes again.
     pub async fn next(&mut self) -> Result<Vec<Synthesis>, Error> {
         loop {
             let wait = self.wait().await;
@@ -490,21 +494,21 @@ impl MissionControl {
                 delivery = self.follow.durable.next() => Some(delivery),
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => None,
             };
-            let done = match delivery {
-                Some(delivery) => self.delivered(&delivery).await,
-                None => self.by_the_clock().await,
-            };
-            match done {
-                Ok(syntheses) if syntheses.is_empty() => {}
-                // The server is away: what was delivered comes again.
-                Err(Error::Server { .. }) => tokio::time::sleep(PAUSE).await,
-                done => return done,
+            match delivery {
+                Some(delivery) => self.delivered(&delivery).await?,
+                None => self.by_the_clock().await?,
+            }
+            if !self.told_of.is_empty() {
+                return Ok(std::mem::take(&mut self.told_of));
             }
         }
     }
 
     /// How long until the next group is over, as far as one can tell from here.
     async fn wait(&mut self) -> Option<Duration> {
+        if !self.groups.over.is_empty() {
+            return Some(PAUSE);
+        }
         let until = self.groups.next_end()?;
         if self.clock.is_none_or(|(_, at)| at.elapsed() > CLOCK_AGE_MAX) {
             let Ok(now) = self.mesh.server_now().await else {
@@ -518,44 +522,44 @@ impl MissionControl {
         Some(left.saturating_sub(at.elapsed()).max(PAUSE_MIN))
     }
 
-    async fn delivered(&mut self, delivery: &Delivery) -> Result<Vec<Synthesis>, Error> {
+    async fn delivered(&mut self, delivery: &Delivery) -> Result<(), Error> {
         self.follow.fill(delivery, &mut self.groups).await?;
         self.groups.take(&delivery.event);
         self.follow.passed(self.groups.place);
-        let over = std::mem::take(&mut self.groups.over);
-        let syntheses = delivery
-            .while_working(tell(&mut self.told, &self.mesh, over))
-            .await?;
+        delivery.while_working(self.tell()).await?;
         self.follow.durable.ack(delivery).await;
-        Ok(syntheses)
+        Ok(())
     }
 
     /// Ends what is over by the server's clock, once all that was stored by then is in.
-    async fn by_the_clock(&mut self) -> Result<Vec<Synthesis>, Error> {
+    async fn by_the_clock(&mut self) -> Result<(), Error> {
         let now = self.mesh.server_now().await?;
         self.clock = Some((now, Instant::now()));
         let now = now.checked_sub(MARGIN).unwrap_or(Timestamp::MIN);
         if self.groups.next_end().is_some_and(|until| until <= now) {
-            self.follow.to_the_end(&mut self.groups).await?;
+            self.follow.read_on(&mut self.groups).await?;
             self.groups.close(now);
         }
-        let over = std::mem::take(&mut self.groups.over);
-        tell(&mut self.told, &self.mesh, over).await
+        self.tell().await
     }
-}
 
-async fn tell(told: &mut Told, mesh: &Mesh, over: Vec<Group>) -> Result<Vec<Synthesis>, Error> {
-    let mut syntheses = Vec::with_capacity(over.len());
-    for group in over {
-        let since = group.sources[0].stored;
-        let telling = told.tell(mesh, &group.body(), &group.id(), since).await?;
-        syntheses.push(Synthesis {
-            group,
-            stream_seq: telling.stream_seq,
-            is_new: telling.is_new,
-        });
+    /// Tells of what is over. What could not be told of stays.
+    async fn tell(&mut self) -> Result<(), Error> {
+        while let Some(group) = self.groups.over.front() {
+            let since = group.sources[0].stored;
+            let telling = self
+                .told
+                .tell(&self.mesh, &group.body(), &group.id(), since)
+                .await?;
+            self.told_of
+                .extend(self.groups.over.pop_front().map(|group| Synthesis {
+                    group,
+                    stream_seq: telling.stream_seq,
+                    is_new: telling.is_new,
+                }));
+        }
+        Ok(())
     }
-    Ok(syntheses)
 }
 
 impl Synthesis {

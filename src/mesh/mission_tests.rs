@@ -150,7 +150,7 @@ fn the_synthesis_fits_the_catalog() {
         json!({"pattern": "p".repeat(1000), "threads": ["T"]}),
     ));
     groups.close(second(10));
-    let group = groups.over.pop().unwrap();
+    let group = groups.over.pop_front().unwrap();
     let body = group.body();
     let catalog = Catalog::builtin();
     catalog

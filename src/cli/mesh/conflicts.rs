@@ -1,6 +1,7 @@
 //! `mesh conflicts`: instances that act against each other, told of as they come or looked for in what is stored.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -8,8 +9,12 @@ use serde_json::json;
 use super::{Since, since, stop_signal};
 use crate::cli::serve::unusable;
 use crate::cli::{Context, Failure, output, units};
+use crate::config::language;
 use crate::mesh::conflicts::{Conflict, Labels, Rules, Score};
-use crate::mesh::{Catalog, Mesh, Start, identity};
+use crate::mesh::{Catalog, Error, Mesh, Start, identity};
+
+/// Pause before what failed for want of a server is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Finds instances that act against each other and tells the mesh of each conflict, once
 ///
@@ -75,29 +80,34 @@ impl Conflicts {
 /// The rules of a file, else those of the file of events, else ours alone.
 fn in_force(file: Option<&Path>) -> Result<Rules, Failure> {
     let events = identity::events_file();
-    let catalog = Catalog::load(&events)?;
     match file {
         None if !events.exists() => Ok(Rules::builtin()),
-        file => {
-            let path = file.unwrap_or(&events);
-            Rules::load(path, &catalog).map_err(|problems| unusable(Failure::USAGE, path, &problems))
-        }
+        file => rules_of(file.unwrap_or(&events), Failure::USAGE),
     }
 }
 
-/// The rules of a file, for whoever checks it; they know its own events, if it has some.
-pub fn rules_of(path: &Path, has_events: bool) -> Result<Rules, Failure> {
-    let catalog = match has_events {
-        true => Catalog::load(path),
-        false => Catalog::load(&identity::events_file()),
-    };
-    let catalog = catalog.map_err(Failure::failed)?;
-    Rules::load(path, &catalog).map_err(|problems| unusable(1, path, &problems))
+/// Whether a file says what the mesh's own commands want to know, and not how to serve.
+pub fn is_of_the_mesh(file: &Path) -> bool {
+    has(file, "events") || has(file, "conflicts")
+}
+
+fn has(file: &Path, key: &str) -> bool {
+    let loaded = language::load_file(file, &|name| std::env::var(name).ok());
+    loaded.is_ok_and(|loaded| loaded.map.get(key).is_some())
+}
+
+/// The rules of a file, or the exit code and all that is wrong with it. If it has events of its own they are those that its
+/// rules know.
+pub fn rules_of(path: &Path, code: u8) -> Result<Rules, Failure> {
+    let events = identity::events_file();
+    let catalog = Catalog::load(if has(path, "events") { path } else { &events });
+    let catalog = catalog.map_err(|error| Failure::with_code(code, error))?;
+    Rules::load(path, &catalog).map_err(|problems| unusable(code, path, &problems))
 }
 
 fn list(context: &Context, rules: &Rules) -> Result<(), Failure> {
     if context.json {
-        return rules.lines().iter().try_for_each(|line| output::print(line));
+        return rules.lines().iter().try_for_each(output::print);
     }
     output::print(shown(rules))
 }
@@ -134,7 +144,10 @@ impl Follow {
             let alerts = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                alerts = detecting.next() => alerts?,
+                alerts = detecting.next() => alerts,
+            };
+            let Some(alerts) = unless_passing(alerts).await? else {
+                continue;
             };
             for alert in alerts {
                 let line = match context.json {
@@ -149,6 +162,18 @@ impl Follow {
                 output::print(line)?;
             }
         }
+    }
+}
+
+/// What came of it, or nothing if the server is away: that is said, and may be tried again.
+pub(super) async fn unless_passing<T>(done: Result<T, Error>) -> Result<Option<T>, Failure> {
+    match done {
+        Err(error) if error.is_passing() => {
+            output::note(format!("{error}; trying again"));
+            tokio::time::sleep(PAUSE).await;
+            Ok(None)
+        }
+        done => Ok(Some(done?)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::conflicts::first_start;
+use super::conflicts::{first_start, unless_passing};
 use super::{Since, since, stop_signal};
 use crate::cli::{Context, Failure, output, units};
 use crate::mesh::mission::{Options, Synthesis};
@@ -53,7 +53,10 @@ impl MissionControl {
             let syntheses = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                syntheses = control.next() => syntheses?,
+                syntheses = control.next() => syntheses,
+            };
+            let Some(syntheses) = unless_passing(syntheses).await? else {
+                continue;
             };
             for synthesis in syntheses {
                 output::print(line(&synthesis, context.json))?;

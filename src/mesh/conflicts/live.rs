@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::detector::{Conflict, Detector};
+use super::conflict::Conflict;
+use super::detector::Detector;
 use super::rules::{ALERT, Rules};
 use crate::mesh::follow::{Fold, Follow, Told};
-use crate::mesh::watch::{Delivery, Filter, Wanted};
+use crate::mesh::watch::{Filter, Wanted};
 use crate::mesh::{Error, Mesh, Received, Start};
 
 /// A conflict that the mesh was told of.
@@ -68,7 +69,8 @@ impl Mesh {
 }
 
 impl Detecting {
-    /// The next conflicts, told of. May be dropped at any await: what was not settled comes again.
+    /// The next conflicts, told of. May be dropped at any await, and called again after an error that is passing: what
+    /// was not settled comes again.
     pub async fn next(&mut self) -> Result<Vec<Alert>, Error> {
         loop {
             let delivery = self.follow.durable.next().await;
@@ -76,26 +78,16 @@ impl Detecting {
                 rules: &self.rules,
                 detector: &mut self.detector,
             };
-            match self.follow.fill(&delivery, &mut fold).await {
-                Ok(_) => {}
-                // It comes again, and what is missing is read then.
-                Err(Error::Server { .. }) => continue,
-                Err(error) => return Err(error),
-            }
+            self.follow.fill(&delivery, &mut fold).await?;
             let conflicts = self.detector.take(&delivery.event);
-            let alerts = delivery
-                .while_working(tell(&mut self.told, &self.mesh, conflicts))
-                .await?;
-            self.settle(&delivery).await;
+            let telling = tell(&mut self.told, &self.mesh, conflicts);
+            let alerts = delivery.while_working(telling).await?;
+            // Unconfirmed, it comes again, and is settled by the reader then.
+            self.follow.durable.ack(&delivery).await;
             if !alerts.is_empty() {
                 return Ok(alerts);
             }
         }
-    }
-
-    async fn settle(&mut self, delivery: &Delivery) {
-        // Unconfirmed, it comes again, and is settled by the reader then.
-        self.follow.durable.ack(delivery).await;
     }
 }
 

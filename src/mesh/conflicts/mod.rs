@@ -7,12 +7,14 @@
 //! What an event's sender had seen, the event says itself; what was delivered to it is not looked at, for nobody
 //! knows what became of that. Deliberately absent: settling a conflict.
 
+mod conflict;
 mod detector;
 mod live;
 mod replay;
 mod rules;
 
-pub use detector::{Conflict, Detector, Side};
+pub use conflict::{Conflict, Side};
+pub use detector::Detector;
 pub use live::{Alert, Detecting};
 pub use replay::{Labels, Replay, Score};
 pub use rules::{BUILTIN, Between, Path, Rule, Rules};

@@ -10,7 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::detector::{Conflict, Detector};
+use super::conflict::Conflict;
+use super::detector::Detector;
 use super::rules::Rules;
 use crate::mesh::{Error, Mesh, Reader, Selection, Start};
 

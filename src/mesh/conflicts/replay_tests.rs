@@ -1,4 +1,4 @@
-use super::super::detector::Side;
+use super::super::conflict::Side;
 use super::*;
 
 fn conflict(key: &str, first: u64, second: u64) -> Conflict {
