@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::config;
 
+use super::mesh::conflicts;
 use super::serve::{self, run::Settings};
 use super::{Context, Failure, output};
 
@@ -27,6 +28,7 @@ enum Command {
 
 /// Read a file and print the settings it leads to, and whether a reload could change each
 ///
+/// A file with your own events, or with rules for conflicts, is checked as such, and the rules that hold are printed.
 /// Exit code 0: usable (warnings go to stderr). 1: it is not, and stderr says where and why.
 #[derive(Args, Debug)]
 struct Check {
@@ -53,35 +55,47 @@ impl ConfigCommand {
 
 impl Check {
     fn run(self, json: bool) -> Result<(), Failure> {
-        let usable = self.usable();
-        if json {
-            let said = match &usable {
-                Ok(settings) => {
-                    let lines = config::effective_lines(&settings.config, &settings.process);
-                    let lines = lines
-                        .iter()
-                        .map(|(line, reloads)| json!({"setting": line, "reloads": reloads}));
-                    json!({
-                        "usable": true,
-                        "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                        "settings": lines.collect::<Vec<_>>(),
-                    })
-                }
-                Err(failure) => {
-                    let problem: Vec<_> = failure.lines().collect();
-                    json!({"usable": false, "problem": problem.join("\n")})
-                }
-            };
-            output::print_json(&said)?;
-            return usable.map(drop);
+        if !json {
+            return self.print();
         }
-        let settings = usable?;
+        match self.said() {
+            Ok(said) => output::print_json(&said),
+            Err(failure) => {
+                let problem: Vec<_> = failure.lines().collect();
+                output::print_json(&json!({"usable": false, "problem": problem.join("\n")}))?;
+                Err(failure)
+            }
+        }
+    }
+
+    fn print(&self) -> Result<(), Failure> {
+        if conflicts::is_of_the_mesh(&self.file) {
+            return output::print(conflicts::shown(&conflicts::rules_of(&self.file, 1)?));
+        }
+        let settings = self.usable()?;
         for warning in &settings.warnings {
             writeln!(anstream::stderr(), "warning: {warning}").ok();
         }
         let mut out = anstream::stdout().lock();
         write!(out, "{}", config::effective(&settings.config, &settings.process))?;
         Ok(())
+    }
+
+    fn said(&self) -> Result<serde_json::Value, Failure> {
+        if conflicts::is_of_the_mesh(&self.file) {
+            let rules = conflicts::rules_of(&self.file, 1)?;
+            return Ok(json!({"usable": true, "warnings": [], "rules": rules.lines()}));
+        }
+        let settings = self.usable()?;
+        let lines = config::effective_lines(&settings.config, &settings.process);
+        let lines = lines
+            .iter()
+            .map(|(line, reloads)| json!({"setting": line, "reloads": reloads}));
+        Ok(json!({
+            "usable": true,
+            "warnings": settings.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "settings": lines.collect::<Vec<_>>(),
+        }))
     }
 
     /// What the file says, if a server could start with it.

@@ -61,6 +61,7 @@ enum Command {
     Check(mesh::check::Check),
     Completions(completions::Completions),
     Config(config::ConfigCommand),
+    Conflicts(mesh::conflicts::Conflicts),
     #[command(visible_alias = "con", alias = "c")]
     Consumer(consumer::Consumer),
     Ctl(ctl::Ctl),
@@ -74,6 +75,7 @@ enum Command {
     Lineage(mesh::lineage::Lineage),
     Log(mesh::log::Log),
     Man(completions::Man),
+    MissionControl(mesh::mission::MissionControl),
     /// Stand in for nats-server, with its flags and files; so does this binary under that name
     #[command(name = "nats-server", disable_help_flag = true)]
     NatsServer {
@@ -137,6 +139,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check(check) => block_on(Box::pin(check.run(context))),
         Command::Completions(command) => command.run(),
         Command::Config(command) => command.run(context),
+        Command::Conflicts(conflicts) => block_on(Box::pin(conflicts.run(context))),
         Command::Consumer(command) => block_on(command.run(context)),
         Command::Ctl(command) => command.run(),
         Command::Emit(emit) => block_on(Box::pin(emit.run(context))),
@@ -148,6 +151,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Lineage(lineage) => block_on(Box::pin(lineage.run(context))),
         Command::Log(log) => block_on(Box::pin(log.run(context))),
         Command::Man(command) => command.run(),
+        Command::MissionControl(control) => block_on(Box::pin(control.run(context))),
         Command::NatsServer { .. } => Err(Failure::usage("nats-server comes first: mesh nats-server ...")),
         Command::Object(command) => block_on(command.run(context)),
         Command::Peers(peers) => block_on(Box::pin(peers.run(context))),

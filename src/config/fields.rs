@@ -9,7 +9,7 @@ const SECONDS_MAX: i64 = 86_400;
 
 /// What is wrong with a file, all of it, and what is odd.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
     pub errors: Vec<Problem>,
     pub warnings: Vec<Problem>,
 }
@@ -55,7 +55,7 @@ fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
 
 impl Node {
     /// A map in a list of `what`.
-    pub(super) fn map(&self, what: &str, notes: &mut Notes) -> Option<&Map> {
+    pub(crate) fn map(&self, what: &str, notes: &mut Notes) -> Option<&Map> {
         match &self.value {
             Value::Map(map) => Some(map),
             _ => {
@@ -69,7 +69,7 @@ impl Node {
 
 impl Entry {
     /// The key for comparison.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.key.to_ascii_lowercase()
     }
 
@@ -79,7 +79,7 @@ impl Entry {
         None
     }
 
-    pub(super) fn text(&self, notes: &mut Notes) -> Option<String> {
+    pub(crate) fn text(&self, notes: &mut Notes) -> Option<String> {
         match &self.node.value {
             Value::Text(text) => Some(text.clone()),
             Value::Integer(_) | Value::Float(_) | Value::Flag(_) | Value::Time(_) => {
@@ -89,28 +89,28 @@ impl Entry {
         }
     }
 
-    pub(super) fn flag(&self, notes: &mut Notes) -> Option<bool> {
+    pub(crate) fn flag(&self, notes: &mut Notes) -> Option<bool> {
         match &self.node.value {
             Value::Flag(flag) => Some(*flag),
             _ => self.wrong(notes, "true or false"),
         }
     }
 
-    pub(super) fn map(&self, notes: &mut Notes) -> Option<&Map> {
+    pub(crate) fn map(&self, notes: &mut Notes) -> Option<&Map> {
         match &self.node.value {
             Value::Map(map) => Some(map),
             _ => self.wrong(notes, "a map { ... }"),
         }
     }
 
-    pub(super) fn list(&self, notes: &mut Notes) -> Option<&[Node]> {
+    pub(crate) fn list(&self, notes: &mut Notes) -> Option<&[Node]> {
         match &self.node.value {
             Value::Array(nodes) => Some(nodes),
             _ => self.wrong(notes, "a list [ ... ]"),
         }
     }
 
-    pub(super) fn integer(&self, notes: &mut Notes) -> Option<i64> {
+    pub(crate) fn integer(&self, notes: &mut Notes) -> Option<i64> {
         match &self.node.value {
             Value::Integer(number) => Some(*number),
             _ => self.wrong(notes, "a number"),
@@ -147,7 +147,7 @@ impl Entry {
     }
 
     /// A time: a string such as "2s"; a bare number is seconds, as in old files.
-    pub(super) fn duration(&self, notes: &mut Notes) -> Option<Duration> {
+    pub(crate) fn duration(&self, notes: &mut Notes) -> Option<Duration> {
         match &self.node.value {
             Value::Text(text) if !text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 match super::duration(text) {
@@ -180,7 +180,7 @@ impl Entry {
     }
 
     /// One string or a list of them.
-    pub(super) fn texts(&self, notes: &mut Notes) -> Option<Vec<String>> {
+    pub(crate) fn texts(&self, notes: &mut Notes) -> Option<Vec<String>> {
         match &self.node.value {
             Value::Text(text) => Some(vec![text.clone()]),
             Value::Array(nodes) => {

@@ -3,7 +3,7 @@
 //! [`Config`] is what a server is started with, [`Process`] what the program around it does besides. [`load`] reads both
 //! from a file in the language of nats-server's; the command line overrides what it says.
 
-mod fields;
+pub(crate) mod fields;
 mod file;
 pub mod language;
 mod process;

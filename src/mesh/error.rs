@@ -141,6 +141,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is the server's absence, or looks like it: the same may go well later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Server { .. } | Self::Unconfirmed { .. })
+    }
+
     /// A failed request, with what it was for.
     pub(crate) fn server(what: impl Into<String>) -> impl FnOnce(Failed) -> Self {
         let what = what.into();

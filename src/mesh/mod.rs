@@ -10,15 +10,18 @@
 pub mod ask;
 pub mod catalog;
 pub mod check;
+pub mod conflicts;
 mod emit;
 pub mod envelope;
 mod error;
 mod exec;
+mod follow;
 pub mod hammer;
 pub mod identity;
 pub mod journal;
 pub mod lineage;
 mod link;
+pub mod mission;
 pub mod phoenix;
 pub mod presence;
 pub mod quorum;

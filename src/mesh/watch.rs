@@ -73,6 +73,8 @@ pub struct Durable {
     messages: Option<pull::Stream>,
     /// The last sequence that was settled here.
     settled: u64,
+    /// How often it was opened, for whoever must know whether all deliveries came here.
+    opened: u64,
 }
 
 /// An event that must be settled before the next one comes.
@@ -91,6 +93,7 @@ impl Mesh {
             wanted,
             messages: None,
             settled: 0,
+            opened: 0,
         };
         durable.open().await?;
         Ok(durable)
@@ -235,7 +238,13 @@ impl Durable {
             .heartbeat(HEARTBEAT)
             .expires(EXPIRES);
         self.messages = Some(pull.messages().await.while_doing(what)?);
+        self.opened += 1;
         Ok(())
+    }
+
+    /// How often the consumer was opened.
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// The existing consumer, with the patterns of this run; its position stays.

@@ -2,11 +2,13 @@
 //! nats-server and on `mesh serve`.
 
 mod ask;
+mod conflicts;
 mod emit;
 mod end_to_end;
 mod git;
 mod mishaps;
 mod patterns;
+mod mission;
 mod phoenix;
 mod presence;
 mod support;

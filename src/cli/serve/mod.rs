@@ -16,6 +16,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::account::Auth;
+use crate::config::language::Problem;
 use crate::config::{self, Config, Process, duration, size, sync};
 use crate::store::{self, Sync};
 use crate::{Server, ServerError};
@@ -244,17 +245,21 @@ impl Serve {
     }
 }
 
+/// All that is wrong with a file, and where.
+pub(super) fn unusable(code: u8, path: &std::path::Path, problems: &[Problem]) -> Failure {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let more = if lines.len() > 1 {
+        format!(" ({} problems)", lines.len())
+    } else {
+        String::new()
+    };
+    Failure::with_code(code, format!("{}: not usable{more}", path.display())).hint(lines.join("\n"))
+}
+
 /// The settings of `mesh serve` with a file: what `mesh config check` shows too.
 pub(super) fn with_file(path: &std::path::Path) -> Result<Settings, Failure> {
-    let file = config::load(path, Config::default(), Process::default()).map_err(|problems| {
-        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        let more = if lines.len() > 1 {
-            format!(" ({} problems)", lines.len())
-        } else {
-            String::new()
-        };
-        Failure::failed(format!("{}: not usable{more}", path.display())).hint(lines.join("\n"))
-    })?;
+    let file = config::load(path, Config::default(), Process::default())
+        .map_err(|problems| unusable(1, path, &problems))?;
     let mut config = file.config;
     let on = file.jetstream.unwrap_or(true);
     config.store_dir = on.then(|| file.store_dir.unwrap_or_else(config::default_store_dir));

@@ -30,7 +30,8 @@ Events of your own go into the file that `$MESH_EVENTS` names, else `mesh/events
   \"fields\": [{\"name\": \"ok\", \"type\": \"flag\", \"required\": true, \"meaning\": \"whether it passed\"}]}]}
 ```
 
-Types are `text`, `number`, `integer`, `flag`, `list` and `object`.
+Types are `text`, `number`, `integer`, `flag`, `list` and `object`. Rules for conflicts go into the same file, see
+[conflicts.md](conflicts.md).
 ";
 
 /// The whole page.

@@ -24,6 +24,19 @@ pub(super) const MESH: &str = "Mesh";
 
 const THREAD: FieldRow = ("thread", Text, MAY, "the thread of thought it belongs to");
 const REASON: FieldRow = ("reason", Text, MAY, "why, for a reader");
+const BASE: FieldRow = ("base", Text, MAY, "the state it starts from");
+const SEEN: FieldRow = (
+    "seen",
+    Integer,
+    MAY,
+    "the last place in the stream its sender had read",
+);
+const SEEN_OF: FieldRow = (
+    "seen_of",
+    Object,
+    MAY,
+    "the last event of each instance its sender had read, by `Mesh-Seq`",
+);
 
 macro_rules! event {
     ($name:literal, $subject:literal, $system:expr, $meaning:literal, [$($field:expr),* $(,)?]) => {
@@ -36,12 +49,14 @@ pub(super) const TABLE: &[Row] = &[
     event!("graph_update", "mesh.graph.update", "Graph Feeder", "nodes or edges of the graph changed", [
         ("change", Text, MUST, "what happened: added, changed, removed"),
         ("nodes", List, MAY, "the nodes concerned"), ("edges", List, MAY, "the edges concerned"),
+        BASE, SEEN, SEEN_OF,
     ]),
     event!("fo_insight", "mesh.fo.insight", "FO Local", "the First Officer of an instance noticed something", [
         ("text", Text, MUST, "the insight"), ("confidence", Number, MAY, "from 0 to 1"), THREAD,
     ]),
     event!("attention_decision", "mesh.attention.decision", "Attention Daemon", "attention was turned to something", [
         ("decision", Text, MUST, "what was decided"), ("focus", Text, MAY, "what attention is on now"), REASON,
+        BASE, SEEN, SEEN_OF,
     ]),
     event!("coherence_alert", "mesh.attention.coherence_alert", "Attention Daemon", "a session drifts from its thread", [
         ("score", Number, MUST, "coherence, from 0 to 1"), ("text", Text, MAY, "what drifted"), THREAD,
@@ -61,19 +76,25 @@ pub(super) const TABLE: &[Row] = &[
     ]),
     event!("meta_fo_update", "mesh.fo.meta_update", "Meta FO", "the state across instances changed", [
         ("state", Object, MUST, "the state as a whole"), ("text", Text, MAY, "what changed, for a reader"),
+        BASE, SEEN, SEEN_OF,
     ]),
     event!("conflict_alert", "mesh.fo.conflict_alert", "Meta FO", "two instances act against each other", [
         ("key", Text, MUST, "what they both act on"), ("instances", List, MUST, "who they are"), REASON,
+        ("rule", Text, MAY, "the rule that found it"), ("base", Text, MAY, "the state both start from, if they say so"),
+        ("events", List, MAY, "the two events: `stream_seq`, `event`, `instance`, `session`, `seq`, `outcome`"), THREAD,
     ]),
     event!("recovery_beacon", "mesh.phoenix.recovery_beacon", "Meta FO", "a session asks to be revived", [
         ("session", Text, MUST, "the session to revive"), REASON,
     ]),
     event!("mission_control_synthesis", "mesh.mission_control.synthesis", "Mission Control", "threads drawn together", [
-        ("text", Text, MUST, "the synthesis"), ("sources", List, MUST, "the events it was drawn from"), THREAD,
+        ("text", Text, MUST, "the synthesis"), ("sources", List, MUST, "the events it was drawn from: `stream_seq`, `event`, `instance`, `session`"), THREAD,
+        ("instances", List, MAY, "who said them"), ("from", Text, MAY, "when the first was stored, RFC 3339"),
+        ("until", Text, MAY, "when the window ended, RFC 3339"),
     ]),
     event!("edge_discovery", "mesh.principle.edge_discovery", "Principle Steward", "two principles are connected", [
         ("from", Text, MUST, "one principle"), ("to", Text, MUST, "the other"),
         ("relation", Text, MAY, "how they are connected"),
+        BASE, SEEN, SEEN_OF,
     ]),
     event!("topology_update", "mesh.principle.topology_update", "Principle Steward", "the principle graph changed shape", [
         ("change", Text, MUST, "what changed"), ("nodes", Integer, MAY, "principles now"), ("edges", Integer, MAY, "edges now"),
