@@ -127,15 +127,7 @@ impl Model {
     /// Whether a log has the notes from some checkpoint on, all in order, up to the last; and that one as its mark.
     pub fn has_notes(&self, log: &Log) -> bool {
         let found = log.notes().unwrap();
-        let bytes = found.pages.concat();
-        let mut at = &bytes[..];
-        let mut seen = Vec::new();
-        while let Some((head, rest)) = at.split_at_checked(6) {
-            let number = u32::from_le_bytes(head[..4].try_into().unwrap());
-            let len = u16::from_le_bytes(head[4..].try_into().unwrap());
-            seen.push((number, len));
-            at = &rest[usize::from(len)..];
-        }
+        let seen = parse_notes(&found.pages.concat());
         let last = self.notes.last().map(|&note| Bytes::from(note_bytes(note)));
         self.notes.ends_with(&seen) && (found.mark.is_empty() && seen.is_empty() || last == Some(found.mark))
     }
@@ -197,6 +189,17 @@ impl Model {
         let first = self.records.keys().next().copied();
         assert_eq!(head.first_seq, first.unwrap_or(self.last_seq + 1));
     }
+}
+
+pub(super) fn parse_notes(mut at: &[u8]) -> Vec<(u32, u16)> {
+    let mut seen = Vec::new();
+    while let Some((head, rest)) = at.split_at_checked(6) {
+        let number = u32::from_le_bytes(head[..4].try_into().unwrap());
+        let len = u16::from_le_bytes(head[4..].try_into().unwrap());
+        seen.push((number, len));
+        at = &rest[usize::from(len)..];
+    }
+    seen
 }
 
 fn note_bytes((number, len): (u32, u16)) -> Vec<u8> {

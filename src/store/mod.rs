@@ -69,6 +69,7 @@ mod pack;
 mod ranges;
 mod read;
 mod record;
+mod removals;
 mod rescue;
 mod reserve;
 mod schema;
