@@ -282,7 +282,8 @@ impl Log {
                 (Ok(removed), _) => return Ok((removed, inner)),
                 (Err(_), Some((id, block))) => {
                     drop(inner);
-                    let data = self.load(id, &block)?;
+                    let core = self.0.core.as_ref().ok_or(Error::Closed)?;
+                    let data = core.load_to_remove(self.0.id, id, &block)?;
                     loaded.push((id, block.version, data));
                 }
                 (Err(error), None) => return Err(error),

@@ -66,6 +66,8 @@ mod notes;
 mod open;
 mod overlay;
 mod pack;
+#[cfg(test)]
+mod page_tests;
 mod ranges;
 mod read;
 mod record;

@@ -213,6 +213,7 @@ impl View {
             && tail.len < BLOCK_BYTES as u64 / 2
             && let Ok(data) = source.load(id, tail)
             && data.damaged().next().is_none()
+            && data.records() == tail.records as usize
         {
             tail.data = Some(data);
             tail.version += 1;
@@ -340,7 +341,8 @@ impl View {
                     None => source.load(id, block)?,
                 };
                 let killed = block.kill(&data, a, b);
-                if block.live > 0 && block.mostly_dead() {
+                // Of a block that cannot be read nothing could be written again.
+                if block.live > 0 && block.mostly_dead() && data.has_bytes() {
                     block.rewrite(&data);
                     self.changes.rewritten_bytes += block.len as usize;
                 }

@@ -224,7 +224,10 @@ proptest! {
             rig.check();
         }
     }
+}
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// What a checkpoint says is what was there when it was begun, whatever comes and goes meanwhile; and a stream that
     /// is opened again has it all.
     #[test]
