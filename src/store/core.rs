@@ -85,6 +85,9 @@ pub(super) struct Core {
     pub metrics: Metrics,
     pub damage: Vec<String>,
     pub torn: u64,
+    /// Blocks, by stream, that are to be as if their pages could not be read.
+    #[cfg(test)]
+    pub unreadable: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 impl Core {
@@ -119,6 +122,8 @@ impl Core {
             metrics: Metrics::default(),
             damage: Vec::new(),
             torn: 0,
+            #[cfg(test)]
+            unreadable: Mutex::default(),
         }
     }
 
@@ -221,6 +226,10 @@ impl Core {
         let key = (stream.0, id, block.version);
         if let Some(data) = lock(&self.cache).get(key) {
             return Ok(data);
+        }
+        #[cfg(test)]
+        if lock(&self.unreadable).contains(&(stream.0, id)) {
+            return Err(Error::Damaged("by a test".to_owned()));
         }
         let data = self.tables.load_block((stream.0, id), block.last)?;
         let data = data
