@@ -102,6 +102,15 @@ pub(super) struct Noted {
     pub is_partial: bool,
 }
 
+impl Noted {
+    /// Whether it is the other one, and not one of the same sequence that has taken its place.
+    fn has_bytes_of(&self, other: &Noted) -> bool {
+        let same = |own: &Bytes, other: &Bytes| own.as_ptr() == other.as_ptr() && own.len() == other.len();
+        let bytes = self.bytes.as_ref().zip(other.bytes.as_ref());
+        self.upto_seq == other.upto_seq && bytes.is_some_and(|(own, other)| same(own, other))
+    }
+}
+
 /// What has to be known of a checkpoint of the caller before its bytes are there.
 #[derive(Debug)]
 pub(super) struct Coming {
@@ -396,9 +405,9 @@ impl View {
     /// Lets go of the data a checkpoint has written; returns it for the cache.
     pub fn written(&mut self, update: super::tables::Update) -> Vec<(u64, u32, Data)> {
         if let (Some(noted), Some(written)) = (&mut self.checkpoint, &update.checkpoint)
-            && noted.upto_seq == written.upto_seq
-            && !self.changes.checkpoint
+            && noted.has_bytes_of(written)
         {
+            // What was removed meanwhile is written next time, alone.
             noted.bytes = None;
         }
         if let Some(notes) = &update.notes {
@@ -468,7 +477,7 @@ fn note_removed(
     } else {
         block.data.clone().or_else(|| source.load(id, block).ok())
     };
-    let Some(data) = data.filter(|_| room > 0) else {
+    let Some(data) = data.filter(|data| room > 0 && data.has_bytes()) else {
         noted.removed = Removals::default();
         noted.is_partial = true;
         return;

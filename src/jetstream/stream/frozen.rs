@@ -19,10 +19,11 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    pub fn new(keeps_sequences: bool, subjects: usize, ids: SubjectId) -> Self {
+    /// With room for about so many subjects of so many bytes, to be taken from the ids below `ids`.
+    pub fn new(keeps_sequences: bool, subjects: usize, bytes: usize, ids: SubjectId) -> Self {
         Self {
             keeps_sequences,
-            bytes: Vec::with_capacity(subjects * 24),
+            bytes: Vec::with_capacity(bytes),
             starts: Vec::with_capacity(subjects),
             to_come: 0..ids,
         }

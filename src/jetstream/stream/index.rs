@@ -362,7 +362,8 @@ impl SubjectIndex {
     pub(super) fn freeze(&mut self) {
         self.round += 1;
         let ids = self.entries.len() as SubjectId;
-        self.frozen = Some(Frozen::new(self.keeps_sequences(), self.len(), ids));
+        let bytes = self.arena.len() - self.dead_bytes + self.len() * 12;
+        self.frozen = Some(Frozen::new(self.keeps_sequences(), self.len(), bytes, ids));
     }
 
     /// Copies up to `count` subjects more, and says whether that is all of them; none if there is nothing to copy to.
@@ -374,7 +375,7 @@ impl SubjectIndex {
         Some(turn.is_empty())
     }
 
-    /// The copy, once it is whole; whoever does not take it has to do so at the end all the same.
+    /// The copy, once it is whole, or to give it up.
     pub(super) fn frozen(&mut self) -> Option<Frozen> {
         self.frozen.take()
     }

@@ -204,6 +204,7 @@ impl Stream {
         // A commit that was not told of as landed may land yet: then there is a next time.
         let is_durable = told.recv().unwrap_or(false);
         let Some(bytes) = bytes.filter(|_| is_durable) else {
+            drop(self.lock().index.frozen());
             return self.log.abandon_checkpoint(number);
         };
         if self.log.finish_checkpoint(number, bytes) {
