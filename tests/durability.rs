@@ -5,6 +5,7 @@
 //! `MESH_TEST_KILL_ROUNDS` says how often (20), `MESH_TEST_SEED` repeats a run; a failing round prints its seed. What the
 //! seed decides is what is sent and when it is cut off, not how far the server had come: a failure may need some runs.
 
+mod deaths;
 mod ids;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -203,6 +203,12 @@ fn a_compressed_log_takes_less_on_disk_and_reads_the_same() {
     );
 }
 
+fn put_checkpoint(log: &Log, last_seq: u64, bytes: &[u8]) {
+    let number = log.begin_checkpoint(last_seq).unwrap().unwrap();
+    commit(log);
+    assert!(log.finish_checkpoint(number, bytes.to_vec()));
+}
+
 #[test]
 fn what_is_not_of_records_outlives_that_most_of_them_were_removed() {
     let dir = tempfile::tempdir().unwrap();
@@ -212,7 +218,7 @@ fn what_is_not_of_records_outlives_that_most_of_them_were_removed() {
     commit(&log);
     log.note(1, 2, b"of before");
     commit(&log);
-    log.put_checkpoint(300_000, "derived");
+    put_checkpoint(&log, 300_000, b"derived");
     assert!(log.notes().unwrap().pages.is_empty());
     for first in (1..300_000).step_by(5000) {
         log.note(1, 2, b"x");
@@ -240,7 +246,7 @@ fn what_a_caller_derived_comes_back_with_what_was_removed_since() {
     (1..=3000).for_each(|seq| append(&log, seq, &[2; 200]));
     commit(&log);
     let blob: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7) as u8).collect();
-    log.put_checkpoint(3000, blob.clone());
+    put_checkpoint(&log, 3000, &blob);
     assert_eq!(log.delete(17).unwrap().messages, 1);
     (3001..=3010).for_each(|seq| append(&log, seq, &[2; 200]));
     log.truncate_front(4).unwrap();

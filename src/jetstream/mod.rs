@@ -123,6 +123,7 @@ impl JetStream {
         let subscriptions = api::serve(&jetstream);
         *lock(&jetstream.api_subscriptions) = subscriptions;
         jetstream.tasks.spawn(clock(jetstream.clone()));
+        jetstream.tasks.spawn(checkpoints(jetstream.clone()));
         Ok(jetstream)
     }
 
@@ -467,7 +468,10 @@ impl JetStream {
         }
         for stream in &streams {
             stream.settled().await;
-            stream.checkpoint(true);
+            let last = stream.clone();
+            tokio::task::spawn_blocking(move || last.checkpoint(true))
+                .await
+                .ok();
             stream.forget();
         }
     }
@@ -505,35 +509,43 @@ async fn committed(log: &Log) -> Result<(), store::Error> {
     told.await.unwrap_or(Err(store::Error::Closed))
 }
 
-/// Looks at ages and, now and then, at checkpoints; both read and write much, off the runtime.
+/// Looks at ages; that reads and writes much, off the runtime.
 async fn clock(jetstream: Arc<JetStream>) {
     let mut wait = TICK;
-    let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = jetstream.stopping.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        let looks = looked.elapsed() >= CHECKPOINT_LOOKS;
-        if looks {
-            looked = Instant::now();
-        }
         let streams = jetstream.streams();
-        let round = tokio::task::spawn_blocking(move || look_after(&streams, looks));
+        let round = tokio::task::spawn_blocking(move || look_after(&streams));
         wait = round.await.unwrap_or(TICK);
     }
 }
 
+/// Has the streams take the checkpoints that are due, one after the other; that takes long, and ages do not wait for it.
+async fn checkpoints(jetstream: Arc<JetStream>) {
+    loop {
+        tokio::select! {
+            () = jetstream.stopping.cancelled() => return,
+            () = tokio::time::sleep(CHECKPOINT_LOOKS) => {}
+        }
+        let (streams, stopping) = (jetstream.streams(), jetstream.stopping.clone());
+        let round = tokio::task::spawn_blocking(move || {
+            let due = streams.iter().take_while(|_| !stopping.is_cancelled());
+            due.for_each(|stream| stream.checkpoint(false));
+        });
+        round.await.ok();
+    }
+}
+
 /// One round over all streams; says how long to wait before the next.
-fn look_after(streams: &[Arc<Stream>], checkpoints: bool) -> Duration {
+fn look_after(streams: &[Arc<Stream>]) -> Duration {
     let start = Instant::now();
     let now = now_ns();
     let mut is_more = false;
     for stream in streams {
         is_more |= stream.tick(now);
-        if checkpoints {
-            stream.checkpoint(false);
-        }
     }
     // There is more to expire: publishers get as much of the time as that has taken.
     if is_more {

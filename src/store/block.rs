@@ -244,6 +244,11 @@ impl Data {
         self.records
     }
 
+    /// False for what stands in for a block that cannot be read.
+    pub fn has_bytes(&self) -> bool {
+        self.len > 0
+    }
+
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }

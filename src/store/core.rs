@@ -85,6 +85,9 @@ pub(super) struct Core {
     pub metrics: Metrics,
     pub damage: Vec<String>,
     pub torn: u64,
+    /// Blocks, by stream, that are to be as if their pages could not be read.
+    #[cfg(test)]
+    pub unreadable: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 impl Core {
@@ -119,6 +122,8 @@ impl Core {
             metrics: Metrics::default(),
             damage: Vec::new(),
             torn: 0,
+            #[cfg(test)]
+            unreadable: Mutex::default(),
         }
     }
 
@@ -222,6 +227,10 @@ impl Core {
         if let Some(data) = lock(&self.cache).get(key) {
             return Ok(data);
         }
+        #[cfg(test)]
+        if lock(&self.unreadable).contains(&(stream.0, id)) {
+            return Err(Error::Damaged("by a test".to_owned()));
+        }
         let data = self.tables.load_block((stream.0, id), block.last)?;
         let data = data
             .and_then(|data| fit(data, block))
@@ -230,6 +239,16 @@ impl Core {
             lock(&self.cache).insert(key, data.clone());
         }
         Ok(data)
+    }
+
+    /// The same for whoever removes: what is in a page that does not hold together goes by its sequence alone.
+    pub fn load_to_remove(&self, stream: StreamId, id: u64, block: &BlockRef) -> Result<Data, Error> {
+        match self.load(stream, id, block) {
+            Err(Error::Damaged(_)) if block.is_dense(id) => Ok(lost(id, block)),
+            // Which of them is which nobody can tell: they stay, named as damaged, until a repair.
+            Err(Error::Damaged(_)) => Ok(Data::default()),
+            data => data,
+        }
     }
 
     pub fn load_checkpoint(&self, stream: StreamId) -> Result<Option<Bytes>, Error> {
@@ -411,6 +430,13 @@ impl From<&Block> for BlockRef {
     }
 }
 
+impl BlockRef {
+    /// Whether it has a record for each sequence.
+    fn is_dense(&self, id: u64) -> bool {
+        self.last - id + 1 == u64::from(self.records)
+    }
+}
+
 /// Fetches blocks for changes to a view, under its lock.
 pub(super) struct Loader<'a> {
     pub core: &'a Core,
@@ -419,7 +445,7 @@ pub(super) struct Loader<'a> {
 
 impl Source for Loader<'_> {
     fn load(&mut self, id: u64, block: &Block) -> Result<Data, Error> {
-        self.core.load(self.stream, id, &BlockRef::from(block))
+        self.core.load_to_remove(self.stream, id, &BlockRef::from(block))
     }
 }
 
@@ -435,7 +461,7 @@ fn fit(data: Data, block: &BlockRef) -> Option<Data> {
 
 /// Stands in for a block whose row cannot be read. Which sequences it held is known if there was one for each number.
 pub(super) fn lost(id: u64, block: &BlockRef) -> Data {
-    let is_dense = block.last - id + 1 == u64::from(block.records);
+    let is_dense = block.is_dense(id);
     let entry = |n| Entry {
         seq: if is_dense { id + n } else { block.last },
         off: 0,

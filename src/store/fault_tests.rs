@@ -2,10 +2,10 @@
 //! oracle knows what was acknowledged. `MESH_CRASH_SEEDS=n` runs n seeds of each (and from
 //! `MESH_CRASH_FROM` on); a failing one prints itself.
 
-use super::log_tests::{Model, Step, record};
+use super::log_tests::{Model, Step, parse_notes, record};
 use super::sim_tests::{File, Rng, Sim, SimDisk, options, try_commit};
 use super::{Error, Log, Options, State, Store, Sync, lock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,6 +71,65 @@ fn same(model: &Model, log: &Log) -> bool {
         && model.has_notes(log)
 }
 
+/// What callers derive from their logs, by stream, while they take their time with it.
+#[derive(Default)]
+struct Derived(BTreeMap<u64, (u64, Vec<u8>)>);
+
+impl Derived {
+    /// Begins, perhaps: which commits what was put. True if it did.
+    fn begin(&mut self, log: &Log, model: &Model, rng: &mut Rng) -> Result<bool, Error> {
+        if rng.below(25) > 0 {
+            return Ok(false);
+        }
+        let number = log.begin_checkpoint(model.last_seq)?;
+        // It holds which records there are, and how many notes there were.
+        let mut bytes = Vec::new();
+        for number in [model.notes.len(), model.records.len()] {
+            bytes.extend_from_slice(&(number as u64).to_le_bytes());
+        }
+        model
+            .records
+            .keys()
+            .for_each(|seq| bytes.extend_from_slice(&seq.to_le_bytes()));
+        bytes.resize(bytes.len() + rng.below(200_000) as usize, 7);
+        let number = number.expect("the model knows the last sequence");
+        self.0.insert(log.stream_id().0, (number, bytes));
+        Ok(true)
+    }
+
+    /// Finishes after a commit that ended well, perhaps.
+    fn finish(&mut self, log: &Log, rng: &mut Rng) {
+        if rng.below(3) == 0
+            && let Some((number, bytes)) = self.0.remove(&log.stream_id().0)
+        {
+            assert!(log.finish_checkpoint(number, bytes));
+        }
+    }
+
+    /// Whether a log has all that is needed to derive it again: each removal once, and the notes since.
+    fn is_in(model: &Model, log: &Log) -> bool {
+        let Some(found) = log.checkpoint().unwrap() else {
+            return true;
+        };
+        let mut numbers = found.bytes.chunks_exact(8);
+        let mut number = || u64::from_le_bytes(numbers.next().unwrap().try_into().unwrap());
+        let (notes, count) = (number(), number());
+        let mut seqs: BTreeSet<u64> = (0..count).map(|_| number()).collect();
+        let since = log.notes().unwrap().pages.concat();
+        let missing = &model.notes[..model.notes.len() - parse_notes(&since).len()];
+        let removed = found.removed.expect("few were removed");
+        let known = removed
+            .iter()
+            .all(|(seq, subject)| seqs.remove(seq) && record(*seq, 0).subject == *subject);
+        let read = log.scan(found.upto_seq + 1, u64::MAX, |r| {
+            assert!(seqs.insert(r.seq));
+            ControlFlow::Continue(())
+        });
+        read.unwrap();
+        known && missing.len() as u64 <= notes && seqs.iter().eq(model.records.keys())
+    }
+}
+
 /// One life of a store: random work on two streams until the disk says no. For each stream the last
 /// acknowledged model, and those committed since.
 fn live(store: &Store, rng: &mut Rng, lives: &mut BTreeMap<u64, Vec<Model>>, steps: u64) {
@@ -84,6 +143,7 @@ fn live(store: &Store, rng: &mut Rng, lives: &mut BTreeMap<u64, Vec<Model>>, ste
         lives.insert(log.stream_id().0, vec![Model::default()]);
     }
     let ids: Vec<u64> = lives.keys().copied().collect();
+    let mut derived = Derived::default();
     for _ in 0..steps {
         let id = ids[rng.below(2) as usize];
         let log = store.open_log(super::StreamId(id)).unwrap();
@@ -93,15 +153,18 @@ fn live(store: &Store, rng: &mut Rng, lives: &mut BTreeMap<u64, Vec<Model>>, ste
             if model.apply_quietly(&log, &random_step(rng)).is_err() {
                 break;
             }
+            match derived.begin(&log, &model, rng) {
+                Ok(true) => models.push(model.clone()),
+                Ok(false) => {}
+                Err(_) => break,
+            }
         }
         models.push(model);
         match try_commit(&log) {
             Ok(()) => drop(models.drain(..models.len() - 1)),
             Err(_) => return,
         }
-        if rng.below(10) == 0 {
-            log.put_checkpoint(log.durable_seq(), vec![7; rng.below(200_000) as usize]);
-        }
+        derived.finish(&log, rng);
     }
 }
 
@@ -126,7 +189,9 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
             for (id, models) in &mut lives {
                 let log = store.open_log(super::StreamId(*id)).unwrap();
                 // What was acknowledged, or that and what was under way, whole.
-                let found = models.iter().rposition(|m| same(m, &log));
+                let found = models
+                    .iter()
+                    .rposition(|m| same(m, &log) && Derived::is_in(m, &log));
                 let found =
                     found.unwrap_or_else(|| panic!("stream {id}: {:?} is none of\n{models:#?}", log.state()));
                 models.drain(..found);
@@ -149,19 +214,24 @@ fn an_io_error_stops_the_store_until_it_works_again_and_loses_nothing() {
         let mut model = Model::default();
         let calls = lock(&disk.0).calls;
         lock(&disk.0).fail = Some((calls + 1 + rng.below(40), 1 + rng.below(12)));
-        let mut failed = false;
+        let (mut failed, mut derived) = (false, Derived::default());
         for _ in 0..60 {
             for _ in 0..rng.below(8) {
-                match model.apply_quietly(&log, &random_step(&mut rng)) {
-                    Ok(()) => {}
+                let step = random_step(&mut rng);
+                let applied = model.apply_quietly(&log, &step);
+                match applied.and_then(|()| derived.begin(&log, &model, &mut rng)) {
+                    Ok(_) => {}
                     Err(Error::Failed(_)) => wait_for_ok(&store),
                     Err(error) => panic!("{error}"),
                 }
             }
-            if let Err(error) = try_commit(&log) {
-                assert!(matches!(error, Error::Failed(_)), "{error}");
-                failed = true;
-                wait_for_ok(&store);
+            match try_commit(&log) {
+                Ok(()) => derived.finish(&log, &mut rng),
+                Err(error) => {
+                    assert!(matches!(error, Error::Failed(_)), "{error}");
+                    failed = true;
+                    wait_for_ok(&store);
+                }
             }
         }
         wait_for_ok(&store);
@@ -172,7 +242,9 @@ fn an_io_error_stops_the_store_until_it_works_again_and_loses_nothing() {
         store.close().unwrap();
         let store = Store::open(options(&disk)).unwrap();
         assert_eq!(store.info().damage, Vec::<String>::new(), "failed: {failed}");
-        model.check(&store.open_log(log.stream_id()).unwrap());
+        let log = store.open_log(log.stream_id()).unwrap();
+        model.check(&log);
+        assert!(Derived::is_in(&model, &log), "failed: {failed}");
     }
 }
 
@@ -376,22 +448,26 @@ fn a_lazy_store_keeps_a_prefix_through_a_power_cut() {
         let mut sim = lock(&disk.0);
         sim.off_at = Some(sim.calls + 20 + rng.below(100));
         drop(sim);
-        let mut models = vec![Model::default()];
+        let (mut models, mut derived) = (vec![Model::default()], Derived::default());
         loop {
             let mut model = models.last().unwrap().clone();
             let steps = 1 + rng.below(4);
             let done = (0..steps).all(|_| model.apply_quietly(&log, &random_step(&mut rng)).is_ok());
             models.push(model);
-            if !done || try_commit(&log).is_err() {
+            let begun = derived.begin(&log, models.last().unwrap(), &mut rng);
+            if !done || begun.is_err() || try_commit(&log).is_err() {
                 break;
             }
+            derived.finish(&log, &mut rng);
         }
         drop(store);
         let disk = disk.after_power_cut(&mut rng);
         let store = Store::open(options(&disk)).unwrap();
         if let Some(row) = store.streams().unwrap().first() {
             let log = store.open_log(row.id).unwrap();
-            let found = models.iter().any(|model| same(model, &log));
+            let found = models
+                .iter()
+                .any(|model| same(model, &log) && Derived::is_in(model, &log));
             assert!(found, "{:?} is none of {models:#?}", log.state());
         }
     }

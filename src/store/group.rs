@@ -30,6 +30,8 @@ pub(super) struct Group {
     pub notes: Option<Box<GroupNotes>>,
     /// Whether blocks are compressed from here on.
     pub compress: Option<bool>,
+    /// Number of the caller's checkpoint that begins behind the group. In memory alone: a crash forgets it.
+    pub begins: Option<u64>,
     /// About how much memory and journal it takes.
     pub bytes: usize,
 }
@@ -100,6 +102,10 @@ impl Pending {
     pub fn compress(&mut self, on: bool) {
         self.group.bytes += 2;
         self.group.compress = Some(on);
+    }
+
+    pub fn begin_checkpoint(&mut self, number: u64) {
+        self.group.begins = Some(number);
     }
 
     fn consumer(&mut self, name: &str, bytes: usize) -> &mut ConsumerChange {

@@ -72,6 +72,8 @@ pub(super) struct Inner {
     inflight_bytes: usize,
     /// Number of the last group that had notes.
     noted: u64,
+    /// Number of the caller's checkpoint that was begun last, or abandoned after that.
+    begun: u64,
     /// Removed in `pending` or `inflight`.
     dying: RangeSet,
     head: Head,
@@ -93,6 +95,7 @@ impl Inner {
         };
         Inner {
             noted: view.notes.number,
+            begun: 0,
             view,
             pending: Pending::default(),
             inflight: VecDeque::new(),
@@ -108,6 +111,9 @@ impl Inner {
     /// Moves a durable group into the view. Called in the order of the commits.
     pub fn land(&mut self, group: &Group, source: &mut dyn Source) -> Result<(), Error> {
         let result = self.view.apply(group, source);
+        if let Some(number) = group.begins.filter(|&number| number == self.begun) {
+            self.view.begin_checkpoint(number);
+        }
         if self.inflight.front().is_some_and(|g| std::ptr::eq(&**g, group)) {
             self.inflight.pop_front();
             self.inflight_bytes -= group.bytes;
@@ -276,7 +282,8 @@ impl Log {
                 (Ok(removed), _) => return Ok((removed, inner)),
                 (Err(_), Some((id, block))) => {
                     drop(inner);
-                    let data = self.load(id, &block)?;
+                    let core = self.0.core.as_ref().ok_or(Error::Closed)?;
+                    let data = core.load_to_remove(self.0.id, id, &block)?;
                     loaded.push((id, block.version, data));
                 }
                 (Err(error), None) => return Err(error),
@@ -337,14 +344,48 @@ impl Log {
             .collect()
     }
 
-    /// Keeps what the caller derived from the durable records up to `upto_seq`, with the store's next
-    /// checkpoint. `bytes` has to match what the log shows at this moment, removals that are pending
-    /// not counted in: to be called while nothing lands, as from a commit's `done`. A memory log keeps none.
-    pub fn put_checkpoint(&self, upto_seq: u64, bytes: impl Into<Bytes>) {
-        if let Some(core) = &self.0.core {
-            self.inner().view.put_checkpoint(upto_seq, bytes.into());
-            lock(&core.dirty).insert(self.0.id.0);
-            core.request_checkpoint();
+    /// Begins a checkpoint of the caller, of all that was put before and of nothing that is put later; what was put is
+    /// committed. The caller may take its time with the bytes: what is removed meanwhile is listed, as it is after
+    /// [`finish_checkpoint`](Self::finish_checkpoint), which takes the number given here. One at a time: the next one
+    /// takes the place of one that was not finished. `None` if the last sequence put is not `last_seq`, and for a memory
+    /// log, which keeps no checkpoint.
+    pub fn begin_checkpoint(&self, last_seq: u64) -> Result<Option<u64>, Error> {
+        let mut inner = self.inner();
+        if inner.dropped {
+            return Err(Error::NoStream(self.0.id));
+        }
+        self.check_open()?;
+        if self.0.core.is_none() || inner.head.last_seq != last_seq {
+            return Ok(None);
+        }
+        inner.begun += 1;
+        let number = inner.begun;
+        inner.pending.begin_checkpoint(number);
+        self.cut(inner, Box::new(|_| {}));
+        Ok(Some(number))
+    }
+
+    /// Keeps what the caller derived, with the store's next checkpoint: to be called when a commit made after
+    /// [`begin_checkpoint`](Self::begin_checkpoint) has ended well. False if so much was removed meanwhile that it is
+    /// worth nothing, or another one was begun: then the one before stays.
+    pub fn finish_checkpoint(&self, number: u64, bytes: impl Into<Bytes>) -> bool {
+        let Some(core) = &self.0.core else { return false };
+        let mut inner = self.inner();
+        if inner.dropped || !inner.view.finish_checkpoint(number, bytes.into()) {
+            return false;
+        }
+        drop(inner);
+        lock(&core.dirty).insert(self.0.id.0);
+        core.request_checkpoint();
+        true
+    }
+
+    /// Nothing is derived after all.
+    pub fn abandon_checkpoint(&self, number: u64) {
+        let mut inner = self.inner();
+        if inner.begun == number {
+            inner.begun += 1;
+            inner.view.abandon_checkpoint();
         }
     }
 
@@ -398,11 +439,6 @@ impl Log {
         self.inner().view.compress
     }
 
-    /// What is removed by changes that have not landed, as inclusive ranges: as much of it as is durable still shows.
-    pub fn dying(&self) -> Vec<(u64, u64)> {
-        self.inner().dying.iter().collect()
-    }
-
     /// The latest checkpoint.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
         let noted = self.inner().view.checkpoint.clone();
@@ -419,7 +455,7 @@ impl Log {
         Ok(Some(Checkpoint {
             upto_seq: noted.upto_seq,
             bytes,
-            removed: (!noted.is_partial).then_some(noted.removed),
+            removed: (!noted.is_partial).then(|| noted.removed.list()),
         }))
     }
 
@@ -428,7 +464,7 @@ impl Log {
     /// An error says that the changes *may* be durable, now or after the store resumed.
     /// The caller holds no lock of its own that `done` takes.
     pub fn commit(&self, done: Done) {
-        let mut inner = self.inner();
+        let inner = self.inner();
         // Nothing is cut while the store is stopped: it gathers here, later puts replacing earlier ones.
         let refused = if inner.dropped {
             Err(Error::NoStream(self.0.id))
@@ -439,6 +475,11 @@ impl Log {
             drop(inner);
             return done(Err(error));
         }
+        self.cut(inner, done);
+    }
+
+    /// Makes what is pending a group, and sends it on its way.
+    fn cut(&self, mut inner: MutexGuard<'_, Inner>, done: Done) {
         let mut group = inner.pending.take();
         if let Some(notes) = &mut group.notes {
             inner.noted += 1;

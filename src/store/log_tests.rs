@@ -1,5 +1,9 @@
 //! A log against a plain model, for random operations.
 
+use super::block::Block;
+use super::group::Pending;
+use super::tables::take_update;
+use super::view::View;
 use super::{Error, Log, Options, Record, RecordRef, Store};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -127,15 +131,7 @@ impl Model {
     /// Whether a log has the notes from some checkpoint on, all in order, up to the last; and that one as its mark.
     pub fn has_notes(&self, log: &Log) -> bool {
         let found = log.notes().unwrap();
-        let bytes = found.pages.concat();
-        let mut at = &bytes[..];
-        let mut seen = Vec::new();
-        while let Some((head, rest)) = at.split_at_checked(6) {
-            let number = u32::from_le_bytes(head[..4].try_into().unwrap());
-            let len = u16::from_le_bytes(head[4..].try_into().unwrap());
-            seen.push((number, len));
-            at = &rest[usize::from(len)..];
-        }
+        let seen = parse_notes(&found.pages.concat());
         let last = self.notes.last().map(|&note| Bytes::from(note_bytes(note)));
         self.notes.ends_with(&seen) && (found.mark.is_empty() && seen.is_empty() || last == Some(found.mark))
     }
@@ -197,6 +193,17 @@ impl Model {
         let first = self.records.keys().next().copied();
         assert_eq!(head.first_seq, first.unwrap_or(self.last_seq + 1));
     }
+}
+
+pub(super) fn parse_notes(mut at: &[u8]) -> Vec<(u32, u16)> {
+    let mut seen = Vec::new();
+    while let Some((head, rest)) = at.split_at_checked(6) {
+        let number = u32::from_le_bytes(head[..4].try_into().unwrap());
+        let len = u16::from_le_bytes(head[4..].try_into().unwrap());
+        seen.push((number, len));
+        at = &rest[usize::from(len)..];
+    }
+    seen
 }
 
 fn note_bytes((number, len): (u32, u16)) -> Vec<u8> {
@@ -314,4 +321,35 @@ fn sequences_only_go_up() {
         (at(9), at(10)),
         (Err(Error::Sequence { seq: 9, last: 9 }), Ok(()))
     );
+}
+
+#[test]
+fn a_callers_checkpoint_is_written_once_whatever_is_removed_meanwhile() {
+    let mut source = |_: u64, _: &Block| unreachable!("all of it is in memory");
+    let mut put = |view: &mut View, seqs: std::ops::Range<u64>, gone: u64| {
+        let mut pending = Pending::default();
+        seqs.for_each(|seq| pending.append(&record(seq, 10).as_ref()));
+        pending.remove(gone, gone);
+        view.apply(&pending.take(), &mut source).unwrap();
+    };
+    let mut view = View::default();
+    put(&mut view, 1..100, 1);
+    view.begin_checkpoint(1);
+    assert!(view.finish_checkpoint(1, "derived".into()));
+    let update = take_update(1, &mut view);
+    put(&mut view, 100..101, 2);
+    view.written(update);
+    let update = take_update(1, &mut view);
+    let written = update.checkpoint.as_ref().unwrap();
+    assert_eq!((&written.bytes, written.removed.len()), (&None, 1));
+    view.written(update);
+    // Another one of the same sequence is not the one that is being written.
+    view.begin_checkpoint(2);
+    assert!(view.finish_checkpoint(2, "derived again".into()));
+    let update = take_update(1, &mut view);
+    view.begin_checkpoint(3);
+    assert!(view.finish_checkpoint(3, "and again".into()));
+    view.written(update);
+    let update = take_update(1, &mut view);
+    assert_eq!(update.checkpoint.unwrap().bytes, Some("and again".into()));
 }

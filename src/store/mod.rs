@@ -66,9 +66,12 @@ mod notes;
 mod open;
 mod overlay;
 mod pack;
+#[cfg(test)]
+mod page_tests;
 mod ranges;
 mod read;
 mod record;
+mod removals;
 mod rescue;
 mod reserve;
 mod schema;

@@ -54,6 +54,8 @@ pub(super) struct NoteBook {
     /// Number of the last group that had some.
     pub number: u64,
     pub mark: Bytes,
+    /// Number of the group that brought the mark; 0 if it was there before.
+    marked: u64,
 }
 
 /// A page for its row: number of the first and the last group, until when, bytes.
@@ -88,6 +90,7 @@ impl NoteBook {
         }
         if let Some(mark) = &notes.mark {
             self.mark = mark.clone();
+            self.marked = notes.number;
         }
         if notes.bytes.is_empty() {
             return true;
@@ -116,10 +119,12 @@ impl NoteBook {
         true
     }
 
-    /// The caller's checkpoint holds them.
-    pub fn clear(&mut self) {
-        self.pages.clear();
-        self.mark = Bytes::new();
+    /// The caller's checkpoint holds those of the groups up to this number.
+    pub fn clear(&mut self, upto: u64) {
+        self.pages.retain(|_, page| page.last > upto);
+        if self.marked <= upto {
+            self.mark = Bytes::new();
+        }
     }
 
     /// A row as it was read.
@@ -237,7 +242,10 @@ mod tests {
         for row in &book.take().pages {
             again.restore(row);
         }
-        book.clear();
+        // A page with one that came later stays whole.
+        book.clear(4);
+        assert_eq!((book.take().from, book.pages().len()), (5, 1));
+        book.clear(5);
         assert_eq!((book.take().from, book.pages().len()), (6, 0));
         assert!(book.add(&group(6, 0, 0, 1)), "numbers go on");
     }

@@ -18,11 +18,6 @@ impl RangeSet {
         self.0.range(seq..).next().map(|(&a, _)| a)
     }
 
-    /// All of them, going up.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0.iter().map(|(&a, &b)| (a, b))
-    }
-
     pub fn contains(&self, seq: u64) -> bool {
         self.covering(seq).is_some()
     }

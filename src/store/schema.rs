@@ -22,6 +22,7 @@
 
 use super::block::{BLOCK_BYTES, Block, Dead};
 use super::notes::PageRow;
+use super::removals::Removals;
 use super::view::{ConsumerRow, Noted, View};
 use super::wire::{Reader, name_key, put_bytes, seal, unseal};
 use bytes::{BufMut, Bytes};
@@ -225,23 +226,20 @@ pub(super) fn removed_row(stream: u64, noted: &Noted) -> Vec<u8> {
         out.put_u64_le(NOT_LISTED);
         put_bytes(&mut out, b"");
     }
-    for (seq, subject) in &noted.removed {
-        out.put_u64_le(*seq);
-        put_bytes(&mut out, subject);
-    }
+    out.extend(noted.removed.bytes());
     seal((stream, noted.upto_seq), out)
 }
 
 /// What was removed; `Some(None)` if that was given up.
-pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Option<Option<Vec<(u64, Bytes)>>> {
+pub(super) fn parse_removed_row(stream: u64, upto_seq: u64, row: &[u8]) -> Option<Option<Removals>> {
     let mut r = Reader(unseal((stream, upto_seq), row)?);
-    let mut out = Vec::new();
+    let mut out = Removals::default();
     while !r.0.is_empty() {
-        let seq = r.u64()?;
+        let (seq, subject) = (r.u64()?, r.bytes()?);
         if seq == NOT_LISTED {
             return Some(None);
         }
-        out.push((seq, Bytes::copy_from_slice(r.bytes()?)));
+        out.push(seq, subject);
     }
     Some(Some(out))
 }

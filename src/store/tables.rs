@@ -412,14 +412,12 @@ fn read_view(
             let row = txn.open_table(CHECKPOINT)?.get((stream, REMOVED_PART))?;
             let removed = row.and_then(|row| parse_removed_row(stream, upto_seq, row.value()));
             // Without the list the checkpoint is still good for what is not of records.
-            let (removed, is_partial) = removed.map_or((Vec::new(), true), |list| match list {
-                Some(removed) => (removed, false),
-                None => (Vec::new(), true),
-            });
+            let removed = removed.flatten();
+            let is_partial = removed.is_none();
             Some(Noted {
                 upto_seq,
                 bytes: None,
-                removed,
+                removed: removed.unwrap_or_default(),
                 is_partial,
             })
         }

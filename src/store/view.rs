@@ -5,6 +5,7 @@ use super::block::{BLOCK_BYTES, Block, Chunk, Data};
 use super::error::Error;
 use super::group::{ConsumerChange, Group};
 use super::notes::NoteBook;
+use super::removals::Removals;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -81,6 +82,8 @@ pub(super) struct View {
     pub meta_damaged: bool,
     pub consumers: BTreeMap<String, ConsumerRow>,
     pub checkpoint: Option<Noted>,
+    /// The caller's next checkpoint, while that is being made.
+    pub coming: Option<Coming>,
     pub notes: NoteBook,
     /// Whether checkpoints compress the blocks they write.
     pub compress: bool,
@@ -94,9 +97,27 @@ pub(super) struct Noted {
     pub upto_seq: u64,
     /// Until they are written; then they are read from disk when asked for.
     pub bytes: Option<Bytes>,
-    pub removed: Vec<(u64, Bytes)>,
+    pub removed: Removals,
     /// More was removed than is worth a list.
     pub is_partial: bool,
+}
+
+impl Noted {
+    /// Whether it is the other one, and not one of the same sequence that has taken its place.
+    fn has_bytes_of(&self, other: &Noted) -> bool {
+        let same = |own: &Bytes, other: &Bytes| own.as_ptr() == other.as_ptr() && own.len() == other.len();
+        let bytes = self.bytes.as_ref().zip(other.bytes.as_ref());
+        self.upto_seq == other.upto_seq && bytes.is_some_and(|(own, other)| same(own, other))
+    }
+}
+
+/// What has to be known of a checkpoint of the caller before its bytes are there.
+#[derive(Debug)]
+pub(super) struct Coming {
+    number: u64,
+    noted: Noted,
+    /// Notes up to this number are in it.
+    notes: u64,
 }
 
 /// What a caller's checkpoint says of records, from under which more was removed than this, and than half of what is
@@ -201,6 +222,7 @@ impl View {
             && tail.len < BLOCK_BYTES as u64 / 2
             && let Ok(data) = source.load(id, tail)
             && data.damaged().next().is_none()
+            && data.records() == tail.records as usize
         {
             tail.data = Some(data);
             tail.version += 1;
@@ -263,17 +285,40 @@ impl View {
         }
     }
 
-    pub fn put_checkpoint(&mut self, upto_seq: u64, bytes: Bytes) {
-        self.checkpoint = Some(Noted {
-            upto_seq,
-            bytes: Some(bytes),
-            removed: Vec::new(),
-            is_partial: false,
+    /// The caller's next checkpoint is of what is here now: what goes from under it from here on is listed.
+    pub fn begin_checkpoint(&mut self, number: u64) {
+        self.coming = Some(Coming {
+            number,
+            noted: Noted {
+                upto_seq: self.last_seq,
+                bytes: None,
+                removed: Removals::default(),
+                is_partial: false,
+            },
+            notes: self.notes.number,
         });
-        self.notes.clear();
+    }
+
+    /// Here it is, in place of the one before. False if it has not begun, or so much went that it is of no use.
+    pub fn finish_checkpoint(&mut self, number: u64, bytes: Bytes) -> bool {
+        let coming = self.coming.take_if(|coming| coming.number == number);
+        let Some(coming) = coming.filter(|coming| !coming.noted.is_partial) else {
+            return false;
+        };
+        self.notes.clear(coming.notes);
+        self.checkpoint = Some(Noted {
+            bytes: Some(bytes),
+            ..coming.noted
+        });
         self.changes.notes = true;
         self.changes.checkpoint = true;
         self.changes.row = true;
+        true
+    }
+
+    /// It will not come.
+    pub fn abandon_checkpoint(&mut self) {
+        self.coming = None;
     }
 
     /// Removes the records in `a..=b`.
@@ -293,7 +338,10 @@ impl View {
             }
             let before = block.live_bytes;
             let whole = a <= block.head.0 && block.last <= b;
-            note_removed(&mut self.checkpoint, removed_max, id, block, (a, b), source);
+            let coming = self.coming.as_mut().map(|coming| &mut coming.noted);
+            for noted in self.checkpoint.iter_mut().chain(coming) {
+                note_removed(noted, removed_max, id, block, (a, b), source);
+            }
             let (count, bytes) = if whole {
                 (u64::from(block.live), block.live_bytes)
             } else {
@@ -302,7 +350,8 @@ impl View {
                     None => source.load(id, block)?,
                 };
                 let killed = block.kill(&data, a, b);
-                if block.live > 0 && block.mostly_dead() {
+                // Of a block that cannot be read nothing could be written again.
+                if block.live > 0 && block.mostly_dead() && data.has_bytes() {
                     block.rewrite(&data);
                     self.changes.rewritten_bytes += block.len as usize;
                 }
@@ -356,9 +405,9 @@ impl View {
     /// Lets go of the data a checkpoint has written; returns it for the cache.
     pub fn written(&mut self, update: super::tables::Update) -> Vec<(u64, u32, Data)> {
         if let (Some(noted), Some(written)) = (&mut self.checkpoint, &update.checkpoint)
-            && noted.upto_seq == written.upto_seq
-            && !self.changes.checkpoint
+            && noted.has_bytes_of(written)
         {
+            // What was removed meanwhile is written next time, alone.
             noted.bytes = None;
         }
         if let Some(notes) = &update.notes {
@@ -411,14 +460,13 @@ impl View {
 
 /// Lists what goes from under the caller's checkpoint, or gives the list up.
 fn note_removed(
-    checkpoint: &mut Option<Noted>,
+    noted: &mut Noted,
     removed_max: usize,
     id: u64,
     block: &Block,
     (a, b): (u64, u64),
     source: &mut dyn Source,
 ) {
-    let Some(noted) = checkpoint else { return };
     if a.max(id) > noted.upto_seq || noted.is_partial {
         return;
     }
@@ -429,8 +477,8 @@ fn note_removed(
     } else {
         block.data.clone().or_else(|| source.load(id, block).ok())
     };
-    let Some(data) = data.filter(|_| room > 0) else {
-        noted.removed = Vec::new();
+    let Some(data) = data.filter(|data| room > 0 && data.has_bytes()) else {
+        noted.removed = Removals::default();
         noted.is_partial = true;
         return;
     };
@@ -441,9 +489,7 @@ fn note_removed(
             break;
         }
         if !block.dead.contains(place) && !entry.damaged {
-            noted
-                .removed
-                .push((entry.seq, Bytes::copy_from_slice(chunk.record(within).subject)));
+            noted.removed.push(entry.seq, chunk.record(within).subject);
         }
         place += 1;
     }

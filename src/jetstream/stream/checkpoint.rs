@@ -1,11 +1,15 @@
 //! What a stream derived from its log, as bytes: so that opening it takes time by what changed, not by what is stored.
 //!
-//! Layout: a version, then the dedupe window, then the index. Numbers are varints, sequences deltas where they go
-//! up. Anything that does not read as expected means the log is replayed instead.
+//! Layout: a version, the id of the last message, then the dedupe window, then what goes by its own time and what is
+//! pinned, then the index. Numbers are varints, sequences deltas where they go up. Anything that does not read as
+//! expected means the log is replayed instead.
+//!
+//! The index: subjects that begin alike one after the other, an empty one, then those that have no place among them, and
+//! another empty one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use super::index::{SubjectId, SubjectIndex, SubjectState};
+use super::index::{SubjectIndex, SubjectState};
 
 /// Appends a number, seven bits a byte.
 pub(super) fn put(out: &mut Vec<u8>, mut number: u64) {
@@ -44,115 +48,13 @@ pub(super) fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-/// What an index was some time ago, beside what it is.
-#[derive(Debug, Default)]
-pub(super) struct AsOf {
-    /// Messages above it do not count.
-    pub upto: u64,
-    /// How many of those each subject has.
-    pub newer: HashMap<SubjectId, u64>,
-    /// Messages that were still there, going up.
-    pub back: HashMap<SubjectId, Vec<u64>>,
-    /// The same of subjects that have gone.
-    pub gone: BTreeMap<Box<[u8]>, Vec<u64>>,
-}
-
-impl AsOf {
-    /// As it is.
-    #[cfg(test)]
-    pub fn now() -> Self {
-        Self {
-            upto: u64::MAX,
-            ..Self::default()
-        }
-    }
-
-    /// A message was still there; they come going up.
-    pub fn put_back(&mut self, index: &SubjectIndex, subject: &[u8], seq: u64) {
-        let seqs = match index.id(subject) {
-            Some(id) => self.back.entry(id).or_default(),
-            None => self.gone.entry(subject.into()).or_default(),
-        };
-        seqs.push(seq);
-    }
-
-    /// What a subject was, with its sequences if the index keeps them; none if it had no message.
-    fn of(&self, index: &SubjectIndex, id: SubjectId) -> Option<(SubjectState, Vec<u64>)> {
-        let newer = self.newer.get(&id).copied().unwrap_or(0);
-        let back = self.back.get(&id).map_or(&[][..], |back| back);
-        let mut state = index.state(id);
-        if let Some(seqs) = index.sequences_of(id, 0) {
-            if newer == 0 && back.is_empty() && state.count <= 2 {
-                return Some((state, Vec::new()));
-            }
-            let mut seqs: Vec<_> = seqs.take_while(|&seq| seq <= self.upto).collect();
-            seqs.extend_from_slice(back);
-            seqs.sort_unstable();
-            return Some((all(&seqs)?, seqs));
-        }
-        state.count = state.count.checked_sub(newer)?;
-        if state.count == 0 {
-            return Some((all(back)?, Vec::new()));
-        }
-        if newer > 0 {
-            // Which one was the last then is not known.
-            (state.last, state.last_exact) = (state.last.min(self.upto), false);
-            if state.count == 1 && state.first_exact {
-                (state.last, state.last_exact) = (state.first, true);
-            }
-        }
-        for &seq in back {
-            state.count += 1;
-            if seq < state.first {
-                (state.first, state.first_exact) = (seq, true);
-            }
-            if seq > state.last {
-                (state.last, state.last_exact) = (seq, true);
-            }
-        }
-        Some((state, Vec::new()))
-    }
-}
-
-/// A subject with these sequences and no others.
-fn all(seqs: &[u64]) -> Option<SubjectState> {
-    Some(SubjectState {
-        first: *seqs.first()?,
-        last: *seqs.last()?,
-        count: seqs.len() as u64,
-        first_exact: true,
-        last_exact: true,
-    })
-}
-
-/// The index as bytes: subjects that begin alike one after the other, an empty one, then those that have no place among
-/// them, and another empty one.
-pub(super) fn encode_index(index: &SubjectIndex, as_of: &AsOf) -> Vec<u8> {
-    let mut out = Vec::with_capacity(index.len() * 24);
-    put(&mut out, index.len() as u64);
-    put(&mut out, u64::from(index.keeps_sequences()));
-    for id in index.grouped_ids() {
-        if let Some((state, seqs)) = as_of.of(index, id) {
-            // Of one or two the ends say all.
-            let seqs = match seqs.is_empty() && state.count > 2 {
-                true => index.sequences_of(id, 0).map(Iterator::collect).unwrap_or(seqs),
-                false => seqs,
-            };
-            put_subject(&mut out, index.subject(id), state, &seqs);
-        }
-    }
-    put_bytes(&mut out, b"");
-    for (subject, seqs) in &as_of.gone {
-        if let Some(state) = all(seqs) {
-            let seqs = if index.keeps_sequences() { &seqs[..] } else { &[] };
-            put_subject(&mut out, subject, state, seqs);
-        }
-    }
-    put_bytes(&mut out, b"");
-    out
-}
-
-fn put_subject(out: &mut Vec<u8>, subject: &[u8], state: SubjectState, seqs: &[u64]) {
+/// Appends one subject; `sequences` are all of its own where they are kept and more than two.
+pub(super) fn put_subject(
+    out: &mut Vec<u8>,
+    subject: &[u8],
+    state: SubjectState,
+    sequences: impl Iterator<Item = u64>,
+) {
     put_bytes(out, subject);
     put(out, state.first);
     put(out, state.last.saturating_sub(state.first));
@@ -160,7 +62,7 @@ fn put_subject(out: &mut Vec<u8>, subject: &[u8], state: SubjectState, seqs: &[u
     put(out, state.count << 2 | flags);
     if state.count > 2 {
         let mut last = state.first;
-        for &seq in seqs {
+        for seq in sequences {
             put(out, seq - last);
             last = seq;
         }
@@ -224,6 +126,8 @@ fn take_subject<'a>(input: &mut &'a [u8], keep_sequences: bool) -> Option<Option
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -251,11 +155,11 @@ mod tests {
                     index.remove(subjects[at / 2].as_bytes(), (at as u64 / 2) * 3 + 1);
                 }
             }
-            let bytes = encode_index(&index, &AsOf::now());
+            let bytes = index.encoded();
             let mut input = &bytes[..];
-            let again = decode_index(&mut input, keep).expect("what was encoded");
+            let mut again = decode_index(&mut input, keep).expect("what was encoded");
             prop_assert!(input.is_empty());
-            prop_assert_eq!(encode_index(&again, &AsOf::now()).len(), bytes.len());
+            prop_assert_eq!(&again.encoded(), &bytes);
             prop_assert_eq!(again.len(), index.len());
             prop_assert_eq!(again.messages(), index.messages());
             for filter in [">", "a.>", "*", "*.*", "b.*", "*.c", "a.b", "c"] {

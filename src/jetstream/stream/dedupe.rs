@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -116,17 +117,22 @@ impl Dedupe {
         self.seen.front().map(|seen| seen.time_ns)
     }
 
-    /// What was seen up to a sequence, as bytes.
-    pub fn encode(&self, out: &mut Vec<u8>, upto: u64) {
-        let count = self.seen.partition_point(|seen| seen.seq <= upto);
-        put(out, count as u64);
-        for (at, seen) in self.seen.iter().take(count).enumerate() {
-            put_bytes(out, self.id(self.first + at as u64));
+    /// The numbers of what is here; they go up with what comes, and stay.
+    pub fn numbers(&self) -> Range<u64> {
+        self.first..self.first + self.seen.len() as u64
+    }
+
+    /// What is here under these numbers, as bytes.
+    pub fn encode(&self, out: &mut Vec<u8>, numbers: Range<u64>) {
+        for number in numbers {
+            let seen = &self.seen[(number - self.first) as usize];
+            put_bytes(out, self.id(number));
             put(out, seen.seq);
             put(out, seen.time_ns as u64);
         }
     }
 
+    /// Reads a count, and so many of what was encoded.
     pub fn decode(input: &mut &[u8]) -> Option<Self> {
         let mut window = Self::default();
         for _ in 0..take(input)? {
@@ -178,7 +184,9 @@ mod tests {
         assert_eq!(window.find(b"id-9899"), None);
         assert_eq!(window.find(b"id-9900"), Some(9901));
         let mut bytes = Vec::new();
-        window.encode(&mut bytes, u64::MAX);
+        put(&mut bytes, 100);
+        window.encode(&mut bytes, 9900..9950);
+        window.encode(&mut bytes, 9950..window.numbers().end);
         let again = Dedupe::decode(&mut &bytes[..]).unwrap();
         assert_eq!((again.seen.len(), again.find(b"id-9999")), (100, Some(10_000)));
         assert!(Dedupe::decode(&mut &bytes[..bytes.len() - 1]).is_none());

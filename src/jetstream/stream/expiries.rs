@@ -37,9 +37,9 @@ impl Expiries {
         self.by_time.first().copied()
     }
 
-    /// All of them, by time.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, u64)> {
-        self.by_time.iter().copied()
+    /// Those from one on, by time.
+    pub fn range(&self, from: (i64, u64)) -> impl Iterator<Item = (i64, u64)> {
+        self.by_time.range(from..).copied()
     }
 
     /// Whose time has come, by time.

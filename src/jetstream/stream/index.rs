@@ -15,6 +15,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::protocol::subject;
 
+use super::frozen::Frozen;
 use super::slots::Slots;
 use super::trie::Trie;
 
@@ -36,12 +37,24 @@ pub(super) struct Entry {
     count: u64,
     first_stale: bool,
     last_stale: bool,
+    /// The round of copying that has it, see [`SubjectIndex::freeze`].
+    round: u32,
 }
 
 impl Entry {
     fn range(self) -> std::ops::Range<usize> {
         let at = (self.place >> 16) as usize;
         at..at + (self.place & 0xffff) as usize
+    }
+
+    fn state(self) -> SubjectState {
+        SubjectState {
+            first: self.first,
+            last: self.last,
+            count: self.count,
+            first_exact: !self.first_stale,
+            last_exact: !self.last_stale,
+        }
     }
 }
 
@@ -73,6 +86,9 @@ pub struct SubjectIndex {
     messages: u64,
     /// All sequences of each subject that has come to three, for streams that need the oldest but one.
     sequences: Option<HashMap<SubjectId, VecDeque<u64>>>,
+    /// The last round of copying that was begun, and what it has so far.
+    round: u32,
+    frozen: Option<Frozen>,
 }
 
 impl SubjectIndex {
@@ -137,14 +153,7 @@ impl SubjectIndex {
 
     /// What is known of the subject of an id that is in use.
     pub fn state(&self, id: SubjectId) -> SubjectState {
-        let entry = self.entries[id as usize];
-        SubjectState {
-            first: entry.first,
-            last: entry.last,
-            count: entry.count,
-            first_exact: !entry.first_stale,
-            last_exact: !entry.last_stale,
-        }
+        self.entries[id as usize].state()
     }
 
     /// Takes in a message; sequences only go up.
@@ -152,6 +161,7 @@ impl SubjectIndex {
         let hash = self.hasher.hash_one(subject);
         let found = self.table.find(hash, |id| self.subject(id) == subject);
         let id = found.unwrap_or_else(|| self.add(hash, subject, seq));
+        self.before_change(id);
         let entry = &mut self.entries[id as usize];
         if let Some(kept) = self.sequences.as_mut().filter(|_| entry.count >= 2) {
             let both = || VecDeque::from([entry.first, entry.last]);
@@ -170,6 +180,8 @@ impl SubjectIndex {
             place: (self.arena.len() as u64) << 16 | subject.len() as u64,
             first: seq,
             last: seq,
+            // Nobody is to copy what has come since.
+            round: self.round,
             ..Entry::default()
         };
         self.arena.extend_from_slice(subject);
@@ -197,6 +209,7 @@ impl SubjectIndex {
 
     /// Takes out one message of the subject of an id that is in use.
     pub fn remove_id(&mut self, id: SubjectId, seq: u64) -> bool {
+        self.before_change(id);
         let entry = &mut self.entries[id as usize];
         if seq < entry.first || seq > entry.last {
             return false;
@@ -272,6 +285,7 @@ impl SubjectIndex {
     /// Tells the exact first sequence of a subject.
     pub fn resolve_first(&mut self, subject: &[u8], seq: u64) {
         if let Some(id) = self.find(subject) {
+            self.before_change(id);
             let entry = &mut self.entries[id as usize];
             (entry.first, entry.first_stale) = (seq, false);
         }
@@ -280,6 +294,7 @@ impl SubjectIndex {
     /// Tells the exact last sequence of a subject.
     pub fn resolve_last(&mut self, subject: &[u8], seq: u64) {
         if let Some(id) = self.find(subject) {
+            self.before_change(id);
             let entry = &mut self.entries[id as usize];
             (entry.last, entry.last_stale) = (seq, false);
         }
@@ -343,14 +358,45 @@ impl SubjectIndex {
         count
     }
 
-    /// Ids in use, subjects that begin with the same tokens one after the other: what [`restore`](Self::restore) needs.
-    pub(super) fn grouped_ids(&self) -> Vec<SubjectId> {
-        let mut ids = Vec::with_capacity(self.len());
-        self.matching_ids(b">", |id| {
-            ids.push(id);
-            true
-        });
-        ids
+    /// Begins to copy what it is now; a copy that was begun before is given up.
+    pub(super) fn freeze(&mut self) {
+        self.round += 1;
+        let ids = self.entries.len() as SubjectId;
+        let bytes = self.arena.len() - self.dead_bytes + self.len() * 12;
+        self.frozen = Some(Frozen::new(self.keeps_sequences(), self.len(), bytes, ids));
+    }
+
+    /// Copies up to `count` subjects more, and says whether that is all of them; none if there is nothing to copy to.
+    pub(super) fn freeze_more(&mut self, count: SubjectId) -> Option<bool> {
+        let turn = self.frozen.as_mut()?.next(count);
+        for id in turn.clone() {
+            self.before_change(id);
+        }
+        Some(turn.is_empty())
+    }
+
+    /// The copy, once it is whole, or to give it up.
+    pub(super) fn frozen(&mut self) -> Option<Frozen> {
+        self.frozen.take()
+    }
+
+    /// A subject is copied before it changes.
+    fn before_change(&mut self, id: SubjectId) {
+        if self.entries[id as usize].round != self.round {
+            self.copy(id);
+        }
+    }
+
+    #[cold]
+    fn copy(&mut self, id: SubjectId) {
+        let entry = &mut self.entries[id as usize];
+        entry.round = self.round;
+        let Some(frozen) = self.frozen.as_mut().filter(|_| entry.count > 0) else {
+            return;
+        };
+        let kept = self.sequences.as_ref().and_then(|kept| kept.get(&id));
+        let sequences = kept.into_iter().flatten().copied();
+        frozen.push(&self.arena[entry.range()], entry.state(), sequences);
     }
 
     /// An empty index with room for `subjects`.
@@ -371,6 +417,7 @@ impl SubjectIndex {
             count: state.count,
             first_stale: !state.first_exact,
             last_stale: !state.last_exact,
+            round: self.round,
         });
         self.arena.extend_from_slice(subject);
         self.messages += state.count;
@@ -394,7 +441,7 @@ impl SubjectIndex {
         self.trie.insert(id, text);
     }
 
-    /// Ends a restoration; false if the subjects did not come as [`grouped_ids`](Self::grouped_ids) gives them.
+    /// Ends a restoration; false if the subjects did not come as a [`Frozen`] one has them.
     pub(super) fn restored(&mut self) -> bool {
         let (entries, arena, hasher) = (&self.entries, &self.arena, &self.hasher);
         let text = |id: SubjectId| &arena[entries[id as usize].range()];

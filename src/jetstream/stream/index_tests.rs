@@ -167,7 +167,7 @@ fn index_figures() {
         println!("{filter}: {count} in {:?}", start.elapsed());
     }
     let start = std::time::Instant::now();
-    let bytes = super::super::checkpoint::encode_index(&index, &super::super::checkpoint::AsOf::now());
+    let bytes = index.encoded();
     println!("encoded {} bytes in {:?}", bytes.len(), start.elapsed());
     let start = std::time::Instant::now();
     let again = super::super::checkpoint::decode_index(&mut &bytes[..], false).unwrap();

@@ -20,6 +20,7 @@ mod dedupe;
 mod expire;
 mod expiries;
 mod follow;
+mod frozen;
 pub mod index;
 mod info;
 mod ingest;
@@ -29,6 +30,7 @@ mod read;
 mod recover;
 mod slots;
 mod state;
+mod taking;
 mod tally;
 mod trie;
 
@@ -45,7 +47,7 @@ use crate::router::{Batch, Publisher, Router, Service};
 use crate::store::{self, Log};
 
 use acks::{AckPrefix, Acks, store_error};
-use config::{Storage, StreamConfig};
+use config::StreamConfig;
 use state::State;
 
 pub use audience::Listener;
@@ -60,10 +62,6 @@ const PENDING_HIGH: usize = 32 << 20;
 const PENDING_LOW: usize = 16 << 20;
 /// Bytes on their way to the disk above which publishes are refused.
 const PENDING_MAX: usize = 512 << 20;
-/// Changes since the last checkpoint that make another one worth its writing.
-const CHECKPOINT_CHANGES: u64 = 250_000;
-/// And removals: the store gives a checkpoint up when it would have to list too many.
-const CHECKPOINT_REMOVALS: u64 = 50_000;
 /// Buffers kept for the next batch.
 const SPARE_MAX: usize = 8;
 
@@ -212,15 +210,7 @@ impl Stream {
         if let Err(error) = result {
             tracing::error!(stream = self.name, "a commit failed: {error}");
         }
-        let ready = {
-            let mut state = self.lock();
-            let ready = state.land_commit(number, result.is_ok());
-            if state.wants_checkpoint && result.is_ok() {
-                // This is the one thread that lands commits: the log shows the same until this returns.
-                self.take_checkpoint(&mut state);
-            }
-            ready
-        };
+        let ready = self.lock().land_commit(number, result.is_ok());
         if bytes > 0 {
             let before = self.pending.fetch_sub(bytes, Ordering::Relaxed);
             if before >= PENDING_LOW && before - bytes < PENDING_LOW {
@@ -359,44 +349,6 @@ impl Stream {
 
     fn commit_quietly(&self, number: u64) {
         self.commit_started(number, 0, Box::new(|_| {}));
-    }
-
-    /// Hands the store what opening this stream again will start from, if enough has changed. While commits are under
-    /// way the next one that lands does it.
-    pub(super) fn checkpoint(&self, always: bool) {
-        let mut state = self.lock();
-        // One is written whole: the more it holds, the more has to have changed.
-        let changes_min = CHECKPOINT_CHANGES.max(state.index.len() as u64);
-        let removals_min = CHECKPOINT_REMOVALS.max(state.messages / 4);
-        let due = state.changes >= changes_min || state.removals >= removals_min;
-        let wanted = due || always && state.changes > 0;
-        if !wanted || state.doubtful || state.gone || state.config.storage == Storage::Memory {
-            return;
-        }
-        let at_rest = state.tail.is_empty() && state.is_settled() && state.landed == state.started;
-        if at_rest && self.log.pending_bytes() == 0 {
-            self.take_checkpoint(&mut state);
-        } else {
-            state.wants_checkpoint = true;
-        }
-    }
-
-    /// Takes a checkpoint of what the log shows, which must not change meanwhile.
-    fn take_checkpoint(&self, state: &mut State) {
-        if state.doubtful || state.gone {
-            return;
-        }
-        let upto = self.log.durable_seq();
-        match state.checkpoint(upto, &self.log.dying()) {
-            Ok(Some(bytes)) => {
-                self.log.put_checkpoint(upto, bytes);
-                (state.changes, state.removals) = (state.last_seq.saturating_sub(upto), 0);
-                state.wants_checkpoint = false;
-            }
-            // Much is being removed: a later one.
-            Ok(None) => {}
-            Err(error) => tracing::warn!(stream = self.name, "taking a checkpoint: {error}"),
-        }
     }
 
     /// Waits until everything that was published before is durable, or known not to be.

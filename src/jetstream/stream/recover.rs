@@ -3,26 +3,17 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::store::{self, Log, RecordRef, Scanned};
+use crate::store::{self, Log, RecordRef};
 
 use super::ask::{Asked, Ttl, parse_ttl};
-use super::checkpoint::{AsOf, decode_index, encode_index, put, put_bytes, take, take_bytes};
+use super::checkpoint::{decode_index, take, take_bytes};
 use super::config::StreamConfig;
 use super::dedupe::Dedupe;
 use super::index::SubjectIndex;
 use super::state::State;
 
 /// The first number of a checkpoint: how the rest is laid out.
-const VERSION: u64 = 2;
-/// Above this many sequences that are removed and still shown a checkpoint waits.
-const DYING_MAX: u64 = 100_000;
-
-/// Times to live of what is removed and still shown.
-#[derive(Default)]
-struct Back {
-    expiries: Vec<(i64, u64)>,
-    pinned: Vec<u64>,
-}
+pub(super) const VERSION: u64 = 2;
 
 impl State {
     /// The state of a stream as its log has it.
@@ -114,99 +105,6 @@ impl State {
             Ttl::After(ns) => Ttl::After(ns.max(self.least_ttl())),
             Ttl::Never => Ttl::Never,
         })
-    }
-
-    /// What [`State::load_checkpoint`] reads, as of what the log shows: up to `upto`, with what is removed from `dying`
-    /// and still shown. None while too much of that is on its way. The log must show the same throughout.
-    pub fn checkpoint(&self, upto: u64, dying: &[(u64, u64)]) -> Result<Option<Vec<u8>>, store::Error> {
-        let mut as_of = AsOf {
-            upto,
-            ..AsOf::default()
-        };
-        let newer = self.tail.partition_point(|record| record.seq <= upto);
-        if (self.tail.len() - newer) as u64 != self.last_seq.saturating_sub(upto) {
-            // A sequence went by without a record: a note of it may be there already, which this would not hold.
-            return Ok(None);
-        }
-        for record in self.tail.range(newer..) {
-            if !self.is_dying(record.seq) {
-                *as_of.newer.entry(record.id).or_default() += 1;
-            }
-        }
-        let Some(back) = self.dying_of(upto, dying, &mut as_of)? else {
-            return Ok(None);
-        };
-        let mut out = Vec::new();
-        put(&mut out, VERSION);
-        put_bytes(&mut out, &self.last_id_at(upto)?);
-        self.dedupe.encode(&mut out, upto);
-        let own = self.expiries.iter().filter(|&(_, seq)| seq <= upto);
-        let expiries: Vec<_> = own.chain(back.expiries).collect();
-        put(&mut out, expiries.len() as u64);
-        for (time, seq) in expiries {
-            put(&mut out, time as u64);
-            put(&mut out, seq);
-        }
-        let pinned: Vec<_> = self.pinned.range(..=upto).copied().chain(back.pinned).collect();
-        put(&mut out, pinned.len() as u64);
-        for seq in pinned {
-            put(&mut out, seq);
-        }
-        out.extend_from_slice(&encode_index(&self.index, &as_of));
-        Ok(Some(out))
-    }
-
-    /// Reads what is removed and still shown.
-    fn dying_of(
-        &self,
-        upto: u64,
-        dying: &[(u64, u64)],
-        as_of: &mut AsOf,
-    ) -> Result<Option<Back>, store::Error> {
-        let mut back = Back::default();
-        let first = self.log.state().first_seq;
-        let ranges = dying.iter().map(|&(a, b)| (a.max(first), b.min(upto)));
-        let ranges: Vec<_> = ranges.filter(|(a, b)| a <= b).collect();
-        if ranges.iter().map(|(a, b)| b - a + 1).sum::<u64>() > DYING_MAX {
-            return Ok(None);
-        }
-        let mut is_readable = true;
-        for (a, b) in ranges {
-            self.log.scan_all(a, u64::MAX, |scanned| {
-                match scanned {
-                    Scanned::Record(record) if record.seq <= b => {
-                        as_of.put_back(&self.index, record.subject, record.seq);
-                        match self.time_to_live(record) {
-                            Some(Ttl::After(ns)) => back
-                                .expiries
-                                .push((record.time_ns.saturating_add(ns), record.seq)),
-                            Some(Ttl::Never) => back.pinned.push(record.seq),
-                            None => {}
-                        }
-                    }
-                    Scanned::Damaged { seq, .. } if seq <= b => is_readable = false,
-                    _ => return ControlFlow::Break(()),
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(is_readable.then_some(back))
-    }
-
-    /// The id of the message that was the last when `upto` was.
-    fn last_id_at(&self, upto: u64) -> Result<Vec<u8>, store::Error> {
-        if upto == self.last_seq {
-            return Ok(self.last_msg_id.clone());
-        }
-        if let Some((_, _, id)) = self.dedupe.range(upto, upto).next() {
-            return Ok(id.to_vec());
-        }
-        let record = match self.log.get(upto) {
-            Err(store::Error::DamagedRecord { .. }) => None,
-            record => record?,
-        };
-        let id = record.and_then(|record| Some(Asked::read(&record.headers).msg_id?.to_vec()));
-        Ok(id.unwrap_or_default())
     }
 
     /// Takes a checkpoint over, and says up to which sequence it goes; none if there is none that fits.

@@ -119,8 +119,6 @@ pub(super) struct State {
     /// Changes since the last checkpoint, and the removals among them.
     pub changes: u64,
     pub removals: u64,
-    /// The next commit that lands is to take one.
-    pub wants_checkpoint: bool,
     /// Set when the log may differ from what is here: after a panic in the middle of a change.
     pub doubtful: bool,
     /// Deleted for good: takes nothing more.
@@ -163,7 +161,6 @@ impl State {
             share: Share::default(),
             changes: 0,
             removals: 0,
-            wants_checkpoint: false,
             doubtful: false,
             gone: false,
             #[cfg(test)]
@@ -351,11 +348,6 @@ impl State {
             None if self.log.state().first_seq < self.first_seq => self.started,
             None => 0,
         }
-    }
-
-    /// Whether no removal is on its way.
-    pub fn is_settled(&self) -> bool {
-        self.dying_by_commit.is_empty()
     }
 
     /// A commit begins that holds everything so far.
