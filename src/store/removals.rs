@@ -40,8 +40,8 @@ impl Removals {
     pub fn list(&self) -> Vec<(u64, Bytes)> {
         let bytes = self.bytes();
         let mut r = Reader(&bytes);
-        let mut read = || Some((r.u64()?, Bytes::copy_from_slice(r.bytes()?)));
-        std::iter::from_fn(|| read()).collect()
+        let read = || Some((r.u64()?, Bytes::copy_from_slice(r.bytes()?)));
+        std::iter::from_fn(read).collect()
     }
 }
 
