@@ -69,9 +69,14 @@ impl Follow {
         &self.patterns
     }
 
-    /// Brings `fold` up to what was delivered. `false` if the event is in it already; else it comes next, and the caller
-    /// takes it in.
-    pub(super) async fn fill(&mut self, delivery: &Delivery, fold: &mut impl Fold) -> Result<bool, Error> {
+    /// Whether nothing is known of what came before.
+    pub(super) fn begins(&self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Brings `fold` up to what was delivered. The event comes next, and the caller takes it in, unless the fold
+    /// knows it.
+    pub(super) async fn fill(&mut self, delivery: &Delivery, fold: &mut impl Fold) -> Result<(), Error> {
         let event = &delivery.event;
         let opened = self.durable.opened();
         let behind = self
@@ -88,7 +93,7 @@ impl Follow {
                     stream_seq: place.stream_seq,
                     ..next
                 });
-                return Ok(false);
+                return Ok(());
             }
             (Some(place), reach) if !behind => {
                 let all_came = place.opened == opened && place.consumer_seq + 1 == event.consumer_seq;
@@ -110,7 +115,7 @@ impl Follow {
             (_, None) => {}
         }
         self.place = Some(next);
-        Ok(true)
+        Ok(())
     }
 
     /// Reads on to the end of the stream, or to an event that was not there when this began.

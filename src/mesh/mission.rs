@@ -30,8 +30,9 @@ const SOURCES: [&str; 4] = [
 ];
 /// What comes of it.
 const SYNTHESIS: &str = "mission_control_synthesis";
-/// The server's clock must be this far beyond a window: an event may have been stamped before and be stored now.
-const MARGIN: SignedDuration = SignedDuration::from_millis(250);
+/// The server's clock must be this far beyond a window: an event may have been stamped before and show only now, behind a
+/// slow sync.
+const MARGIN: SignedDuration = SignedDuration::from_secs(1);
 /// A group with more events is over before its time.
 const EVENTS_MAX: usize = 500;
 /// More threads than these are not kept open: the oldest is over then.
@@ -356,6 +357,7 @@ pub struct Synthesis {
 /// Mission control at work.
 pub struct MissionControl {
     mesh: Mesh,
+    options: Options,
     follow: Follow,
     groups: Groups,
     told: Told,
@@ -402,8 +404,9 @@ impl Mesh {
             told: Told::new(SYNTHESIS),
             told_of: Vec::new(),
             clock: None,
+            options,
         };
-        control.take_up(&options).await?;
+        control.take_up().await?;
         Ok(control)
     }
 
@@ -425,13 +428,13 @@ impl Mesh {
 
 impl MissionControl {
     /// Opens the groups again that were open when the last event was settled.
-    async fn take_up(&mut self, options: &Options) -> Result<(), Error> {
-        let Some(settled) = self.settled(&options.name).await? else {
+    async fn take_up(&mut self) -> Result<(), Error> {
+        let Some(settled) = self.settled(&self.options.name).await? else {
             return Ok(());
         };
         let since = settled
             .stored
-            .checked_sub(options.window)
+            .checked_sub(self.options.window)
             .unwrap_or(Timestamp::UNIX_EPOCH);
         self.groups.name(self.mesh.named(since).await?);
         let selection = Selection::of(self.follow.patterns().to_vec(), Start::At(since));
@@ -523,6 +526,10 @@ impl MissionControl {
     }
 
     async fn delivered(&mut self, delivery: &Delivery) -> Result<(), Error> {
+        if self.follow.begins() && delivery.event.consumer_seq > 1 {
+            // Nothing was settled when we began, and what was since then is with others who share the reader.
+            delivery.while_working(self.take_up()).await?;
+        }
         self.follow.fill(delivery, &mut self.groups).await?;
         self.groups.take(&delivery.event);
         self.follow.passed(self.groups.place);

@@ -156,6 +156,7 @@ fn killed_in_the_middle_it_takes_up_its_groups(server: Server) {
 
 fn every_event_is_drawn_from_once(mut server: Server) {
     let mut running = control(&server, "500ms", &[]);
+    let beside = control(&server, "500ms", &[]);
     let mut said: Vec<(String, u64)> = Vec::new();
     for round in 0..24 {
         let thread = format!("T{}", round % 3);
@@ -184,4 +185,5 @@ fn every_event_is_drawn_from_once(mut server: Server) {
         list
     };
     assert_eq!(sorted(drawn), sorted(said));
+    drop(beside);
 }

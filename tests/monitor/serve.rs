@@ -94,8 +94,8 @@ fn the_start_says_when_messages_are_on_the_disk() {
 #[test]
 fn the_log_says_what_was_recovered() {
     let dir = tempfile::tempdir().unwrap();
-    // At its first start the server makes the streams of the mesh: events, three buckets, a store of states.
-    for said in ["Server is ready", "Recovered 5 streams in "] {
+    // At its first start the server makes the streams of the mesh: events, four buckets, a store of states.
+    for said in ["Server is ready", "Recovered 6 streams in "] {
         let mut child = serve(dir.path(), "0").spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap())
             .lines()
