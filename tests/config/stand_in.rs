@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::process::mesh_command;
-use crate::support::{Process, Wire};
+use crate::support::{Process, Wire, free_port};
 
 use super::{Site, mesh, output, wait_for_file};
 
@@ -45,11 +45,6 @@ impl NatsServer {
     fn start(&self, arguments: &[&str]) -> Process {
         Process::listening(self.command(arguments), TempDir::new().unwrap())
     }
-}
-
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
 }
 
 fn get(address: &str, path: &str) -> Value {
@@ -126,7 +121,11 @@ fn as_the_rust_client_starts_it() {
 #[test]
 fn as_the_python_client_starts_it() {
     let site = NatsServer::new();
-    let (port, monitor, store) = (free_port(), free_port(), format!("-sd={}", site.text("store")));
+    let (port, monitor, store) = (
+        free_port().to_string(),
+        free_port().to_string(),
+        format!("-sd={}", site.text("store")),
+    );
     let arguments = [
         "-p",
         &port,

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::on_each_server;
-use super::support::{Kind, Ran, Server, free_port, mesh_bin, until};
+use super::support::{Kind, Ran, Server, mesh_bin, until};
+use crate::support::free_port;
 
 on_each_server!(
     an_event_is_stored_with_its_envelope,

@@ -10,7 +10,8 @@ use sovereign_mesh::mesh::{self, Catalog, Complaints, Identity, Mesh};
 use sovereign_mesh::{Config, TestServer};
 
 use super::on_each_server;
-use super::support::{Ran, Running, Server, free_port, mesh_bin, until};
+use super::support::{Ran, Running, Server, mesh_bin, until};
+use crate::support::free_port;
 use crate::support::process::{Process, mesh_command};
 
 on_each_server!(

@@ -1,7 +1,7 @@
 //! A server of either kind, and the `mesh` command as a process.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::support::free_port;
 
 /// Nothing here takes longer unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -228,15 +230,6 @@ fn launch(kind: Kind, port: u16, dir: &Path) -> Child {
         );
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A port that nobody listens on right now.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// How a command ended and what it said.

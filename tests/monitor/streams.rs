@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sovereign_mesh::jetstream::stream::config::{Storage, StreamConfig};
 use sovereign_mesh::{Config, TestServer};
 
-use super::support::{Client, eventually, get, metric, page, skipped};
+use super::support::{Client, PATIENCE, eventually, get, metric, page, skipped};
 
 /// A client that listens for answers on `made` and `acks`.
 fn connect(server: &TestServer) -> Client {
@@ -73,12 +73,42 @@ fn monitor(server: &TestServer) -> SocketAddr {
     server.server().monitor_addr().unwrap()
 }
 
+/// Fetches between two looks at the counters that agree: what a client has been sent is counted a moment later.
+fn at_rest<T>(at: SocketAddr, fetch: impl Fn() -> T) -> T {
+    let counters = || {
+        let varz = page(at, "/varz");
+        [
+            "connections",
+            "subscriptions",
+            "in_msgs",
+            "in_bytes",
+            "out_msgs",
+            "out_bytes",
+        ]
+        .map(|name| varz[name].clone())
+    };
+    let began = Instant::now();
+    loop {
+        let before = counters();
+        let fetched = fetch();
+        if before == counters() {
+            return fetched;
+        }
+        assert!(began.elapsed() < PATIENCE, "it never rests: {before:?}");
+    }
+}
+
 #[test]
 fn every_page_says_the_same() {
     let (server, _client) = stage();
     let at = monitor(&server);
-    let (metrics, jsz) = (get(at, "/metrics").body, page(at, "/jsz?streams=1&config=1"));
-    let varz = page(at, "/varz");
+    let (metrics, jsz, varz) = at_rest(at, || {
+        (
+            get(at, "/metrics").body,
+            page(at, "/jsz?streams=1&config=1"),
+            page(at, "/varz"),
+        )
+    });
     let stats = &varz["jetstream"]["stats"];
     assert_eq!(jsz["config"], varz["jetstream"]["config"]);
     for (field, name) in [
@@ -328,10 +358,9 @@ fn the_page_for_people_names_all_metrics_and_no_others() {
 fn dashboards_for_the_exporter_find_their_names() {
     let (server, _client) = stage();
     let at = monitor(&server);
-    let body = get(at, "/metrics?format=nats").body;
-    let id = page(at, "/varz")["server_id"].as_str().unwrap().to_owned();
+    let (body, varz) = at_rest(at, || (get(at, "/metrics?format=nats").body, page(at, "/varz")));
+    let id = varz["server_id"].as_str().unwrap();
     let own = |name: &str| metric(&body, &format!("{name}{{server_id=\"{id}\"}}"));
-    let varz = page(at, "/varz");
     for name in [
         "connections",
         "in_msgs",
